@@ -1,0 +1,199 @@
+"""The one record of a run: an append-only event log, and its fold.
+
+`events.jsonl` gets one JSON object a line, as things happen, from every process of the run; each has
+
+    t     seconds since the epoch          kind  what happened, see EVENTS
+    ...   fields of that kind; while a scenario or step is under way also `scenario` and `step`
+
+`fold()` turns the log into the document that is stored as run.json (SCHEMA). Report, JUnit, verdict and exit status are
+pure functions of that document. A log that ends in the middle folds as well: what was started and never ended
+is INTERRUPTED, what was planned and never started is NOT RUN.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+SCHEMA = "platform.run/1"
+
+# kind -> what its fields mean. The fold knows no other kinds; the recorder refuses them.
+EVENTS = {
+    "run.started": "run_id, target, command (argv), folder, readme (the runbook's commands in order), selection",
+    "run.facts": "versions and properties of this machine and the toolchain, name -> value",
+    "run.ended": "status (exit status), headline",
+    "stage.started": "stage (setup, ground, runbook, evidence, teardown)",
+    "stage.ended": "stage, seconds, outcome (passed, failed), error",
+    "task.started": "task (one thing that set-up or teardown does)",
+    "task.ended": "task, seconds, outcome (done, cached, failed), error",
+    "scenario.planned": "id, feature (path), feature_title, title, line, tags, steps [{keyword, text, line}]",
+    "scenario.started": "id",
+    "scenario.ended": "id, outcome (passed, failed, error, not_run), reason, seconds",
+    "step.started": "id (scenario), index",
+    "step.ended": "id, index, outcome (passed, failed), error {kind, message, expected, seen, where, paste}, seconds",
+    "command.started": "id, argv or line, cwd, environment (names), typed (a line of the runbook)",
+    "command.ended": "id, status, seconds, stdout, stderr",
+    "exchange": "method, url, status or error, seconds, bytes",
+    "remote": "machine, command, status, seconds, stdout, stderr",
+    "wait.started": "id, what, within, hold_for",
+    "wait.seen": "id, value (only when it changed)",
+    "wait.ended": "id, outcome (reached, expired, failed), value, seconds",
+    "artefact": "path (in the run folder), about",
+    "diagnosis": "layer (lowest that is wrong), findings [{layer, machine, finding, paste}]",
+    "leak": "what (container, network, volume, mount, process, ssh-agent), name, removed",
+    "note": "text (one line for the person who watches)",
+}
+
+
+class Redactor:
+    """Replaces known secret values by their names, whatever channel they come through.
+
+    A value is hidden as it stands, base64-encoded and URL-encoded; of a value with several lines each line counts
+    (a private key printed with an indent is still a private key). Values shorter than 8 characters are refused:
+    hiding them would tear holes into every text.
+    """
+
+    def __init__(self) -> None:
+        self._forms: dict[str, str] = {}
+
+    def add(self, name: str, value: str) -> None:
+        lines = [line.strip() for line in value.splitlines() if not line.startswith("-----")]
+        for part in {value.strip(), *lines}:
+            if len(part) < 8:
+                continue
+            encoded = base64.b64encode(part.encode()).decode().rstrip("=")
+            for form in (part, encoded, urllib.parse.quote(part, safe=""), json.dumps(part)[1:-1]):
+                self._forms[form] = f"[{name}]"
+
+    def __call__(self, text: str) -> str:
+        for form in sorted(self._forms, key=len, reverse=True):
+            if form in text:
+                text = text.replace(form, self._forms[form])
+        return text
+
+
+class Recorder:
+    """Appends events to a log; safe from several threads and processes (one write(2) a line, O_APPEND)."""
+
+    def __init__(self, path: Path, redact: Callable[[str], str] = str, clock: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self.redact = redact
+        self._clock = clock
+        self._context: dict[str, Any] = {}
+        self._count = 0
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        if kind not in EVENTS:
+            raise ValueError(f"unknown event {kind}")
+        event = {"t": round(self._clock(), 4), "kind": kind, **self._context, **fields}
+        line = self.redact(json.dumps(event, ensure_ascii=False, default=str)) + "\n"
+        os.write(self._file, line.encode("utf-8", "replace"))
+
+    def new_id(self, prefix: str) -> str:
+        """An id that no other event of the run has: it carries the process."""
+        self._count += 1
+        return f"{prefix}-{os.getpid()}-{self._count}"
+
+    def within(self, **context: Any) -> None:
+        """Sets what is under way (scenario, step); None takes a name away."""
+        self._context.update(context)
+        self._context = {name: value for name, value in self._context.items() if value is not None}
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """Events of a log. A last line that a killed process left unfinished is passed over."""
+    with path.open(encoding="utf-8") as log:
+        for line in log:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def fold(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The document of a run (see the module's head), from its events in order."""
+    run: dict[str, Any] = {
+        "schema": SCHEMA, "run_id": None, "target": None, "command": [], "folder": None, "readme": [], "selection": None,
+        "started": None, "ended": None, "status": None, "headline": "", "facts": {}, "stages": [], "tasks": [],
+        "scenarios": [], "commands": [], "exchanges": [], "remotes": [], "waits": [], "artefacts": [], "diagnosis": None,
+        "leaks": [], "notes": [],
+    }  # fmt: skip
+    open_items: dict[tuple[str, Any], dict[str, Any]] = {}
+    last = None
+
+    def start(table: str, key: Any, item: dict[str, Any]) -> None:
+        open_items[table, key] = item
+        run[table].append(item)
+
+    def end(table: str, key: Any, fields: dict[str, Any]) -> None:
+        item = open_items.pop((table, key), None)
+        if item is not None:
+            item.update(fields)
+
+    for event in events:
+        fields = dict(event)
+        kind, t = fields.pop("kind"), fields.pop("t")
+        last = t
+        subject, _, phase = kind.partition(".")
+        if kind == "run.started":
+            run.update(fields, started=t)
+        elif kind == "run.facts":
+            run["facts"].update(fields)
+        elif kind == "run.ended":
+            run.update(fields, ended=t)
+        elif subject in ("stage", "task", "command", "wait"):
+            key = fields[subject] if subject in ("stage", "task") else fields["id"]
+            if phase == "started":
+                item = {**fields, "started": t, "ended": None, "outcome": "interrupted"}
+                start(subject + "s", key, {**item, "seen": []} if subject == "wait" else item)
+            elif phase == "seen":
+                open_items["waits", key]["seen"].append({"t": t, "value": fields["value"]})
+            else:
+                end(subject + "s", key, {"outcome": "ended", **fields, "ended": t})
+        elif kind == "scenario.planned":
+            steps = [
+                {**step, "outcome": "not_run", "started": None, "seconds": None, "error": None}
+                for step in fields["steps"]
+            ]
+            scenario = {
+                **fields,
+                "steps": steps,
+                "started": None,
+                "ended": None,
+                "outcome": "not_run",
+                "reason": "not reached",
+            }
+            start("scenarios", fields["id"], scenario)
+        elif subject == "scenario":
+            scenario = open_items["scenarios", fields["id"]]
+            if phase == "started":
+                scenario.update(started=t, outcome="interrupted", reason="the run ended before it did")
+            else:
+                scenario.update(fields, ended=t)
+        elif subject == "step":
+            step = open_items["scenarios", fields["id"]]["steps"][fields["index"]]
+            if phase == "started":
+                step.update(started=t, outcome="interrupted")
+            else:
+                step.update(outcome=fields["outcome"], seconds=fields.get("seconds"), error=fields.get("error"))
+        elif kind == "diagnosis":
+            run["diagnosis"] = fields
+        else:
+            table = {
+                "exchange": "exchanges",
+                "remote": "remotes",
+                "artefact": "artefacts",
+                "leak": "leaks",
+                "note": "notes",
+            }[kind]
+            run[table].append({**fields, "t": t})
+    run["last_event"] = last
+    return run

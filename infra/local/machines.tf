@@ -1,0 +1,100 @@
+# The ground made the network; its name and subnet are all this target knows of it.
+data "docker_network" "ground" {
+  name = "platform-${var.run_id}"
+}
+
+locals {
+  ipam = one(data.docker_network.ground.ipam_config)
+
+  # coreos-0, coreos-1, ... each with its address. Named, not counted: losing one must not shift the others.
+  # The first ten addresses belong to the gateway and the ground.
+  machines = { for index in range(var.machines) : "coreos-${index}" => cidrhost(local.ipam.subnet, 10 + index) }
+}
+
+resource "docker_container" "machine" {
+  for_each = local.machines
+
+  name          = "platform-${var.run_id}-${each.key}"
+  hostname      = each.key
+  image         = var.machine_image
+  cgroupns_mode = "private"
+
+  # What systemd and Docker need, no more. Not "privileged": that asks for SYS_RESOURCE, which some hosts cannot
+  # give, and SYS_TIME, which would set the clock of the host.
+  capabilities {
+    add = [
+      "CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID",
+      "CAP_IPC_LOCK", "CAP_KILL", "CAP_LEASE", "CAP_MKNOD", "CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW",
+      "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_ADMIN", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE",
+    ]
+    drop = ["ALL"]
+  }
+  security_opts = ["seccomp=unconfined", "apparmor=unconfined", "systempaths=unconfined"]
+
+  # Sized, and gone with the container: the nested engine's images and containers need no volume that could stay.
+  tmpfs = {
+    "/run"            = "rw,exec,mode=755,size=256m"
+    "/tmp"            = "rw,mode=1777,size=256m"
+    "/var/lib/docker" = "rw,exec,dev,suid,mode=711,size=2g"
+  }
+
+  networks_advanced {
+    name         = data.docker_network.ground.name
+    ipv4_address = each.value
+  }
+
+  # What a cloud would hand over as user data.
+  upload {
+    file       = "/var/lib/platform/first-boot"
+    source     = "${path.module}/../first-boot"
+    executable = true
+  }
+  upload {
+    file    = "/var/lib/platform/first-boot.env"
+    content = <<-EOT
+      MACHINE='${each.key}'
+      ADDRESS='${each.value}'
+      MEMBERS='${join(" ", [for name, address in local.machines : "${name}=${address}"])}'
+      DISCOVERY_URL='${var.discovery_url}'
+      IMAGE_REGISTRY='${var.image_registry}'
+      NETWORK='${local.ipam.subnet}'
+      GATEWAY='${local.ipam.gateway}'
+      BLOG_DOMAIN='${var.blog_domain}'
+      JPBLOG_DOMAIN='${var.jpblog_domain}'
+      AUTHORIZED_KEY='${trimspace(var.ssh_public_key)}'
+    EOT
+  }
+  upload {
+    file    = "/etc/machine-id"
+    content = "${md5("${var.run_id}/${each.key}")}\n"
+  }
+  upload {
+    file        = "/etc/ssh/ssh_host_ed25519_key"
+    content     = var.ssh_host_keys[each.key].private
+    permissions = "0600"
+  }
+  upload {
+    file    = "/etc/ssh/ssh_host_ed25519_key.pub"
+    content = var.ssh_host_keys[each.key].public
+  }
+  dynamic "upload" {
+    for_each = fileset("${path.module}/../../container", "**")
+
+    content {
+      file       = "/home/core/${upload.value}"
+      source     = "${path.module}/../../container/${upload.value}"
+      executable = endswith(upload.value, ".sh")
+    }
+  }
+
+  labels {
+    label = "platform.run"
+    value = var.run_id
+  }
+
+  lifecycle {
+    # The engine obeys systempaths=unconfined but does not report it. And a new discovery URL or helper file is for
+    # machines yet to be made: it must never make Terraform replace those that stand.
+    ignore_changes = [security_opts, upload]
+  }
+}

@@ -1,0 +1,24 @@
+output "entrypoint-ip" {
+  description = "Address of the machine through which the operator and the readers come in."
+  value       = local.machines["coreos-0"]
+}
+
+output "machines" {
+  description = "Name of each machine => its address inside the cluster."
+  value       = local.machines
+}
+
+output "ssh-user" {
+  description = "Who logs in on a machine."
+  value       = "core"
+}
+
+output "known-hosts" {
+  description = "The machines' public host keys as lines of a known_hosts file."
+  value       = join("", [for name, address in local.machines : "${address} ${trimspace(nonsensitive(var.ssh_host_keys[name].public))}\n"])
+}
+
+output "sites" {
+  description = "Name of each site => its host name."
+  value       = { blog = var.blog_domain, jpblog = var.jpblog_domain }
+}
