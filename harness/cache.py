@@ -1,0 +1,77 @@
+"""What is built once and shared between runs: entries keyed by their inputs, in one folder outside the run folders."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.errors import EnvironmentFailed
+
+# pip's wheels, Go's modules while building, the images' roots on their way into the Engine
+FIRST_RUN_BYTES = 8 * 2**30
+
+
+def cache_folder() -> Path:
+    """$PLATFORM_CACHE, else `platform` in the user's cache folder (XDG Base Directory)."""
+    own = os.environ.get("PLATFORM_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "platform"
+
+
+def key_of(*inputs: Path | str) -> str:
+    """12 hex digits that change when a file (of a folder: any of its files, their names and modes) or text changes."""
+    digest = hashlib.sha256()
+    for given in inputs:
+        if isinstance(given, str):
+            digest.update(given.encode() + b"\0")
+            continue
+        files = sorted(path for path in given.rglob("*") if path.is_file()) if given.is_dir() else [given]
+        for file in files:
+            digest.update(f"{file.relative_to(given)}\0{file.stat().st_mode & 0o111:o}\0".encode())
+            digest.update(file.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+class Cache:
+    """A folder of finished entries. An entry appears by one rename, so a half-written one is never taken for done."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as refused:
+            raise EnvironmentFailed(f"the cache folder {folder} cannot be made: {refused.strerror}") from refused
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Only one process at a time is inside, for the same name; the kernel frees the lock of a killed one."""
+        with (self.folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def entry(self, name: str, key: str, build: Callable[[Path], None]) -> Path:
+        """The folder of an entry; `build` fills it, when it is not there yet, under a name that does not count."""
+        finished = self.folder / f"{name}-{key}"
+        if finished.is_dir():
+            return finished
+        with self.locked(name):
+            if not finished.is_dir():
+                partial = self.folder / f"{name}-{key}.partial"
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                build(partial)
+                partial.rename(finished)
+        return finished
+
+    def require_space(self, needed: int) -> None:
+        """Raises EnvironmentFailed when fewer than `needed` bytes are free."""
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise EnvironmentFailed(
+                f"{self.folder} has {free / 2**30:.1f} GiB free, {needed / 2**30:.0f} GiB are needed: "
+                "free some space, or set PLATFORM_CACHE to a folder on a larger disk"
+            )

@@ -1,0 +1,328 @@
+"""The runbook's `./bin/use-new-discovery-url`: a new discovery URL, written into terraform.tfvars.
+
+The members of a new cluster meet at a discovery URL, and every cluster that is made needs a new one: etcd refuses a
+token that was used before. Two kinds of service give one:
+
+    http://HOST:2379/v2/keys/DIRECTORY   a plain etcd with v2 keys (3.4 and 3.5 with --enable-v2; 3.6 has none); the
+                                         token is made here, the size is put under TOKEN/_config/size
+    any other URL                        the public protocol: GET SERVICE/new?size=N answers with the URL
+
+Sources: etcd-io/discovery.etcd.io; etcd 3.4 Documentation/dev-internal/discovery_protocol.md. The answers of an etcd
+are those of Debian's 3.4.23.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import json
+import os
+import re
+import stat
+import sys
+import tempfile
+import time
+import urllib.parse
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import requests
+
+from harness import tfvars
+from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured
+
+COMMAND = "use-new-discovery-url"
+EXAMPLE = "terraform.example.tfvars"
+HOW_TO_SET = (
+    "set DISCOVERY_SERVICE or --service to your own, such as http://HOST:2379/v2/keys/_etcd/registry "
+    "(an etcd 3.4 or 3.5 with --enable-v2)"
+)
+# Seconds for a connection, for each wait for bytes, and for the whole of an answer's body.
+LIMIT = 5.0
+# An answer is a line or a small JSON document; of a longer one (a web page) this many bytes are read.
+ANSWER_BYTES = 4096
+
+_URL = re.compile(r"https?://[^\s/?#@\"'<>\\]+(/[^\s?#\"'<>\\]*)?")
+_V2_KEYS = re.compile(r"/v2/keys(/|$)")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+class Session(Protocol):
+    """What this module needs of a requests.Session; the caller makes it, with `trust_env` off."""
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        data: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        allow_redirects: bool = True,
+        stream: bool | None = None,
+    ) -> requests.Response: ...
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    text: str
+    location: str
+
+
+def new_discovery_url(service: str, size: int, session: Session) -> str:
+    """A discovery URL nobody has used yet, for a cluster of `size` machines, from `service` (see the module's head).
+
+    Raises EnvironmentFailed when the service is out of reach, too slow (LIMIT) or fails itself; Misconfigured when
+    `service` is no URL or answers as no discovery service does.
+    """
+    path = _service_path(service)
+    base = service.rstrip("/")
+    if _V2_KEYS.search(path):
+        return _from_etcd(base, size, session)
+    return _from_discovery(base if path.rstrip("/").endswith("/new") else f"{base}/new", size, session)
+
+
+def use_new_discovery_url(path: Path, service: str, session: Session) -> str:
+    """A new discovery URL for as many machines as the file says; it is `discovery_url` in the file from now on.
+
+    The service is asked only when the file is sound, and the file is replaced as a whole or not at all. Raises
+    Misconfigured, or EnvironmentFailed as `new_discovery_url` does and when the disk is full.
+    """
+    text = _text(path)
+    size = _machines(text, path)
+    tfvars.set_string(text, "discovery_url", "", str(path))  # a value that cannot be replaced is found before asking
+    _refuse_read_only(path)
+    url = new_discovery_url(service, size, session)
+    if _text(path) != text:
+        raise Misconfigured(f"{path} was changed while the discovery service was asked: run {COMMAND} again")
+    _replace(path, tfvars.set_string(text, "discovery_url", url, str(path)))
+    return url
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line, without the program's name; prints the new URL and gives the exit status."""
+    try:
+        options = _parser().parse_args(argv)
+    except SystemExit as stop:  # argparse has said why; its own status for wrong usage, 2, means "interrupted" here
+        return ExitStatus.MISCONFIGURED if stop.code else ExitStatus.VERIFIED
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            url = use_new_discovery_url(options.file, _service(options.service), session)
+    except HarnessError as error:
+        print(f"{COMMAND}: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return error.status
+    print(url, flush=True)
+    print(f"discovery_url set in {options.file}", file=sys.stderr)
+    return ExitStatus.VERIFIED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=COMMAND,
+        allow_abbrev=False,
+        description="Writes a new discovery URL into terraform.tfvars. Every new cluster needs one; "
+        "adding or rebooting machines does not.",
+    )
+    parser.add_argument("--service", metavar="URL", help="discovery service (default: $DISCOVERY_SERVICE)")
+    parser.add_argument("--file", metavar="FILE", type=Path, default=Path(tfvars.FILE), help="default: %(default)s")
+    return parser
+
+
+def _service(given: str | None) -> str:
+    service = given or os.environ.get("DISCOVERY_SERVICE")
+    if not service:
+        raise Misconfigured(
+            f"no discovery service is given, and the public discovery.etcd.io is no longer dependable: {HOW_TO_SET}"
+        )
+    return service
+
+
+# --- the service
+
+
+def _service_path(service: str) -> str:
+    """The path of the service's URL; raises Misconfigured when it is none that a token can be put behind."""
+    try:
+        parts = urllib.parse.urlsplit(service)
+        usable = _URL.fullmatch(service) and parts.hostname and parts.port != 0
+    except ValueError:  # brackets that do not match, a port that is no number
+        usable = False
+    if not usable:
+        raise Misconfigured(
+            f"discovery service {_shown(service)} is not a plain http:// or https:// URL "
+            f"(without user, ? and #): {HOW_TO_SET}"
+        )
+    return parts.path
+
+
+def _from_etcd(base: str, size: int, session: Session) -> str:
+    token = uuid.uuid4().hex
+    url = f"{base}/{token}"
+    form = {"value": str(size), "prevExist": "false"}
+    answer = _ask(session, "PUT", f"{url}/_config/size", data=form)
+    if answer.status == 404:
+        raise Misconfigured(f"discovery service {base} has no v2 keys: {HOW_TO_SET}; etcd 3.6 cannot")
+    if answer.status != 201:
+        raise Misconfigured(f"discovery service {base} did not take the token: {_told(answer)}; {HOW_TO_SET}")
+    if not _confirms(answer.text, f"/{token}/_config/size", str(size)):
+        raise Misconfigured(f"discovery service {base} is not an etcd: {_told(answer)}; {HOW_TO_SET}")
+    return url
+
+
+def _confirms(text: str, key: str, value: str) -> bool:
+    """Whether an etcd says it has made the key: {"action":"create","node":{"key":"/...","value":"3",...}}."""
+    try:
+        node = json.loads(text)["node"]
+        return str(node["key"]).endswith(key) and bool(node["value"] == value)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _from_discovery(address: str, size: int, session: Session) -> str:
+    answer = _ask(session, "GET", address, params={"size": str(size)})
+    if answer.status != 200:
+        raise Misconfigured(f"{address} gave no discovery URL: {_told(answer)}; {HOW_TO_SET}")
+    url = answer.text.strip()
+    found = _URL.fullmatch(url)
+    if not found or not (found[1] or "").strip("/"):
+        raise Misconfigured(
+            f"{address} gave no discovery URL, so is no discovery service: {_told(answer)}; {HOW_TO_SET}"
+        )
+    return url
+
+
+def _ask(
+    session: Session,
+    method: str,
+    url: str,
+    *,
+    params: Mapping[str, str] | None = None,
+    data: Mapping[str, str] | None = None,
+) -> _Answer:
+    """What the service answers; redirects are not followed, for they lead to login pages."""
+    try:
+        with session.request(
+            method, url, params=params, data=data, timeout=LIMIT, allow_redirects=False, stream=True
+        ) as response:
+            answer = _Answer(response.status_code, _body(response), response.headers.get("Location", ""))
+    except requests.Timeout as error:
+        raise EnvironmentFailed(f"discovery service {url} did not answer within {LIMIT:g} s: is it running?") from error
+    except requests.exceptions.SSLError as error:
+        raise Misconfigured(
+            f"discovery service {url} does not speak TLS that can be trusted ({_reason(error)}): "
+            "correct http or https, or its certificate"
+        ) from error
+    except ValueError as error:  # requests and urllib3: addresses they cannot make a host of; they are ValueErrors too
+        raise Misconfigured(f"discovery service {url} is not a usable address ({_reason(error)})") from error
+    except requests.RequestException as error:
+        raise EnvironmentFailed(
+            f"discovery service {url} cannot be reached ({_reason(error)}): start it, or {HOW_TO_SET}"
+        ) from error
+    if answer.status >= 500 or answer.status == 429:
+        raise EnvironmentFailed(f"discovery service {url} fails itself: {_told(answer)}; try again later")
+    return answer
+
+
+def _body(response: requests.Response) -> str:
+    """The beginning of the answer; byte by byte, so that one which drips is given up as well."""
+    body, deadline = b"", time.monotonic() + LIMIT
+    for byte in response.iter_content(1):
+        body += byte
+        if len(body) >= ANSWER_BYTES:
+            break
+        if time.monotonic() > deadline:
+            raise requests.Timeout("the answer does not end")
+    return body.decode("utf-8", "replace")
+
+
+def _told(answer: _Answer) -> str:
+    """The answer in a few words, for a message."""
+    if answer.location:
+        return f"status {answer.status}, a redirect to {_shown(answer.location)}"
+    try:
+        fault = json.loads(answer.text)
+        said = f"{fault['message']} ({fault['cause']})"  # an etcd's
+    except (ValueError, KeyError, TypeError, RecursionError):
+        said = answer.text
+    return f"status {answer.status}, {_shown(said) if said.strip() else 'empty answer'}"
+
+
+def _shown(text: str) -> str:
+    """The first line of a foreign text: short, and harmless to a terminal."""
+    line = (text.strip().splitlines() or [""])[0]
+    line = "".join(c if c.isprintable() else "?" for c in line)
+    return f"`{line if len(line) <= 120 else line[:117] + '...'}`"
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in a few words: `Connection refused`, `Name or service not known`."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    said = error.strerror if isinstance(error, OSError) else None
+    return _shown(str(said or error) or type(error).__name__).strip("`")
+
+
+# --- the file
+
+
+def _text(path: Path) -> str:
+    """The file's text, line ends and byte order mark as they are."""
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError as error:
+        raise Misconfigured(f"{path} is missing: copy {EXAMPLE} to {tfvars.FILE} first") from error
+    except OSError as error:
+        raise Misconfigured(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise Misconfigured(f"{path} is not UTF-8 (byte {error.start + 1}): save it as UTF-8") from error
+
+
+def _machines(text: str, path: Path) -> int:
+    """The number of machines; like Terraform it takes 3, 3.0 and "3"."""
+    found = tfvars.assignments(text, str(path)).get("machines")
+    if found is None:
+        raise Misconfigured(f"{path} does not say how many machines: add the line machines = 3")
+    number = found.value
+    if isinstance(number, str) and re.fullmatch(r"[0-9]{1,9}", number):
+        number = int(number)
+    if not isinstance(number, int | float) or number < 1 or number != number // 1:
+        raise Misconfigured(
+            f"{path} line {found.line}: machines must be a whole number from 1 on, such as machines = 3"
+        )
+    return int(number)
+
+
+def _refuse_read_only(path: Path) -> None:
+    """A file that may not be written is not to be replaced either, although its folder would allow it."""
+    if not os.access(path, os.W_OK):
+        raise Misconfigured(f"{path} is write-protected: allow writing to it (chmod u+w)")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Puts the text in the file's place at once, keeping owner and mode; a symlink stays, its target is replaced."""
+    target = path.resolve()
+    try:
+        before = target.stat()
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                with contextlib.suppress(PermissionError):  # not root: the new file is the writer's own
+                    os.fchown(handle, before.st_uid, before.st_gid)
+                os.fchmod(handle, stat.S_IMODE(before.st_mode))
+                file.write(text.encode())
+                file.flush()
+                os.fsync(handle)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        kind = EnvironmentFailed if error.errno in _FULL else Misconfigured
+        remedy = "make room on its disk" if kind is EnvironmentFailed else f"allow writing in {target.parent}"
+        raise kind(f"{path} cannot be written ({error.strerror}) and is as before: {remedy}") from error

@@ -1,0 +1,83 @@
+"""What carries a run's id on this machine: after the teardown nothing may."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HarnessError
+from harness.process import Runner
+from harness.record import Recorder
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One thing that a run left, and how it is removed."""
+
+    what: str
+    name: str
+    remove: Callable[[], object]
+
+
+class Inventory:
+    """Finds what a run left: containers, networks and volumes by label, processes by environment, mounts and folders
+    by path. It looks only at what carries the id of this run, so other runs are never touched."""
+
+    def __init__(
+        self, process: Runner, recorder: Recorder, run_id: str, folder: Path, proc: Path = Path("/proc")
+    ) -> None:
+        self._process = process
+        self._recorder = recorder
+        self._run_id = run_id
+        self._folder = folder
+        self._proc = proc
+
+    def sweep(self) -> None:
+        """Reports each leak, and removes it. Mounts first and networks last: what holds goes before what is held."""
+        for leak in self.leaks():
+            try:
+                leak.remove()
+                removed = True
+            except (HarnessError, OSError):
+                removed = False
+            self._recorder.emit("leak", what=leak.what, name=leak.name, removed=removed)
+
+    def leaks(self) -> Iterator[Leak]:
+        yield from self._processes()
+        yield from self._mounts()
+        if shutil.which("docker"):
+            yield from self._of_engine("container", ["ps", "--all"], ["rm", "--force", "--volumes"], "{{.Names}}")
+            yield from self._of_engine("network", ["network", "ls"], ["network", "rm"], "{{.Name}}")
+            yield from self._of_engine("volume", ["volume", "ls"], ["volume", "rm", "--force"], "{{.Name}}")
+        for folder in Path(tempfile.gettempdir()).glob(f"platform-{self._run_id}-*"):
+            yield Leak("folder", str(folder), lambda folder=folder: shutil.rmtree(folder))  # type: ignore[misc]
+
+    def _of_engine(self, what: str, ls: list[str], rm: list[str], name: str) -> Iterator[Leak]:
+        label = f"label=platform.run={self._run_id}"
+        listed = self._process.run(["docker", *ls, "--filter", label, "--format", name], within=60).stdout.split()
+        for found in listed:
+            yield Leak(what, found, lambda found=found: self._process.run(["docker", *rm, found], within=60))  # type: ignore[misc]
+
+    def _processes(self) -> Iterator[Leak]:
+        mark = f"PLATFORM_RUN={self._run_id}".encode()
+        for entry in sorted(self._proc.glob("[0-9]*")):
+            try:
+                if mark not in (entry / "environ").read_bytes().split(b"\0") or int(entry.name) == os.getpid():
+                    continue
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            except OSError:
+                continue  # it ended meanwhile, or belongs to another user
+            what = "ssh-agent" if command.startswith("ssh-agent") else "process"
+            number = int(entry.name)
+            yield Leak(what, f"{number} {command}", lambda number=number: os.kill(number, signal.SIGKILL))  # type: ignore[misc]
+
+    def _mounts(self) -> Iterator[Leak]:
+        for line in (self._proc / "self/mountinfo").read_text().splitlines():
+            mountpoint = line.split()[4].encode().decode("unicode_escape")
+            if self._run_id in mountpoint:
+                yield Leak("mount", mountpoint, lambda at=mountpoint: self._process.run(["umount", "--lazy", at]))  # type: ignore[misc]

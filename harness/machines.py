@@ -1,0 +1,197 @@
+"""The seam to the machines: every command on a machine passes one testinfra backend over paramiko.
+
+The operator reaches the entry point only; the other machines are reached through it, over one kept connection each.
+Host keys are pinned: testinfra's own paramiko backend connects to an unknown key with a warning, this one refuses.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import paramiko
+import testinfra.host
+from testinfra.backend.base import CommandResult
+from testinfra.backend.paramiko import ParamikoBackend
+
+from harness.errors import CommandFailed, HarnessError, PlatformWrong
+from harness.record import Recorder
+from harness.terraform import Outputs
+
+T = TypeVar("T")
+
+CONNECT_LIMIT = 5.0
+COMMAND_LIMIT = 60.0
+
+
+class MachineUnreachable(PlatformWrong):
+    """SSH to a machine failed: the check could not be made, which is not the same as a check that is false."""
+
+
+class MachineBackend(ParamikoBackend):  # type: ignore[misc]
+    """testinfra's paramiko backend over a connection that it is given, recorded, with a limit for every command."""
+
+    NAME = "machine"
+
+    def __init__(self, name: str, user: str, connect: Callable[[], paramiko.SSHClient], recorder: Recorder) -> None:
+        super().__init__(f"{user}@{name}")
+        self._machine = name
+        self._connect = connect
+        self._recorder = recorder
+        self._connection: paramiko.SSHClient | None = None
+
+    @property
+    def client(self) -> paramiko.SSHClient:
+        if self._connection is None or not _alive(self._connection):
+            self._connection = self._connect()
+        return self._connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
+        return self.run_with_input(self.get_command(command, *args), b"")
+
+    def run_with_input(self, command: str, data: bytes) -> CommandResult:
+        """Runs a command that reads `data`; raises MachineUnreachable when SSH fails or the command does not end."""
+        started = time.monotonic()
+        status: int | str = "unreachable"
+        stdout = stderr = b""
+        try:
+            transport = self.client.get_transport()
+            assert transport is not None
+            channel = transport.open_session(timeout=CONNECT_LIMIT)
+            channel.settimeout(COMMAND_LIMIT)
+            channel.exec_command(command.encode())
+            if data:
+                channel.sendall(data)
+            channel.shutdown_write()
+            # read both at once: a command that fills one stream's window would wait for ever
+            with ThreadPoolExecutor(1) as pool:
+                errors = pool.submit(channel.makefile_stderr("rb").read)
+                stdout, stderr = channel.makefile("rb").read(), errors.result()
+            status = channel.recv_exit_status()
+        except (paramiko.SSHException, OSError, EOFError) as failed:
+            raise MachineUnreachable(
+                f"machine {self._machine} does not answer over SSH: {failed or type(failed).__name__}",
+                expected=f"an answer of {self._machine}",
+                seen=str(failed) or type(failed).__name__,
+                where=self._machine,
+            ) from failed
+        finally:
+            self._recorder.emit(
+                "remote",
+                machine=self._machine,
+                command=command,
+                status=status,
+                seconds=round(time.monotonic() - started, 3),
+                stdout=stdout[:4096].decode(errors="replace"),
+                stderr=stderr[:4096].decode(errors="replace"),
+            )
+        return self.result(status, command.encode(), stdout, stderr)
+
+
+class Machines:
+    """The machines of a cluster, by name, as the target's outputs name them."""
+
+    def __init__(self, outputs: Outputs, recorder: Recorder) -> None:
+        self.addresses: Mapping[str, str] = outputs.machines
+        self.entry_point = next(
+            (name for name, address in outputs.machines.items() if address == outputs.entry_point), ""
+        )
+        if not self.entry_point:
+            raise PlatformWrong(
+                f"the entry point {outputs.entry_point} is no machine's address",
+                expected=f"one of {sorted(outputs.machines.values())}",
+                seen=outputs.entry_point,
+                paste="terraform output",
+            )
+        self._user = outputs.ssh_user
+        self._known_hosts = outputs.known_hosts
+        self._backends = {
+            name: MachineBackend(name, self._user, lambda name=name: self._connect(name), recorder)  # type: ignore[misc]
+            for name in outputs.machines
+        }
+        self._hosts = {name: testinfra.host.Host(backend) for name, backend in self._backends.items()}
+        for name, backend in self._backends.items():
+            backend.set_host(self._hosts[name])
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.addresses)
+
+    def __getitem__(self, name: str) -> testinfra.host.Host:
+        """The testinfra host of a machine."""
+        if name not in self._hosts:
+            raise PlatformWrong(f"there is no machine {name}", expected=name, seen=", ".join(self.names))
+        return self._hosts[name]
+
+    def run(self, name: str, command: str, *, data: bytes = b"", ok: Iterable[int] = (0,)) -> str:
+        """What a command on a machine prints. Raises CommandFailed for a status not in `ok`."""
+        result = self._backends[name].run_with_input(command, data) if name in self._backends else self[name].run("")
+        if result.rc not in ok:
+            raise CommandFailed([command], result.rc, result.stdout, result.stderr, where=name)
+        return str(result.stdout)
+
+    def everywhere(self, ask: Callable[[str], T]) -> dict[str, T]:
+        """`ask(name)` for every machine, side by side: machine -> answer. The first error is raised."""
+        with ThreadPoolExecutor(max_workers=32) as pool:
+            answers = {name: pool.submit(ask, name) for name in self.names}
+        return {name: answer.result() for name, answer in answers.items()}
+
+    def unreachable(self) -> dict[str, str]:
+        """Machine -> why it does not answer, of those that do not."""
+
+        def ask(name: str) -> str:
+            try:
+                self.run(name, "true")
+            except HarnessError as failed:
+                return str(failed)
+            return ""
+
+        return {name: reason for name, reason in self.everywhere(ask).items() if reason}
+
+    def close(self) -> None:
+        for name in reversed(self.names):
+            self._backends[name].close()
+
+    def _connect(self, name: str) -> paramiko.SSHClient:
+        address = self.addresses[name]
+        client = paramiko.SSHClient()
+        client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        _pin(client, self._known_hosts)
+        sock = None
+        if name != self.entry_point:
+            transport = self._backends[self.entry_point].client.get_transport()
+            assert transport is not None
+            sock = transport.open_channel("direct-tcpip", (address, 22), ("127.0.0.1", 0), timeout=CONNECT_LIMIT)
+        client.connect(
+            address,
+            username=self._user,
+            sock=sock,
+            timeout=CONNECT_LIMIT,
+            banner_timeout=CONNECT_LIMIT,
+            auth_timeout=CONNECT_LIMIT,
+            look_for_keys=False,
+            allow_agent="SSH_AUTH_SOCK" in os.environ,
+        )
+        return client
+
+
+def _pin(client: paramiko.SSHClient, known_hosts: str) -> None:
+    keys = client.get_host_keys()
+    for line in io.StringIO(known_hosts):
+        entry = paramiko.hostkeys.HostKeyEntry.from_line(line)
+        if entry is not None and entry.key is not None:
+            for name in entry.hostnames or ():
+                keys.add(name, entry.key.get_name(), entry.key)
+
+
+def _alive(client: paramiko.SSHClient) -> bool:
+    transport = client.get_transport()
+    return transport is not None and transport.is_active()

@@ -1,0 +1,333 @@
+"""The life of a run: what is made, in which order, and that all of it is removed again.
+
+    .runs/RUN-ID/
+        events.jsonl        the event log             run.json, report.html, junit.xml   made from it
+        operator/           the operator's working folder, a copy of what the runbook's commands need
+        operator.json       the operator's shell: working folder and environment
+        ground/             the ground's root module and its state
+        evidence/           what was collected from the machines
+
+Everything a run makes carries its run id: containers and networks in their names and in the label `platform.run`,
+processes in their environment (PLATFORM_RUN), files by lying in the run folder. The inventory that looks for leaks
+finds them by that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from harness.errors import CommandFailed, EnvironmentFailed, HarnessError, Misconfigured
+from harness.inventory import Inventory
+from harness.process import Processes
+from harness.record import Recorder, Redactor
+from harness.shell import OperatorShell
+from harness.terraform import Terraform
+from harness.toolchain import Toolchain
+from harness.wait import NotYet, Waiter
+
+# What the runbook's commands need, copied so that a run never writes to the checkout.
+OPERATORS_FILES = ("bin", "harness", "infra", "units", "container", "sites", "requirements", "terraform.example.tfvars")
+# fleet's authors advise no more machines than this; host keys are made for all that could be asked for.
+MACHINES_AT_MOST = 100
+# Clusters live in /24 networks of this block, which neither Docker's own pools nor home routers use by default.
+SUBNETS = ipaddress.ip_network("10.208.0.0/12")
+GROUND_LIMIT = 30.0
+
+
+@dataclass(frozen=True)
+class Keys:
+    """An OpenSSH key pair (ed25519: fleetctl's SSH library signs RSA only in a way that today's sshd refuses)."""
+
+    private: str
+    public: str
+
+    @classmethod
+    def generate(cls, comment: str) -> Keys:
+        key = Ed25519PrivateKey.generate()
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        ).decode()
+        public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        return cls(private, f"{public.decode()} {comment}\n")
+
+
+class Run:
+    """One run of the runbook, from its folder to its teardown."""
+
+    def __init__(self, root: Path, run_id: str, target: str) -> None:
+        self.root = root
+        self.run_id = run_id
+        self.target = target
+        self.folder = root / ".runs" / run_id
+        self.operators = self.folder / "operator"
+        self.ground_folder = self.folder / "ground"
+        try:
+            self.folder.mkdir(parents=True)
+        except OSError as refused:
+            raise EnvironmentFailed(f"the run folder {self.folder} cannot be made: {refused.strerror}") from refused
+        self.redact = Redactor()
+        self.recorder = Recorder(self.folder / "events.jsonl", self.redact)
+        self.process = Processes(self.recorder)
+        self.waiter = Waiter(self.recorder)
+        self._agent: subprocess.Popen[bytes] | None = None
+        self._sockets: Path | None = None
+
+    # -- stages --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Records a stage: its time, and how it ended."""
+        self.recorder.emit("stage.started", stage=name)
+        started = time.monotonic()
+        outcome, error = "failed", None
+        try:
+            yield
+            outcome = "passed"
+        except HarnessError as failed:
+            error = str(failed)
+            raise
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+            raise
+        finally:
+            seconds = round(time.monotonic() - started, 3)
+            self.recorder.emit("stage.ended", stage=name, seconds=seconds, outcome=outcome, error=error)
+
+    def open_shell(self, toolchain: Toolchain) -> OperatorShell:
+        """The operator's working folder, keys, agent and shell."""
+        self.operators.mkdir()
+        for name in OPERATORS_FILES:
+            source = self.root / name
+            ignore = shutil.ignore_patterns("__pycache__", ".terraform*", "*.tfstate*", "terraform.tfvars")
+            if source.is_dir():
+                shutil.copytree(source, self.operators / name, symlinks=True, ignore=ignore)
+            else:
+                shutil.copy2(source, self.operators / name)
+        if not self.target_folder.is_dir():
+            raise Misconfigured(f"there is no target {self.target}: targets are {', '.join(targets(self.root))}")
+        user = Keys.generate(f"operator@{self.run_id}")
+        self.redact.add("ssh private key", user.private)
+        environment = self._environment(toolchain)
+        environment["SSH_AUTH_SOCK"] = str(self._start_agent(user, environment))
+        os.environ["SSH_AUTH_SOCK"] = environment["SSH_AUTH_SOCK"]  # our own SSH connections use the same agent
+        self._hand_over({"run_id": self.run_id, "ssh_public_key": user.public, "ssh_host_keys": self._host_keys()})
+        return OperatorShell.open(self.process, self.shell_state, self.operators, environment)
+
+    @property
+    def shell_state(self) -> Path:
+        return self.folder / "operator.json"
+
+    @property
+    def target_folder(self) -> Path:
+        return self.operators / "infra" / self.target
+
+    def _environment(self, toolchain: Toolchain) -> dict[str, str]:
+        """The operator's: this process's, without what would steer Terraform and fleetctl behind the runbook's back."""
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("TF_", "FLEETCTL_", "SSH_", "BASH_FUNC", "MAKE", "PYTEST_")) and name != "_"
+        }
+        path = [str(folder) for folder in toolchain.path] + [os.environ.get("PATH", os.defpath)]
+        return {
+            **inherited,
+            "PATH": ":".join(path),
+            "TARGET": self.target,
+            "PLATFORM_RUN": self.run_id,
+            "TF_CLI_CONFIG_FILE": str(toolchain.terraform_config),
+            "TF_INPUT": "0",
+            "TF_CLI_ARGS": "-no-color",
+            "NO_COLOR": "1",
+        }
+
+    def _host_keys(self) -> dict[str, dict[str, str]]:
+        keys = {f"coreos-{index}": Keys.generate(f"coreos-{index}") for index in range(MACHINES_AT_MOST)}
+        for key in keys.values():
+            self.redact.add("ssh host key", key.private)
+        return {name: {"private": key.private, "public": key.public} for name, key in keys.items()}
+
+    def _hand_over(self, variables: dict[str, object]) -> None:
+        """Gives the target what the operator does not choose, as a file Terraform reads by itself (*.auto.tfvars)."""
+        file = self.target_folder / "run.auto.tfvars.json"
+        known = json.loads(file.read_text()) if file.exists() else {}
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(known | variables))
+
+    def _start_agent(self, key: Keys, environment: dict[str, str]) -> Path:
+        """An ssh-agent of the run: in the foreground, our child, so it cannot outlive us unnoticed."""
+        # not in the run folder: the path of a socket has 108 bytes at most
+        self._sockets = Path(tempfile.mkdtemp(prefix=f"platform-{self.run_id}-"))
+        socket_path = self._sockets / "agent"
+        self._agent = subprocess.Popen(
+            ["ssh-agent", "-D", "-a", str(socket_path)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.waiter.until("the ssh-agent listens", socket_path.exists, bool, within=5)
+        add = ["ssh-add", "-q", "-"]
+        self.process.run(add, env=environment | {"SSH_AUTH_SOCK": str(socket_path)}, stdin=key.private, within=10)
+        return socket_path
+
+    # -- the ground ----------------------------------------------------------------------------------------------
+
+    def make_ground(self, toolchain: Toolchain, shell: OperatorShell) -> None:
+        """Discovery service, image registry and network: made where the target has a ground module, else given."""
+        module = self.root / "infra/ground" / self.target
+        if module.is_dir():
+            shutil.copytree(module, self.ground_folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
+            ground = self._ground_terraform(shell.env)
+            ground.init()
+            self._apply_on_free_subnet(ground, toolchain)
+            outputs = ground.raw_outputs()
+            discovery, registry = outputs["discovery-service"], outputs["image-registry"]
+            machine_image = toolchain.machine_image
+            self._until_ground_answers(discovery.partition("/v2/keys")[0] + "/health", f"http://{registry}/v2/")
+        else:
+            discovery, registry, machine_image = (
+                _required(name) for name in ("DISCOVERY_SERVICE", "IMAGE_REGISTRY", "MACHINE_IMAGE")
+            )
+        self._hand_over({"image_registry": registry, "machine_image": machine_image})
+        shell.export(DISCOVERY_SERVICE=discovery)
+
+    def _ground_terraform(self, environment: dict[str, str]) -> Terraform:
+        return Terraform(self.process, self.ground_folder, environment)
+
+    def _apply_on_free_subnet(self, ground: Terraform, toolchain: Toolchain) -> None:
+        """Applies the ground; another run may take the same subnet between our look and the engine's."""
+        fixed = {
+            "run_id": self.run_id,
+            "machine_image": toolchain.machine_image,
+            "registry_storage": str(toolchain.registry_storage),
+        }
+        for attempt in range(5):
+            variables = fixed | {"subnet": str(free_subnet(Path("/proc/net/route").read_text(), random.Random()))}
+            (self.ground_folder / "run.auto.tfvars.json").write_text(json.dumps(variables))
+            try:
+                ground.apply()
+                return
+            except CommandFailed as failed:
+                if "overlaps" not in failed.stderr or attempt == 4:
+                    raise EnvironmentFailed(f"the ground could not be made: {failed}") from failed
+
+    def _until_ground_answers(self, *urls: str) -> None:
+        with requests.Session() as session:
+            session.trust_env = False
+
+            def probe() -> list[int]:
+                try:
+                    return [session.get(url, timeout=2).status_code for url in urls]
+                except requests.RequestException as refused:
+                    raise NotYet(type(refused).__name__) from refused
+
+            try:
+                self.waiter.until(
+                    "discovery service and image registry answer",
+                    probe,
+                    lambda statuses: set(statuses) == {200},
+                    within=GROUND_LIMIT,
+                )
+            except HarnessError as failed:
+                raise EnvironmentFailed(
+                    f"the ground does not answer ({failed}): can containers' addresses be reached from this machine?"
+                ) from failed
+
+    # -- teardown ------------------------------------------------------------------------------------------------
+
+    def tear_down(self, environment: dict[str, str]) -> None:
+        """Removes all that the run made, whatever state it is in; each failure is recorded and the rest still done.
+
+        What is found afterwards that carries the run id is a leak: it is reported, and removed too.
+        """
+        with contextlib.suppress(HarnessError), self.task("destroy machines"):
+            target = Terraform(self.process, self.target_folder, environment, "../../terraform.tfvars")
+            if target.has_state():
+                target.destroy()
+        with contextlib.suppress(HarnessError), self.task("destroy ground"):
+            ground = self._ground_terraform(environment)
+            if ground.has_state():
+                ground.destroy()
+        with contextlib.suppress(HarnessError), self.task("end ssh-agent"):
+            self._end_agent()
+        with contextlib.suppress(HarnessError), self.task("look for leaks"):
+            Inventory(self.process, self.recorder, self.run_id, self.folder).sweep()
+        for secret in (self.operators, self.ground_folder):
+            shutil.rmtree(secret, ignore_errors=True)
+        self.shell_state.unlink(missing_ok=True)
+
+    @contextmanager
+    def task(self, name: str) -> Iterator[None]:
+        self.recorder.emit("task.started", task=name)
+        started, outcome, error = time.monotonic(), "failed", None
+        try:
+            yield
+            outcome = "done"
+        except HarnessError as failed:
+            error = str(failed)
+            raise
+        finally:
+            seconds = round(time.monotonic() - started, 3)
+            self.recorder.emit("task.ended", task=name, seconds=seconds, outcome=outcome, error=error)
+
+    def _end_agent(self) -> None:
+        if self._agent is not None:
+            self._agent.send_signal(signal.SIGTERM)
+            self._agent.wait(timeout=5)
+        if self._sockets is not None:
+            shutil.rmtree(self._sockets, ignore_errors=True)
+
+
+def new_run_id() -> str:
+    """Sorts by time, unique between runs that start in the same second; fits into container names."""
+    return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+
+
+def targets(root: Path) -> list[str]:
+    """Names of the targets: folders of infra/ with a target.json."""
+    return sorted(file.parent.name for file in (root / "infra").glob("*/target.json"))
+
+
+def free_subnet(routes: str, choice: random.Random) -> ipaddress.IPv4Network:
+    """A random /24 of SUBNETS that no route of this machine (/proc/net/route) overlaps."""
+    taken = []
+    for line in routes.splitlines()[1:]:
+        _, destination, _, _, _, _, _, mask, *_ = line.split()
+        # both are hexadecimal, in the machine's byte order
+        address, netmask = (socket.inet_ntoa(struct.pack("=L", int(word, 16))) for word in (destination, mask))
+        if netmask != "0.0.0.0":
+            taken.append(ipaddress.ip_network(f"{address}/{netmask}", strict=False))
+    candidates = [net for net in SUBNETS.subnets(new_prefix=24) if not any(net.overlaps(other) for other in taken)]
+    if not candidates:
+        raise EnvironmentFailed(f"no /24 network of {SUBNETS} is free on this machine (see: ip route)")
+    return choice.choice(candidates)
+
+
+def _required(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise Misconfigured(
+            f"{name} is not set: this target has no ground of its own (infra/ground), so it must be given"
+        )
+    return value

