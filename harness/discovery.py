@@ -43,8 +43,10 @@ HOW_TO_SET = (
 )
 # Seconds for a connection, for each wait for bytes, and for the whole of an answer's body.
 LIMIT = 5.0
-# An answer is a line or a small JSON document; of a longer one (a web page) this many bytes are read.
+# An answer is a line or a small JSON document; of a longer one (a web page) this many bytes are read. A discovery URL
+# has fewer characters than those bytes can make, so that a cut one is not taken for one.
 ANSWER_BYTES = 4096
+URL_CHARACTERS = ANSWER_BYTES // 4 - 1
 
 _URL = re.compile(r"https?://[^\s/?#@\"'<>\\]+(/[^\s?#\"'<>\\]*)?")
 _V2_KEYS = re.compile(r"/v2/keys(/|$)")
@@ -190,7 +192,7 @@ def _from_discovery(address: str, size: int, session: Session) -> str:
         raise Misconfigured(f"{address} gave no discovery URL: {_told(answer)}; {HOW_TO_SET}")
     url = answer.text.strip()
     found = _URL.fullmatch(url)
-    if not found or not (found[1] or "").strip("/"):
+    if not found or not (found[1] or "").strip("/") or len(answer.text) > URL_CHARACTERS:
         raise Misconfigured(
             f"{address} gave no discovery URL, so is no discovery service: {_told(answer)}; {HOW_TO_SET}"
         )

@@ -125,8 +125,9 @@ class Fleet:
             states.setdefault(item["name"], set()).add(item["machineID"])
         return states
 
-    def placements(self, names: Iterable[str]) -> list[Placement]:
-        """Where each of these units is. A unit that is not placed, or not loaded, has the objection that says so."""
+    def placements(self, names: Iterable[str], state: str) -> list[Placement]:
+        """Where each of these units is. A unit that is not placed, or not in `state` (loaded, launched), has the
+        objection that says so."""
         units, states = self.units(), self.states()
         machines = {machine.id: machine for machine in self.machines()}
         placements = []
@@ -141,7 +142,9 @@ class Fleet:
                 machine = machines.get(machine_id)
                 placements.append(
                     Placement(
-                        name, machine.name if machine else "", _objection(unit, machine, on, allowed, states, units)
+                        name,
+                        machine.name if machine else "",
+                        _objection(unit, machine, state, on, allowed, states, units),
                     )
                 )
         return placements
@@ -150,6 +153,7 @@ class Fleet:
 def _objection(
     unit: Unit,
     machine: FleetMachine | None,
+    wanted: str,
     on: set[str],
     allowed: set[str],
     states: Mapping[str, set[str]],
@@ -161,8 +165,9 @@ def _objection(
         return "its MachineID or MachineMetadata forbids this machine"
     if unit.is_global and on != allowed:
         return f"global, but on {len(on)} of {len(allowed)} machines"
-    if unit.current not in ("loaded", "launched") and not unit.is_global:
-        return f"state is {unit.current or 'unknown'}"
+    # the registry keeps no state of a global unit's copies
+    if unit.current != wanted and not unit.is_global:
+        return f"state is {unit.current or 'unknown'}, not {wanted}"
     if machine.id not in states.get(unit.name, set()):
         return "the machine reports no state of it"
     for followed in unit.fleet_options("MachineOf"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -181,6 +182,26 @@ class Machines:
             allow_agent="SSH_AUTH_SOCK" in os.environ,
         )
         return client
+
+
+def open_ports(addresses: Mapping[str, str], ports: Iterable[int], within: float = 1.0) -> dict[str, list[int]]:
+    """Machine -> those of the ports that take a TCP connection from here, where the operator is.
+
+    A port that neither accepts nor refuses within `within` seconds counts as closed: filters drop silently.
+    """
+
+    def accepts(address: str, port: int) -> bool:
+        try:
+            with socket.create_connection((address, port), timeout=within):
+                return True
+        except OSError:
+            return False
+
+    with ThreadPoolExecutor(max_workers=64) as pool:
+        tries = {
+            (name, port): pool.submit(accepts, address, port) for name, address in addresses.items() for port in ports
+        }
+    return {name: [port for port in ports if tries[name, port].result()] for name in addresses}
 
 
 def _pin(client: paramiko.SSHClient, known_hosts: str) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
@@ -51,16 +52,21 @@ EVENTS = {
 }
 
 
+# What key material looks like, whatever encodes it: only a text with such a run is searched for long secrets.
+LONG = re.compile(r"[A-Za-z0-9+/=%]{40,}")
+
+
 class Redactor:
     """Replaces known secret values by their names, whatever channel they come through.
 
     A value is hidden as it stands, base64-encoded and URL-encoded; of a value with several lines each line counts
-    (a private key printed with an indent is still a private key). Values shorter than 8 characters are refused:
+    (a private key printed with an indent is still a private key). Values shorter than 8 characters are passed over:
     hiding them would tear holes into every text.
     """
 
     def __init__(self) -> None:
-        self._forms: dict[str, str] = {}
+        self._long: dict[str, str] = {}
+        self._other: dict[str, str] = {}
 
     def add(self, name: str, value: str) -> None:
         lines = [line.strip() for line in value.splitlines() if not line.startswith("-----")]
@@ -69,13 +75,17 @@ class Redactor:
                 continue
             encoded = base64.b64encode(part.encode()).decode().rstrip("=")
             for form in (part, encoded, urllib.parse.quote(part, safe=""), json.dumps(part)[1:-1]):
-                self._forms[form] = f"[{name}]"
+                (self._long if LONG.fullmatch(form) else self._other)[form] = f"[{name}]"
 
     def __call__(self, text: str) -> str:
-        for form in sorted(self._forms, key=len, reverse=True):
-            if form in text:
-                text = text.replace(form, self._forms[form])
-        return text
+        text = _replaced(text, self._other)
+        return _replaced(text, self._long) if LONG.search(text) else text
+
+
+def _replaced(text: str, forms: dict[str, str]) -> str:
+    for form in sorted((form for form in forms if form in text), key=len, reverse=True):
+        text = text.replace(form, forms[form])
+    return text
 
 
 class Recorder:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import shlex
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterable
@@ -50,15 +51,16 @@ ESCAPES = re.compile(
     r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
     r"|\x1b[ -/]*[0-~]"
 )
-OVERWRITTEN = re.compile(r"[^\n\r]*\r+(?=[^\n\r])")  # what a carriage return lets the rest of the line write over
 FORBIDDEN = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def clean(value: object) -> str:
     """Text as a terminal would leave it: no escapes, no control characters, no overwritten progress bars."""
     text = value if isinstance(value, str) else "" if value is None else json.dumps(value, default=str)
-    text = OVERWRITTEN.sub("", ESCAPES.sub("", text).replace("\r\n", "\n"))
-    return FORBIDDEN.sub("", text.replace("\r", ""))
+    text = ESCAPES.sub("", text)
+    if "\r" in text:
+        text = "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))
+    return FORBIDDEN.sub("", text)
 
 
 def took(seconds: float | None, digits: int = 1) -> str:
@@ -103,7 +105,9 @@ def _stream(text: object, limit: int = SHOWN) -> str:
     if len(whole) <= limit:
         return whole
     left_out = len(whole) - limit
-    return f"{whole[: limit // 2]}\n[... {left_out:,} characters left out; run.json has them ...]\n{whole[-limit // 2 :]}"
+    return (
+        f"{whole[: limit // 2]}\n[... {left_out:,} characters left out; run.json has them ...]\n{whole[-limit // 2 :]}"
+    )
 
 
 def _plural(number: int, noun: str) -> str:
@@ -135,7 +139,9 @@ def _view(run: Item) -> Item:
     """Everything the template shows."""
     doings = _doings(run)
     scenarios = [_scenario(number, scenario, doings, run) for number, scenario in enumerate(run["scenarios"], 1)]
-    failures = [_failure(scenario) for scenario in scenarios if scenario["outcome"] in ("failed", "error", "interrupted")]
+    failures = [
+        _failure(scenario) for scenario in scenarios if scenario["outcome"] in ("failed", "error", "interrupted")
+    ]
     outcome, verdict = _verdict(run)
     counts = Counter(scenario["outcome"] for scenario in scenarios)
     findings = (run.get("diagnosis") or {}).get("findings") or []
@@ -182,9 +188,12 @@ def _scenario(number: int, scenario: Item, doings: dict[tuple[Any, Any], list[It
         done = doings.get((scenario["id"], index), [])
         start = step.get("started") or scenario.get("started")
         shown = _seconds(step, run) if step["outcome"] == "interrupted" else step["seconds"]
-        steps.append({**step, "seconds": shown, "start": start, "doings": _shown(done, start, run)})
+        error = _error(step["error"]) if step.get("error") else None
+        steps.append({**step, "seconds": shown, "error": error, "doings": _shown(done, start, run)})
     around = _shown(doings.get((scenario["id"], None), []), scenario.get("started"), run)
-    return {**scenario, "number": number, "steps": steps, "around": around, "seconds": _seconds(scenario, run)}
+    told = any(step["error"] for step in steps)
+    seconds = _seconds(scenario, run)
+    return {**scenario, "number": number, "steps": steps, "around": around, "told": told, "seconds": seconds}
 
 
 def _failure(scenario: Item) -> Item:
@@ -194,7 +203,13 @@ def _failure(scenario: Item) -> Item:
     waits = [doing for doing in (at or {}).get("doings", {}).get("items", []) if doing["kind"] == "wait"]
     if scenario["outcome"] == "interrupted" and waits and waits[-1]["seen"]:
         error = {**error, "expected": waits[-1]["what"], "seen": waits[-1]["seen"][-1]["value"]}
-    return {"scenario": scenario, "step": at, "outcome": scenario["outcome"], "error": error, "title": scenario["title"]}
+    return {
+        "scenario": scenario,
+        "step": at,
+        "outcome": scenario["outcome"],
+        "error": error,
+        "title": scenario["title"],
+    }
 
 
 def _broken(run: Item) -> list[Item]:
@@ -228,14 +243,24 @@ def _features(scenarios: list[Item]) -> list[Item]:
 
 
 def _tasks(run: Item) -> list[Item]:
-    """Tasks with where on the common time line they stand, in percent (they run side by side)."""
-    tasks = [{**task, "seconds": _seconds(task, run), "error": _error(task.get("error"))} for task in run["tasks"]]
-    first = min((task["started"] for task in tasks), default=0)
-    span = max((task["started"] - first + (task["seconds"] or 0) for task in tasks), default=0) or 1
+    """Tasks by stage, with where they stand on its time line, in percent of the longest (they run side by side)."""
+    tasks = [
+        {**task, "seconds": _seconds(task, run) or 0.0, "error": _error(task.get("error"))} for task in run["tasks"]
+    ]
+    first: dict[str, float] = {}
     for task in tasks:
-        task["left"] = min(100 * (task["started"] - first) / span, 99)
-        task["width"] = max(100 * (task["seconds"] or 0) / span, 0.7)
-    return tasks
+        task["stage"] = _stage_at(run, task["started"])
+        task["left"] = task["started"] - first.setdefault(task["stage"], task["started"])
+    span = max((task["left"] + task["seconds"] for task in tasks), default=0) or 1
+    for task in tasks:
+        task["left"] = min(100 * task["left"] / span, 99)
+        task["width"] = min(max(100 * task["seconds"] / span, 0.7), 100 - task["left"])
+    return [{"stage": stage, "tasks": [task for task in tasks if task["stage"] == stage]} for stage in first]
+
+
+def _stage_at(run: Item, t: float) -> str:
+    begun = [str(stage["stage"]) for stage in run["stages"] if stage["started"] <= t]
+    return begun[-1] if begun else "before every stage"
 
 
 def _doings(run: Item) -> dict[tuple[Any, Any], list[Item]]:
@@ -286,8 +311,6 @@ def _sameness(item: Item) -> object:
 
 
 def _pasted(argv: Iterable[Any]) -> str:
-    import shlex
-
     return shlex.join(str(word) for word in argv)
 
 
@@ -316,8 +339,7 @@ def _elsewhere(run: Item, doings: dict[tuple[Any, Any], list[Item]]) -> list[Ite
     loose = [item for (scenario, _), items in doings.items() if scenario not in known for item in items]
     by_stage: dict[str, list[Item]] = {}
     for item in sorted(loose, key=lambda item: float(item["began"])):
-        begun = [stage["stage"] for stage in run["stages"] if stage["started"] <= item["began"]]
-        by_stage.setdefault(begun[-1] if begun else "before every stage", []).append(item)
+        by_stage.setdefault(_stage_at(run, item["began"]), []).append(item)
     starts = {stage["stage"]: stage["started"] for stage in run["stages"]}
     return [{"stage": name, "doings": _shown(items, starts.get(name), run)} for name, items in by_stage.items()]
 

@@ -36,7 +36,7 @@ import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from harness.errors import CommandFailed, EnvironmentFailed, HarnessError, Misconfigured
+from harness.errors import CommandFailed, EnvironmentFailed, ExitStatus, HarnessError, Misconfigured
 from harness.inventory import Inventory
 from harness.process import Processes
 from harness.record import Recorder, Redactor
@@ -99,19 +99,19 @@ class Run:
         """Records a stage: its time, and how it ended."""
         self.recorder.emit("stage.started", stage=name)
         started = time.monotonic()
-        outcome, error = "failed", None
+        outcome, error, status = "failed", None, int(ExitStatus.INTERNAL_ERROR)
         try:
             yield
             outcome = "passed"
         except HarnessError as failed:
-            error = str(failed)
+            error, status = str(failed), int(failed.status)
             raise
         except KeyboardInterrupt:
             outcome = "interrupted"
             raise
         finally:
             seconds = round(time.monotonic() - started, 3)
-            self.recorder.emit("stage.ended", stage=name, seconds=seconds, outcome=outcome, error=error)
+            self.recorder.emit("stage.ended", stage=name, seconds=seconds, outcome=outcome, error=error, status=status)
 
     def open_shell(self, toolchain: Toolchain) -> OperatorShell:
         """The operator's working folder, keys, agent and shell."""
@@ -297,6 +297,13 @@ class Run:
             self._agent.wait(timeout=5)
         if self._sockets is not None:
             shutil.rmtree(self._sockets, ignore_errors=True)
+
+
+def add_secrets(redact: Redactor, folder: Path) -> None:
+    """Tells a redactor the secrets of a run: those of the file that hands them to Terraform."""
+    for file in folder.glob("operator/infra/*/run.auto.tfvars.json"):
+        for key in json.loads(file.read_text()).get("ssh_host_keys", {}).values():
+            redact.add("ssh host key", key["private"])
 
 
 def new_run_id() -> str:

@@ -319,7 +319,7 @@ def _links_of(page: Page) -> Iterator[_Link]:
         base, found = urllib.parse.urljoin(page.url, reader.base or ""), reader.found
     elif page.status == 200 and page.media_type == "text/css":
         found = list(_links_of_css(page.text))
-    for purpose, text in dict.fromkeys(found):
+    for purpose, text in found:
         try:
             url = _normal(urllib.parse.urljoin(base, text))
         except ValueError:

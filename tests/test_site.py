@@ -59,6 +59,7 @@ class Web:
         self.answers: dict[tuple[str, str], Answer] = {}
         self.folders: dict[str, Path] = {}
         self.asked: list[tuple[str, str]] = []
+        self.headers: dict[str, str] = {}  # of the last request
         self.over = threading.Event()
         web = self
 
@@ -66,6 +67,7 @@ class Web:
             def do_GET(self) -> None:
                 host = self.headers["Host"]
                 web.asked.append((host, self.path))
+                web.headers = dict(self.headers)
                 web.send(self, web.find(host, self.path))
 
             def log_message(self, *_: Any) -> None: ...
@@ -143,7 +145,7 @@ def opened(web: Web, log: Path) -> Iterator[Open]:
     sessions = []
 
     def open_one(entry_point: str = web.address, **more: Any) -> requests.Session:
-        sessions.append(open_session(entry_point, [BLOG, JPBLOG], recorder, **more))
+        sessions.append(open_session(entry_point, [BLOG, JPBLOG.upper()], recorder, **more))
         return sessions[-1]
 
     yield open_one
@@ -253,7 +255,7 @@ def test_redirect_outside_is_refused_and_named(web: Web, session: requests.Sessi
     ("location", "how"),
     [
         ("/", "redirects without end"),
-        *((url, "cannot be asked for") for url in ("ftp://a/", "http://[", "http://a:b/")),
+        *((url, "cannot be asked for") for url in ("ftp://a/", "http://[", f"http://{BLOG}:b/")),
     ],
 )
 def test_redirect_to_nowhere_leads_astray(web: Web, session: requests.Session, location: str, how: str) -> None:
@@ -313,6 +315,12 @@ def test_each_hop_has_the_host_header_of_its_own_name(web: Web, session: request
 def test_literal_loopback_address_is_asked_as_it_stands(web: Web, session: requests.Session) -> None:
     assert session.get(f"http://{web.address}/").status_code == 404
     assert web.asked == [(web.address, "/")]
+
+
+def test_bytes_are_asked_for_as_they_are_over_a_connection_of_its_own(web: Web, session: requests.Session) -> None:
+    session.get(f"http://{BLOG}/")
+    assert web.headers["Accept-Encoding"] == "identity"
+    assert web.headers["Connection"] == "close"
 
 
 def test_environment_has_no_say(
@@ -468,7 +476,7 @@ OK_CSS, OK_SVG, OK_JS = Answer("", "text/css"), Answer("<svg/>", "image/svg+xml"
         ('<link rel="stylesheet" href="x">', {"/dir/x": Answer("", "text/plain")}, ["x: wrong type: text/plain"]),
         ('<link rel="shortcut icon" href="x">', {"/dir/x": Answer("")}, [f"x: wrong type: {HTML}"]),
         ('<link rel="alternate" href="feed.xml">', {}, ["feed.xml: 404"]),
-        ('<base href="/other/"><base href="/no/"><a href="x">', {}, ["x: 404"]),
+        ('<base href="/other/"><base href="/no/"><a href="x">', {"/no/x": Answer()}, ["x: 404"]),
         ('<a href="x"><base href="/other/">', {"/dir/x": Answer()}, ["x: 404"]),
         ('<base href="http://example.org/"><img src="x">', {}, ["x: leads outside: http://example.org/x"]),
         ("<style>@import 'a.css'; p { background: url(b.png) }</style>", {}, ["a.css: 404", "b.png: 404"]),
@@ -530,11 +538,13 @@ def test_broken_link_in_a_stylesheet(web: Web, blog: Site, css: str, reports: li
     [
         (Answer(status=404), "404"),
         (Answer("<html>", "text/plain"), "wrong type: text/plain"),
+        (redirect("/start"), "wrong type: text/plain"),
         (redirect(f"http://{JPBLOG}/"), f"leads outside: http://{JPBLOG}/"),
     ],
 )
 def test_home_page_itself_can_be_the_broken_link(web: Web, blog: Site, answer: Answer, status: str) -> None:
     web.answers[BLOG, "/"] = answer
+    web.serve("/start", "<html>", "text/plain")
     assert broken(blog) == [f"entry point: /: {status}"]
 
 
@@ -568,15 +578,16 @@ def test_page_that_no_parser_takes_is_not_understood(web: Web, blog: Site) -> No
 
 def test_crawl_is_breadth_first_in_the_order_of_the_page_and_asks_once(web: Web, blog: Site) -> None:
     web.serve("/", '<a href="/b#1"><a href="a"><img src="i"><a href="/b#2"><a href="old"><a href="./">')
-    web.serve("/b", '<a href="c"><a href="/">')
+    web.serve("/b", '<a href="c"><a href="%E5%A4%9C"><a href="/夜"><a href="/new">')
     web.serve("/a", '<a href="d"><a href="b">', status=404)
-    web.answers[BLOG, "/old"] = redirect("b")
+    web.answers[BLOG, "/old"] = redirect("new")
+    web.serve("/new", '<a href="e">')
     web.answers[BLOG, "/i"] = OK_SVG
     pages = blog.crawl()
-    assert [(page.url.removeprefix(HOME), page.status) for page in pages] == [
-        ("/", 200), ("/b", 200), ("/a", 404), ("/i", 200), ("/c", 404)
-    ]  # fmt: skip
-    assert [path for _, path in web.asked] == ["/", "/b", "/a", "/i", "/old", "/b", "/c"]  # /b again by its redirect
+    asked = ["/", "/b", "/a", "/i", "/old", "/new", "/c", "/%E5%A4%9C", "/e"]
+    assert [path for _, path in web.asked] == asked
+    assert [page.url for page in pages] == [HOME + path for path in asked if path != "/old"]
+    assert [page.status for page in pages] == [200, 200, 404, 200, 200, 404, 404, 404]
 
 
 # Differences

@@ -1,0 +1,338 @@
+"""The composition root of the acceptance run: builds the real drivers, and records what pytest-bdd does.
+
+`bin/platform` starts pytest with PLATFORM_FOLDER set to the run's folder; the drivers take all they know from there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_bdd.parser import Feature, Scenario, Step
+from pytest_bdd.scenario import scenario_wrapper_template_registry
+
+from harness import tfvars
+from harness.contents import Contents
+from harness.errors import ExitStatus, HarnessError, PlatformWrong
+from harness.etcd import Etcd, Registration
+from harness.fleet import Fleet
+from harness.machines import Machines, open_ports
+from harness.process import Processes
+from harness.record import Recorder, Redactor
+from harness.run import add_secrets
+from harness.shell import OperatorShell
+from harness.site import Page, Site, open_session
+from harness.terraform import Outputs, Plan, Terraform, target_data
+from harness.units import UnitFile, UnitStates, read_units
+from harness.wait import Waiter
+
+pytest_plugins = [
+    "steps.operator",
+    "steps.discovery",
+    "steps.infrastructure",
+    "steps.cluster",
+    "steps.units",
+    "steps.sites",
+]
+
+
+# -- the record ------------------------------------------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    folder = os.environ.get("PLATFORM_FOLDER")
+    if folder:
+        redact = Redactor()
+        add_secrets(redact, Path(folder))
+        config.pluginmanager.register(Recording(Recorder(Path(folder) / "events.jsonl", redact)), "recording")
+
+
+class Recording:
+    """Writes scenarios and steps into the record, as they happen.
+
+    A step is planned, started, ended. One that started and never ended stays interrupted: pytest-bdd calls no hook
+    for a step that was skipped, exited or interrupted. pytest's own reports have the last word on a scenario.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.broken_by = ""  # title of the mutating scenario that failed: what follows stands on it
+        self._step_started = 0.0
+        self._seconds: dict[str, float] = {}
+        self._outcome: dict[str, tuple[str, str, dict[str, Any] | None]] = {}
+        self._failed_step: BaseException | None = None
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in session.items:
+            scenario = _scenario_of(item)
+            self.recorder.emit(
+                "scenario.planned",
+                id=item.nodeid,
+                feature=scenario.feature.rel_filename,
+                feature_title=scenario.feature.name,
+                title=scenario.name,
+                line=scenario.line_number,
+                tags=sorted(scenario.tags | scenario.feature.tags),
+                steps=[
+                    {"keyword": step.keyword, "text": step.name, "line": step.line_number} for step in scenario.steps
+                ],
+            )
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if self.broken_by:
+            pytest.skip(f'stands on "{self.broken_by}", which failed')
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        if not self.broken_by:
+            self.recorder.emit("scenario.started", id=nodeid)
+            self.recorder.within(scenario=nodeid)
+
+    def pytest_bdd_before_step(self, request: pytest.FixtureRequest, scenario: Scenario, step: Step) -> None:
+        index = scenario.steps.index(step)
+        self._step_started = time.monotonic()
+        self.recorder.emit("step.started", id=request.node.nodeid, index=index)
+        self.recorder.within(step=index)
+
+    def pytest_bdd_after_step(self, request: pytest.FixtureRequest, scenario: Scenario, step: Step) -> None:
+        self._step_ended(request, scenario, step, "passed", None)
+
+    def pytest_bdd_step_error(
+        self, request: pytest.FixtureRequest, scenario: Scenario, step: Step, exception: BaseException
+    ) -> None:
+        self._failed_step = exception
+        self._step_ended(request, scenario, step, "failed", exception)
+        line = f"{scenario.feature.rel_filename}:{step.line_number}: {step.keyword} {step.name}"
+        request.node.add_report_section("call", "Gherkin", line)
+
+    def pytest_bdd_step_func_lookup_error(
+        self, request: pytest.FixtureRequest, feature: Feature, scenario: Scenario, step: Step, exception: Exception
+    ) -> None:
+        self._step_started = time.monotonic()
+        self.recorder.emit("step.started", id=request.node.nodeid, index=scenario.steps.index(step))
+        self.pytest_bdd_step_error(request, scenario, step, exception)
+
+    def _step_ended(
+        self,
+        request: pytest.FixtureRequest,
+        scenario: Scenario,
+        step: Step,
+        outcome: str,
+        error: BaseException | None,
+    ) -> None:
+        self.recorder.emit(
+            "step.ended",
+            id=request.node.nodeid,
+            index=scenario.steps.index(step),
+            outcome=outcome,
+            error=_described(error),
+            seconds=round(time.monotonic() - self._step_started, 3),
+        )
+        self.recorder.within(step=None)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+        report = yield
+        outcome = {"passed": "passed", "skipped": "not_run", "failed": "failed" if call.when == "call" else "error"}
+        before = self._outcome.get(item.nodeid, ("passed", "", None))
+        if report.outcome != "passed" and before[0] == "passed":
+            raised = call.excinfo.value if call.excinfo else None
+            error = _described(raised) if report.failed and raised is not self._failed_step else None
+            before = (outcome[report.outcome], str(raised), error)
+        self._outcome[item.nodeid] = before
+        self._seconds[item.nodeid] = self._seconds.get(item.nodeid, 0.0) + report.duration
+        return report
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        outcome, reason, error = self._outcome.get(nodeid, ("error", "pytest gave no report", None))
+        self.recorder.emit(
+            "scenario.ended",
+            id=nodeid,
+            outcome=outcome,
+            reason=reason,
+            error=error,
+            seconds=round(self._seconds.get(nodeid, 0.0), 3),
+        )
+        self.recorder.within(scenario=None, step=None)
+
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        scenario = _scenario_of(item)
+        failed = self._outcome.get(item.nodeid, ("",))[0] in ("failed", "error")
+        if failed and {"mutates", "destructive"} & (scenario.tags | scenario.feature.tags):
+            self.broken_by = self.broken_by or scenario.name
+
+
+def _scenario_of(item: pytest.Item) -> Scenario:
+    assert isinstance(item, pytest.Function)
+    template = scenario_wrapper_template_registry[item.function]
+    return template.render({})
+
+
+def _described(error: BaseException | None) -> dict[str, Any] | None:
+    """An error as the record keeps it: its kind, the exit status that goes with it, and one line for each question."""
+    if error is None:
+        return None
+    status = ExitStatus.INTERNAL_ERROR
+    if isinstance(error, HarnessError):
+        status = error.status
+    elif isinstance(error, AssertionError):
+        status = ExitStatus.PLATFORM_WRONG
+    wrong = error if isinstance(error, PlatformWrong) else PlatformWrong("")
+    return {
+        "kind": type(error).__name__,
+        "status": int(status),
+        "message": str(error),
+        "expected": wrong.expected,
+        "seen": wrong.seen,
+        "where": wrong.where,
+        "paste": wrong.paste,
+    }
+
+
+# -- the drivers: connections last through the run, results never do --------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def folder() -> Path:
+    named = os.environ.get("PLATFORM_FOLDER")
+    if not named:
+        raise pytest.UsageError("the features run through `make acceptance` (or bin/platform acceptance)")
+    return Path(named)
+
+
+@pytest.fixture(scope="session")
+def recorder(request: pytest.FixtureRequest, folder: Path) -> Recorder:
+    recording = request.config.pluginmanager.get_plugin("recording")
+    assert isinstance(recording, Recording)
+    return recording.recorder
+
+
+@pytest.fixture(scope="session")
+def process(recorder: Recorder) -> Processes:
+    return Processes(recorder)
+
+
+@pytest.fixture(scope="session")
+def waiter(recorder: Recorder) -> Waiter:
+    return Waiter(recorder)
+
+
+@pytest.fixture(scope="session")
+def operator(process: Processes, folder: Path) -> OperatorShell:
+    return OperatorShell(process, folder / "operator.json")
+
+
+@pytest.fixture(scope="session")
+def target(operator: OperatorShell, folder: Path) -> Path:
+    return folder / "operator" / "infra" / operator.env["TARGET"]
+
+
+@pytest.fixture
+def terraform(process: Processes, operator: OperatorShell, target: Path) -> Terraform:
+    return Terraform(process, target, operator.env, "../../terraform.tfvars")
+
+
+@pytest.fixture
+def outputs(terraform: Terraform) -> Outputs:
+    return terraform.outputs()
+
+
+@pytest.fixture(scope="session")
+def connections() -> Iterator[list[tuple[Outputs, Machines]]]:
+    """The kept SSH connections, and the outputs that they were made from."""
+    kept: list[tuple[Outputs, Machines]] = []
+    yield kept
+    for _, machines in kept:
+        machines.close()
+
+
+@pytest.fixture
+def machines(outputs: Outputs, recorder: Recorder, connections: list[tuple[Outputs, Machines]]) -> Machines:
+    for made_from, kept in connections:
+        if made_from == outputs:
+            return kept
+    connections.append((outputs, Machines(outputs, recorder)))
+    return connections[-1][1]
+
+
+@pytest.fixture
+def etcd(machines: Machines) -> Etcd:
+    return Etcd(machines)
+
+
+@pytest.fixture
+def fleet(machines: Machines) -> Fleet:
+    return Fleet(machines)
+
+
+@pytest.fixture
+def contents(machines: Machines) -> Contents:
+    return Contents(machines)
+
+
+@pytest.fixture
+def variables(operator: OperatorShell) -> Callable[[], Mapping[str, Any]]:
+    """Reads terraform.tfvars as it is at the moment of the call."""
+    return lambda: tfvars.read((operator.cwd / tfvars.FILE).read_text())
+
+
+@pytest.fixture
+def registration(variables: Callable[[], Mapping[str, Any]], recorder: Recorder) -> Registration:
+    url = variables()["discovery_url"]
+    parts = urllib.parse.urlsplit(url)
+    return Registration.read(url, open_session(parts.netloc, [], recorder))
+
+
+@pytest.fixture
+def read_plan(terraform: Terraform, target: Path) -> Callable[[str], Plan]:
+    return lambda plan: Plan.read(terraform.show_plan(plan), target_data(target))
+
+
+@pytest.fixture
+def plan_again(terraform: Terraform, target: Path) -> Callable[[], Plan]:
+    return lambda: Plan.read(terraform.plan_again(), target_data(target))
+
+
+@pytest.fixture
+def ports_open_outside(machines: Machines) -> Callable[[list[int]], dict[str, list[int]]]:
+    return lambda ports: open_ports(machines.addresses, ports)
+
+
+@pytest.fixture
+def read_unit_files(operator: OperatorShell) -> Callable[..., list[UnitFile]]:
+    return lambda *folders: read_units(*(operator.cwd / folder for folder in folders))
+
+
+@pytest.fixture
+def unit_files(read_unit_files: Callable[..., list[UnitFile]]) -> list[UnitFile]:
+    return read_unit_files("units", "units/app")
+
+
+@pytest.fixture
+def unit_states(fleet: Fleet, machines: Machines, unit_files: list[UnitFile]) -> UnitStates:
+    return UnitStates(fleet, machines, [file.name for file in unit_files])
+
+
+@pytest.fixture
+def sites(outputs: Outputs, recorder: Recorder) -> dict[str, Site]:
+    session = open_session(outputs.entry_point, outputs.sites.values(), recorder)
+    return {name: Site(name, domain, session) for name, domain in outputs.sites.items()}
+
+
+@pytest.fixture
+def ask_entry_point(outputs: Outputs, recorder: Recorder) -> Callable[[str], Page]:
+    return lambda name: Site(name, name, open_session(outputs.entry_point, [name], recorder)).fetch("/")
+
+
+@pytest.fixture
+def differences(operator: OperatorShell) -> Callable[[Site, str], list[str]]:
+    return lambda site, folder: site.differences(operator.cwd / folder)
+
+
+@pytest.fixture
+def files_missing(operator: OperatorShell, contents: Contents) -> Callable[[str, str], list[str]]:
+    return lambda source, place: contents.missing(operator.cwd / source, place)

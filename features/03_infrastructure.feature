@@ -1,0 +1,35 @@
+@infrastructure
+Feature: 3. Prepare the infrastructure
+  Terraform plans the machines, the operator examines the plan carefully, and Terraform makes exactly that.
+
+  @mutates
+  Scenario: The plan makes the machines and nothing else
+    When the operator runs `terraform -chdir=infra/$TARGET init`
+    And the operator runs `terraform -chdir=infra/$TARGET plan -var-file=../../terraform.tfvars -out=platform.plan`
+    Then plan "platform.plan" makes exactly the machines that the variables name
+    And plan "platform.plan" destroys nothing
+    And plan "platform.plan" opens nothing to the outside but ports 22 and 80
+
+  @mutates
+  Scenario: The applied plan becomes a cluster
+    When the operator runs `terraform -chdir=infra/$TARGET apply platform.plan`
+    Then every machine answers over SSH within 60 seconds
+    And every machine is a healthy member of the etcd cluster within 60 seconds
+    And fleet lists every machine within 60 seconds
+
+  Scenario: A second plan is empty
+    Then a second plan changes nothing
+
+  Scenario: Every machine has finished its boot
+    Then no unit is failed on any machine within 30 seconds
+
+  Scenario: Every machine is itself
+    Then no two machines share a machine id
+    And no two machines share an SSH host key
+    And every machine tells fleet its own name
+
+  Scenario: The outside reaches SSH and HTTP only
+    Given every machine listens on ports 22, 2379 and 2380
+    Then port 22 of every machine is open to the outside
+    And ports 2379, 2380, 4001, 7001 and 49153 of every machine are closed to the outside
+    And the fleet API of every machine listens on no port

@@ -1,0 +1,13 @@
+@start
+Feature: 6. Start the services
+  fleetctl says "launched" when start was called, not when a service runs: what systemd says of each unit, on its
+  machine, is what counts.
+
+  @mutates
+  Scenario: Every unit runs and keeps running
+    When the operator runs `fleetctl start --no-block units/*.service units/app/*.service`
+    Then every unit is active and running within 60 seconds
+    And every unit keeps its main process and restart count for 10 seconds
+
+  Scenario: Every unit is where its rules allow it
+    Then every unit is launched on a machine that its rules allow within 30 seconds

@@ -1,0 +1,20 @@
+@contents
+Feature: 7. Deploy the blogs' contents
+  Contents go to every machine and are switched over at once; each deployment has a version of its own, which the site
+  then tells.
+
+  @mutates
+  Scenario: The blog serves what was deployed
+    When the operator runs `./bin/deploy-blog blog sites/blog`
+    Then site "blog" tells the version that the operator was given
+    And site "blog" serves exactly the files of "sites/blog"
+
+  @mutates
+  Scenario: The Japanese blog serves what was deployed
+    When the operator runs `./bin/deploy-blog jpblog sites/jpblog`
+    Then site "jpblog" tells the version that the operator was given
+    And site "jpblog" serves exactly the files of "sites/jpblog"
+
+  Scenario: Every machine holds what is served
+    Then every machine holds the version of "blog" that the site tells
+    And every machine holds the version of "jpblog" that the site tells

@@ -1,0 +1,76 @@
+"""etcd: the cluster's members, and who registered under a discovery URL (v2 keys; etcd 3.4)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+from harness.errors import AnswerNotUnderstood, PlatformWrong
+from harness.machines import Machines
+
+CURL = "curl --silent --show-error --max-time 3"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What a discovery URL says: how many members it is for, and who registered (name=peer URL)."""
+
+    size: int
+    members: list[str]
+
+    @classmethod
+    def read(cls, url: str, session: requests.Session) -> Registration:
+        """From the discovery service. Raises PlatformWrong when it does not answer, AnswerNotUnderstood."""
+
+        def get(path: str) -> dict[str, Any]:
+            try:
+                answer = session.get(url + path, timeout=5)
+                node: dict[str, Any] = answer.json()["node"]
+            except requests.RequestException as refused:
+                raise PlatformWrong(
+                    f"the discovery URL does not answer: {type(refused).__name__}",
+                    expected="an answer",
+                    seen=str(refused),
+                    where=url,
+                    paste=f"curl {url}",
+                ) from refused
+            except (ValueError, KeyError, TypeError) as wrong:
+                raise AnswerNotUnderstood(url + path, answer.text, f"no node: {wrong}") from wrong
+            return node
+
+        # _config is hidden from the listing: names that begin with an underscore are
+        size = get("/_config/size").get("value", "")
+        if not str(size).isdigit():
+            raise AnswerNotUnderstood(url, str(size), "the size is no number")
+        return cls(int(size), [node.get("value", "") for node in get("").get("nodes", [])])
+
+
+class Etcd:
+    """The cluster's etcd, asked on its machines: it cannot be reached from outside."""
+
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
+
+    def healthy_members(self) -> list[str]:
+        """Names of the machines whose etcd is healthy, serves v2 keys and is a member, as the others see it too.
+
+        /health alone proves too little: it says true on a member without v2, which fleet cannot use.
+        """
+        ask = f"{CURL} http://127.0.0.1:2379/health; echo; {CURL} http://127.0.0.1:2379/v2/members"
+        answers = self._machines.everywhere(lambda name: self._machines.run(name, ask, ok=range(256)))
+        listed = {name: _member_names(answer) for name, answer in answers.items()}
+        return sorted(name for name in answers if all(name in members for members in listed.values()))
+
+
+def _member_names(answer: str) -> set[str]:
+    """Members that a machine lists; none unless it is healthy."""
+    health, _, members = answer.partition("\n")
+    try:
+        if json.loads(health).get("health") != "true":
+            return set()
+        return {member["name"] for member in json.loads(members)["members"]}
+    except (ValueError, KeyError, AttributeError):
+        return set()

@@ -1,0 +1,121 @@
+"""Units: their files, and what systemd says of them on the machines where fleet put them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import Misconfigured
+from harness.fleet import Fleet
+from harness.machines import Machines
+
+# fleet's reader (go-systemd) refuses longer lines
+LONGEST_LINE = 2048
+PROPERTIES = ("Id", "ActiveState", "SubState", "Result", "MainPID", "NRestarts")
+
+
+@dataclass(frozen=True)
+class UnitFile:
+    """A unit file: its name and its options (section, name, value) in order, as fleet stores them."""
+
+    name: str
+    options: tuple[tuple[str, str, str], ...]
+
+    @classmethod
+    def read(cls, path: Path) -> UnitFile:
+        """Raises Misconfigured with file and line for what is no unit file, or what fleet would refuse."""
+        options: list[tuple[str, str, str]] = []
+        section = ""
+        lines = iter(enumerate(path.read_text().splitlines(), 1))
+        for number, line in lines:
+            if len(line.encode()) > LONGEST_LINE:
+                raise Misconfigured(f"{path}:{number}: fleet refuses lines of more than {LONGEST_LINE} bytes")
+            text = line.strip()
+            if not text or text[0] in "#;":
+                continue
+            if text.startswith("[") and text.endswith("]"):
+                section = text[1:-1]
+                continue
+            name, separator, value = text.partition("=")
+            if not (section and separator):
+                raise Misconfigured(f"{path}:{number}: neither [Section] nor Name=Value: {text}")
+            while value.endswith("\\"):
+                value += "\n" + next(lines, (0, ""))[1].rstrip()
+            options.append((section, name.strip(), value.strip()))
+        return cls(path.name, tuple(options))
+
+
+def read_units(*folders: Path) -> list[UnitFile]:
+    """The *.service files of these folders. fleet knows a unit by its base name: no two may share one."""
+    paths = sorted(path for folder in folders for path in folder.glob("*.service"))
+    names = [path.name for path in paths]
+    for path in paths:
+        if names.count(path.name) > 1:
+            raise Misconfigured(f"{path}: another folder holds a unit of this name, and fleet would drop one of them")
+    return [UnitFile.read(path) for path in paths]
+
+
+@dataclass(frozen=True)
+class UnitState:
+    """What systemd says of a unit on one machine."""
+
+    machine: str
+    active: str
+    sub: str
+    result: str
+    main_pid: str
+    restarts: str
+
+    @property
+    def runs(self) -> bool:
+        return (self.active, self.sub) == ("active", "running")
+
+    @property
+    def short(self) -> str:
+        return (
+            f"{self.active}/{self.sub} pid {self.main_pid} restarts {self.restarts} on {self.machine or 'no machine'}"
+        )
+
+
+class UnitStates:
+    """The states of a set of units."""
+
+    def __init__(self, fleet: Fleet, machines: Machines, names: Collection[str]) -> None:
+        self._fleet = fleet
+        self._machines = machines
+        self._names = sorted(names)
+
+    def now(self) -> dict[str, UnitState]:
+        """Unit (with its machine behind an @ where fleet has it on several) -> state. A unit that is on no machine has
+        a state that says so."""
+        places = self._fleet.states()
+        names_by_id = {machine.id: machine.name for machine in self._fleet.machines()}
+        asked: dict[str, list[str]] = {}
+        states: dict[str, UnitState] = {}
+        for unit in self._names:
+            on = sorted(names_by_id.get(machine_id, "") for machine_id in places.get(unit, ()))
+            if not [name for name in on if name]:
+                states[unit] = UnitState("", "unknown", "not placed", "", "0", "0")
+            for machine in filter(None, on):
+                asked.setdefault(machine, []).append(unit)
+        answers = self._machines.everywhere(lambda name: self._show(name, asked.get(name, [])))
+        for machine, shown in answers.items():
+            for unit, state in shown.items():
+                states[unit if len(places[unit]) == 1 else f"{unit}@{machine}"] = state
+        return states
+
+    def machines_running(self, unit: str) -> list[str]:
+        """Names of the machines on which this unit runs, whatever fleet believes: every machine is asked."""
+        shown = self._machines.everywhere(lambda name: self._show(name, [unit])[unit])
+        return sorted(name for name, state in shown.items() if state.runs)
+
+    def _show(self, machine: str, units: list[str]) -> dict[str, UnitState]:
+        if not units:
+            return {}
+        ask = f"systemctl show --property={','.join(PROPERTIES)} -- {' '.join(units)}"
+        states = {}
+        for block in self._machines.run(machine, ask).strip().split("\n\n"):
+            shown = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+            states[shown["Id"]] = UnitState(machine, *(shown[name] for name in PROPERTIES[1:]))
+        return states

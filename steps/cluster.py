@@ -1,0 +1,63 @@
+"""The cluster: etcd's members and fleet's machines."""
+
+from __future__ import annotations
+
+from pytest_bdd import parsers, then
+
+from harness.etcd import Etcd
+from harness.fleet import Fleet
+from harness.machines import Machines
+from harness.process import Result
+from harness.wait import Waiter
+from steps.phrases import phrase, require
+
+
+@then(parsers.parse("every machine is a healthy member of the etcd cluster within {seconds:d} seconds"))
+def etcd_is_healthy(etcd: Etcd, machines: Machines, waiter: Waiter, seconds: int) -> None:
+    waiter.until(
+        "every machine is a healthy member of the etcd cluster",
+        etcd.healthy_members,
+        lambda members: members == sorted(machines.names),
+        within=seconds,
+        paste="ETCDCTL_API=2 etcdctl cluster-health",
+    )
+
+
+@then(parsers.parse("fleet lists every machine within {seconds:d} seconds"))
+def fleet_lists_machines(fleet: Fleet, machines: Machines, waiter: Waiter, seconds: int) -> None:
+    waiter.until(
+        "fleet lists every machine",
+        lambda: sorted(machine.name for machine in fleet.machines()),
+        lambda names: names == sorted(machines.names),
+        within=seconds,
+        paste="fleetctl list-machines",
+    )
+
+
+@then("every machine tells fleet its own name")
+def names_are_own(fleet: Fleet, machines: Machines) -> None:
+    seen = {machine.address: machine.name for machine in fleet.machines()}
+    expected = {address: name for name, address in machines.addresses.items()}
+    require(seen == expected, "metadata name=... is the machine's own", expected=expected, seen=seen)
+
+
+@then("the fleet API of every machine listens on no port")
+def fleet_has_no_port(machines: Machines) -> None:
+    ask = "sudo ss -Hltnp | grep -E 'fleetd|\"systemd\"' || true"
+    found = {
+        name: answer for name, answer in machines.everywhere(lambda name: machines.run(name, ask)).items() if answer
+    }
+    require(not found, "fleet's API is a socket file only", expected="no port", seen=found)
+
+
+@then(phrase('the answer is the address of machine "{name:Name}"'))
+def answer_is_address(answer: Result, machines: Machines, name: str) -> None:
+    expected = machines.addresses[name]
+    require(answer.stdout.strip() == expected, f"the answer is {name}", expected=expected, seen=answer.stdout)
+
+
+@then("the answer lists every machine")
+def answer_lists_machines(answer: Result, machines: Machines) -> None:
+    listed = [line.split()[1] for line in answer.stdout.splitlines()[1:] if len(line.split()) > 1]
+    expected = sorted(machines.addresses.values())
+    require(sorted(listed) == expected, "fleetctl lists the machines", expected=expected, seen=answer.stdout)

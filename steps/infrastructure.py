@@ -1,0 +1,103 @@
+"""The infrastructure: Terraform's plans, and the machines they make."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from pytest_bdd import given, parsers, then
+
+from harness.machines import Machines
+from harness.terraform import Plan
+from harness.wait import Waiter
+from steps.phrases import Variables, phrase, require
+
+OpenPorts = Callable[[list[int]], dict[str, list[int]]]
+
+
+@then(phrase('plan "{plan:Name}" makes exactly the machines that the variables name'))
+def plan_makes_machines(read_plan: Callable[[str], Plan], variables: Variables, plan: str) -> None:
+    expected = sorted(f"coreos-{index}" for index in range(variables()["machines"]))
+    seen = read_plan(plan).made
+    require(seen == expected, "the plan makes the machines", expected=expected, seen=seen, where=plan)
+
+
+@then(phrase('plan "{plan:Name}" destroys nothing'))
+def plan_destroys_nothing(read_plan: Callable[[str], Plan], plan: str) -> None:
+    seen = read_plan(plan).destroyed
+    require(not seen, "the plan destroys nothing", expected="nothing destroyed", seen=seen, where=plan)
+
+
+@then(phrase('plan "{plan:Name}" opens nothing to the outside but ports {ports:Numbers}'))
+def plan_opens_only(read_plan: Callable[[str], Plan], plan: str, ports: list[int]) -> None:
+    seen = [opening for opening in read_plan(plan).openings if opening not in ports]
+    require(not seen, "the plan opens only SSH and HTTP", expected=f"at most {ports}", seen=seen, where=plan)
+
+
+@then("a second plan changes nothing")
+def second_plan_is_empty(plan_again: Callable[[], Plan]) -> None:
+    seen = plan_again().changed
+    require(not seen, "a second plan is empty", expected="no changes", seen=seen, paste="terraform plan")
+
+
+@then(parsers.parse("every machine answers over SSH within {seconds:d} seconds"))
+def machines_answer(machines: Machines, waiter: Waiter, seconds: int) -> None:
+    waiter.until("every machine answers over SSH", machines.unreachable, lambda silent: not silent, within=seconds)
+
+
+@then(parsers.parse("no unit is failed on any machine within {seconds:d} seconds"))
+def no_failed_units(machines: Machines, waiter: Waiter, seconds: int) -> None:
+    """A unit that is failed, or still starting: the machine has not finished its boot."""
+    ask = "systemctl is-system-running; systemctl --failed --no-legend --plain | cut -d' ' -f1"
+    waiter.until(
+        "every machine is running without a failed unit",
+        lambda: machines.everywhere(lambda name: machines.run(name, ask).split()),
+        lambda states: all(state == ["running"] for state in states.values()),
+        within=seconds,
+        show=lambda states: {name: state for name, state in states.items() if state != ["running"]},
+        paste="systemctl --failed",
+    )
+
+
+@then("no two machines share a machine id")
+def machine_ids_differ(machines: Machines) -> None:
+    _differ(machines, "cat /etc/machine-id")
+
+
+@then("no two machines share an SSH host key")
+def host_keys_differ(machines: Machines) -> None:
+    _differ(machines, "ssh-keyscan -t ed25519 127.0.0.1 2>/dev/null | cut -d' ' -f3")
+
+
+def _differ(machines: Machines, ask: str) -> None:
+    answers = machines.everywhere(lambda name: machines.run(name, ask).strip())
+    shared = {answer: count for answer, count in Counter(answers.values()).items() if count > 1 or not answer}
+    require(not shared, f"`{ask}` differs on every machine", expected="as many answers as machines", seen=answers)
+
+
+@given(phrase("every machine listens on ports {ports:Numbers}"))
+def machines_listen(machines: Machines, ports: list[int]) -> None:
+    """The positive control of what is closed to the outside: something is there to be closed."""
+    listening = machines.everywhere(
+        lambda name: {port for port in ports if machines[name].run(f"ss -Hltn 'sport = :{port}' | grep -q .").rc == 0}
+    )
+    missing = {name: sorted(set(ports) - open_) for name, open_ in listening.items() if set(ports) - open_}
+    require(not missing, "every machine listens", expected=ports, seen=f"not listening: {missing}")
+
+
+@then(parsers.parse("port {port:d} of every machine is open to the outside"))
+def port_is_open(ports_open_outside: OpenPorts, port: int) -> None:
+    closed = [name for name, found in ports_open_outside([port]).items() if found != [port]]
+    require(not closed, f"port {port} is open", expected="open on every machine", seen=f"closed on {closed}")
+
+
+@then(phrase("ports {ports:Numbers} of every machine are closed to the outside"))
+def ports_are_closed(ports_open_outside: OpenPorts, ports: list[int]) -> None:
+    found = {name: found for name, found in ports_open_outside(ports).items() if found}
+    require(not found, "only SSH and HTTP are open", expected=f"{ports} closed", seen=f"open: {found}")
+
+
+@then(phrase('every file under "{folder:Name}" is on every machine under "{place:Name}", byte for byte'))
+def files_are_on_machines(files_missing: Callable[[str, str], list[str]], folder: str, place: str) -> None:
+    missing = files_missing(folder, place)
+    require(not missing, f"{folder} is on every machine", expected="the same bytes", seen=missing, where=place)

@@ -1,0 +1,69 @@
+"""The sites, asked over HTTP through the entry point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pytest_bdd import parsers, then
+
+from harness.contents import Contents
+from harness.process import Result
+from harness.site import Page, Site
+from steps.phrases import phrase, require
+
+
+@then(phrase('site "{site:Name}" tells the version that the operator was given'))
+def site_tells_given_version(sites: Mapping[str, Site], answer: Result, site: str) -> None:
+    seen, expected = sites[site].version(), answer.stdout.strip()
+    require(seen == expected, f"{site} tells its version", expected=expected, seen=seen, where=sites[site].domain)
+
+
+@then(phrase('site "{site:Name}" serves exactly the files of "{folder:Name}"'))
+def site_serves_folder(
+    sites: Mapping[str, Site], differences: Callable[[Site, str], list[str]], site: str, folder: str
+) -> None:
+    seen = differences(sites[site], folder)
+    require(not seen, f"{site} serves {folder}", expected="every file byte for byte", seen=seen)
+
+
+@then(phrase('every machine holds the version of "{site:Name}" that the site tells'))
+def machines_hold_version(contents: Contents, sites: Mapping[str, Site], site: str) -> None:
+    seen, expected = contents.versions(site), sites[site].version()
+    require(set(seen.values()) == {expected}, f"every machine holds {site}", expected=expected, seen=seen)
+
+
+@then(phrase('site "{site:Name}" answers with status {status:d} and type "{media_type:Name}"'))
+def site_answers(sites: Mapping[str, Site], site: str, status: int, media_type: str) -> None:
+    page = sites[site].fetch("/")
+    require(
+        (page.status, page.media_type) == (status, media_type),
+        f"{site} answers",
+        expected=f"{status} {media_type}",
+        seen=f"{page.status} {page.media_type}",
+        where=page.url,
+    )
+
+
+@then(phrase('every link and asset of site "{site:Name}" answers'))
+def links_answer(sites: Mapping[str, Site], site: str) -> None:
+    broken = [str(link) for link in sites[site].broken_links()]
+    require(not broken, f"every link of {site} answers", expected="no broken link", seen=broken)
+
+
+@then(phrase('site "{site:Name}" serves exactly the contents deployed as "{deployed:Name}"'))
+def site_serves_deployed(contents: Contents, sites: Mapping[str, Site], site: str, deployed: str) -> None:
+    wrong = contents.differences(deployed, sites[site])
+    require(not wrong, f"{site} serves what was deployed as {deployed}", expected="the same files", seen=wrong)
+
+
+@then(phrase('site "{site:Name}" serves no page of site "{other:Name}"'))
+def site_serves_nothing_of(sites: Mapping[str, Site], site: str, other: str) -> None:
+    own = {page.body for page in sites[site].crawl()}
+    shared = [page.url for page in sites[other].crawl() if page.body in own]
+    require(own and not shared, f"{site} and {other} share nothing", expected="no common page", seen=shared)
+
+
+@then(parsers.cfparse('the entry point answers a request for "{name}" with status {status:d}'))
+def entry_point_answers(ask_entry_point: Callable[[str], Page], name: str, status: int) -> None:
+    page = ask_entry_point(name)
+    require(page.status == status, f"{name} is no site", expected=status, seen=page.status, where=page.url)
