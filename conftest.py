@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,9 @@ class Recording:
         self.recorder.within(step=None)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         outcome = {"passed": "passed", "skipped": "not_run", "failed": "failed" if call.when == "call" else "error"}
         before = self._outcome.get(item.nodeid, ("passed", "", None))

@@ -79,6 +79,29 @@ class Acceptance:
                 status = self._close()
         return status
 
+    def by_hand(self) -> ExitStatus:
+        """The same ground, keys and shell for a person: what they type is theirs, and removed with the ground."""
+        display = Display(self.run.folder / "events.jsonl", self._console)
+        status = ExitStatus.VERIFIED
+        try:
+            with _signals_interrupt(), display:
+                self._up()
+            assert self._shell is not None
+            print("The runbook's lines can be typed here; `exit` removes all that they made.", file=sys.stderr)
+            # a Ctrl-C at the prompt is the shell's own
+            with _signals_ignored(self._console, quiet=True):
+                subprocess.run(["bash", "--norc"], cwd=self.run.operators, env=self._shell.env, check=False)
+        except HarnessError as failed:
+            print(f"platform: {failed}", file=sys.stderr)
+            status = failed.status
+        except KeyboardInterrupt:
+            status = ExitStatus.INTERRUPTED
+        finally:
+            with _signals_ignored(self._console):
+                print("removing what was made", file=sys.stderr)
+                self._down()
+        return status
+
     # -- stages --------------------------------------------------------------------------------------------------
 
     def _up(self) -> None:
@@ -132,7 +155,9 @@ class Acceptance:
                     console,
                     self.run.run_id,
                 )
-                units = [unit.name for unit in read_units(self.run.operators / "units", self.run.operators / "units/app")]
+                units = [
+                    unit.name for unit in read_units(self.run.operators / "units", self.run.operators / "units/app")
+                ]
                 evidence.record(self.run.recorder, evidence.diagnose(machines, units))
                 machines.close()
         except EnvironmentFailed as failed:
@@ -194,11 +219,12 @@ def _signals_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def _signals_ignored(console: Console) -> Iterator[None]:
+def _signals_ignored(console: Console, quiet: bool = False) -> Iterator[None]:
     """During the teardown a signal is answered with a line: what was made is removed first."""
 
     def answer(number: int, frame: FrameType | None) -> None:
-        console.print("removing what this run made; a moment")
+        if not quiet:
+            console.print("removing what this run made; a moment")
 
     watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, answer) for number in watched}

@@ -94,7 +94,9 @@ def _test(arguments: argparse.Namespace) -> int:
     with prepared(ROOT, FOR_TESTS) as toolchain:
         environment = toolchain.environment_of_tests()
     chosen = arguments.pytest or ["tests"]
-    return _pytest_status(subprocess.run([sys.executable, "-m", "pytest", *chosen], cwd=ROOT, env=environment).returncode)
+    return _pytest_status(
+        subprocess.run([sys.executable, "-m", "pytest", *chosen], cwd=ROOT, env=environment).returncode
+    )
 
 
 def _pytest_status(status: int) -> int:

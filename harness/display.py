@@ -7,6 +7,7 @@ plain lines are printed. Times are the log's, in seconds since the epoch.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import threading
@@ -436,15 +437,13 @@ class Display:
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
-        try:
+        with contextlib.suppress(*GONE):  # the log has everything
             self.tick()
             self._print(self.board.finish(self._clock()))
+        with contextlib.suppress(*GONE):
             if self._live is not None:
                 self._live.stop()
-        except GONE:
-            pass  # the console went away; the log has everything
-        finally:
-            self._tail.close()
+        self._tail.close()
 
     def __enter__(self) -> Display:
         self.start()

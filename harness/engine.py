@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from harness.cache import Cache
-from harness.errors import CommandFailed, Misconfigured
+from harness.errors import CommandFailed, EnvironmentFailed, Misconfigured
 from harness.process import Runner
 from harness.record import Recorder
 from harness.wait import NotYet, Waiter
@@ -59,6 +59,11 @@ class Engine:
         if "permission denied" in answer.stderr:
             raise Misconfigured("this user may not use the Docker Engine: add it to group docker, or run as root")
         return answer.status == 0
+
+    def require_answer(self) -> None:
+        """Raises EnvironmentFailed when the engine, which answered before, does not any more."""
+        if not self._answers():
+            raise EnvironmentFailed("the Docker Engine does not answer any more")
 
     def _may_start_one(self) -> None:
         if os.environ.get("DOCKER_HOST"):
@@ -162,6 +167,14 @@ class Engine:
 
     def _has_image(self, tag: str) -> bool:
         return self._process.run(["docker", "image", "inspect", "--format", "{{.Id}}", tag], ok=(0, 1)).status == 0
+
+    def remove_images(self, pattern: str) -> None:
+        """Removes the images whose name fits, if an engine answers at all."""
+        if self._answers():
+            listed = ["docker", "image", "ls", "--quiet", "--filter", f"reference={pattern}"]
+            images = sorted(set(self._process.run(listed).stdout.split()))
+            if images:
+                self._process.run(["docker", "rmi", "--force", *images])
 
     def import_root(self, builder: Sequence[str], entrypoint: Sequence[str] = ()) -> str:
         """An image from the tar archive that `builder OUT` writes, streamed; its id."""

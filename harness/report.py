@@ -8,6 +8,7 @@ escapes and of characters that XML forbids, and escaped.
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import re
 import shlex
@@ -41,7 +42,7 @@ ORDER = ("passed", "failed", "error", "interrupted", "not_run")
 MARKS = {"passed": "✓", "done": "✓", "cached": "✓", "failed": "✗", "error": "✗", "interrupted": "!", "not_run": "-"}
 
 # Characters of one stream that the report shows: beginning and end. run.json has more.
-SHOWN, SHOWN_OF_FAILED = 3_000, 16_000
+SHOWN, SHOWN_OF_FAILED = 2_000, 16_000
 # Values of one wait, and different things done in one step, that the report shows.
 SHOWN_VALUES, SHOWN_DOINGS = 40, 60
 
@@ -56,7 +57,9 @@ FORBIDDEN = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010
 
 def clean(value: object) -> str:
     """Text as a terminal would leave it: no escapes, no control characters, no overwritten progress bars."""
-    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, default=str)
+    text = (
+        value if isinstance(value, str) else "" if value is None else json.dumps(value, default=str, ensure_ascii=False)
+    )
     text = ESCAPES.sub("", text)
     if "\r" in text:
         text = "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))
@@ -76,9 +79,10 @@ def took(seconds: float | None, digits: int = 1) -> str:
 
 def render_html(run: Item) -> str:
     """The report of a run, one HTML file without anything outside it."""
-    return _environment().get_template("report.html").render(_view(run))
+    return _environment().get_template("report.html").render(_view(run)).lstrip()
 
 
+@functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -420,7 +424,8 @@ def _stages_suite(root: ET.Element, run: Item) -> None:
         message = f"{leak.get('what')} {leak.get('name')} was left behind; {kept}"
         case = _case(suite, "leaks", f"{leak.get('what')} {leak.get('name')}", None)
         _fault(case, "failure", {**_error(message), "kind": "leak"})
-    if run.get("status") != ExitStatus.VERIFIED and not any(root.iter("failure")) and not any(root.iter("error")):
+    red = {child.tag for case in root.iter("testcase") for child in case} & {"failure", "error"}
+    if run.get("status") != ExitStatus.VERIFIED and not red:
         _fault(_case(suite, "stages", "verdict", None), "error", _error(run.get("headline") or _verdict(run)[1]))
 
 

@@ -50,7 +50,7 @@ OPERATORS_FILES = ("bin", "harness", "infra", "units", "container", "sites", "re
 # fleet's authors advise no more machines than this; host keys are made for all that could be asked for.
 MACHINES_AT_MOST = 100
 # Clusters live in /24 networks of this block, which neither Docker's own pools nor home routers use by default.
-SUBNETS = ipaddress.ip_network("10.208.0.0/12")
+SUBNETS = ipaddress.IPv4Network("10.208.0.0/12")
 GROUND_LIMIT = 30.0
 
 

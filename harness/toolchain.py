@@ -12,19 +12,25 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import ClassVar
 
-from harness.cache import FIRST_RUN_BYTES, Cache, key_of
+from rich.console import Console
+
+from harness.cache import FIRST_RUN_BYTES, Cache, cache_folder, key_of
+from harness.display import Display
 from harness.engine import Engine
 from harness.errors import EnvironmentFailed, HarnessError, Misconfigured, PlatformWrong
-from harness.process import Runner
+from harness.process import Processes, Runner
 from harness.record import Recorder
+from harness.wait import Waiter
 
 # The version that fleetd and fleetctl are stamped with: the client compares its own with the cluster's.
 FLEET_VERSION = "1.0.0"
@@ -269,6 +275,16 @@ class Toolchain:
         self.etcd = folder / "usr/bin/etcd"
         return _fresh(folder, before)
 
+    def environment_of_tests(self) -> dict[str, str]:
+        """What the harness's own tests find their real programs by."""
+        path = [str(folder) for folder in self.path] + [os.environ.get("PATH", os.defpath)]
+        return {
+            **os.environ,
+            "PATH": ":".join(path),
+            "PLATFORM_ETCD": str(self.etcd),
+            "TF_CLI_CONFIG_FILE": str(self.terraform_config) if self.terraform_config.name else os.devnull,
+        }
+
     def forget_build_files(self) -> None:
         """Removes what only building needed (gigabytes of Go modules and objects)."""
         shutil.rmtree(self.cache.folder / "go", ignore_errors=True)
@@ -301,6 +317,28 @@ Toolchain.TASKS = {
     "image registry": (("machine image", "web image"), Toolchain.registry),
     "etcd": (("disk space",), Toolchain.etcd_program),
 }
+
+
+@contextmanager
+def prepared(root: Path, tasks: Iterable[str]) -> Iterator[Toolchain]:
+    """A toolchain outside of a run: shown while it is prepared, recorded nowhere that lasts."""
+    with tempfile.TemporaryDirectory(prefix="platform-setup-") as scratch:
+        log = Path(scratch) / "events.jsonl"
+        recorder = Recorder(log)
+        process = Processes(recorder)
+        engine = Engine(process, recorder, Waiter(recorder))
+        toolchain = Toolchain(root, Cache(cache_folder()), process, recorder, engine)
+        with Display(log, Console(stderr=True)):
+            toolchain.prepare(tasks)
+            toolchain.forget_build_files()
+        yield toolchain
+
+
+def forget_everything(root: Path) -> None:
+    """Removes the images that were built here; the cache folder is the caller's."""
+    with prepared(root, ()) as toolchain:
+        toolchain.engine.remove_images("platform-*")
+
 
 # what each command of bin/platform stands on
 FOR_A_RUN = ("terraform", "terraform provider", "fleet", "image registry")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -228,7 +229,7 @@ def test_setup_that_failed_before_anything_was_planned(log: Log) -> None:
     assert shown(log).splitlines() == [
         "setup",
         "  ✗ base image  failed, 3.0 s",
-        "    message    mmdebstrap ended with 1: no mirror",
+        "    mmdebstrap ended with 1: no mirror",
         "    $ mmdebstrap trixie",
         "✗ setup  failed, 3.1 s",
     ]
@@ -249,12 +250,13 @@ def test_console_that_goes_away_ends_the_display_quietly(log: Log, error: type[O
         def on_broken_pipe(self) -> None:  # as rich does it, but for closing the process's own output
             raise SystemExit(1)
 
-    out = Pipe()
+    out, standard = Pipe(), sys.stdout
     display = Display(log.path, Ours(file=out, width=80, force_terminal=terminal), log.clock)
     display.start()
     out.whole = False
     log("note", text="to nobody")
     display.stop()
+    assert sys.stdout is standard
 
 
 def test_stop_may_be_called_twice_and_without_start(log: Log) -> None:
