@@ -21,6 +21,10 @@ import shlex
 from collections.abc import Sequence
 
 
+# A command longer than this is cut in a message; the record has it whole.
+COMMAND_SHOWN = 160
+
+
 class ExitStatus(enum.IntEnum):
     """Exit status of bin/platform."""
 
@@ -79,7 +83,8 @@ class CommandFailed(PlatformWrong):
         self.status_seen = status
         self.stdout = stdout
         self.stderr = stderr
-        command = argv[0] if len(argv) == 1 else shlex.join(argv)
+        command = " ".join((argv[0] if len(argv) == 1 else shlex.join(argv)).split())
+        command = command if len(command) <= COMMAND_SHOWN else command[: COMMAND_SHOWN - 1] + "…"
         last = (stderr.strip() or stdout.strip() or "no output").splitlines()[-1]
         super().__init__(
             f"command `{command}` ended with {status}: {last}",

@@ -13,6 +13,7 @@ is INTERRUPTED, what was planned and never started is NOT RUN.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -121,11 +122,13 @@ class Recorder:
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """Events of a log. A last line that a killed process left unfinished is passed over."""
+    """Events of a log. What a killed process left half-written is passed over, in the middle of the log too."""
     with path.open(encoding="utf-8") as log:
         for line in log:
-            if line.endswith("\n"):
-                yield json.loads(line)
+            # an event that another process appended to a torn line begins with the next object of that line
+            start = line.rfind('{"t": ')
+            with contextlib.suppress(ValueError):
+                yield json.loads(line[start:])
 
 
 def fold(events: Iterable[dict[str, Any]]) -> dict[str, Any]:

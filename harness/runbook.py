@@ -10,7 +10,7 @@ from harness.errors import Misconfigured
 
 # Sections whose every command is executed by a scenario.
 SECTIONS = ("Operation", "Prerequisites", "Recovery")
-TYPED = re.compile(r"(?:When|And|But|Given|Then|\*) the operator runs `([^`]+)`\s*$")
+TYPED = re.compile(r"(?:When|And|But|Given|Then|\*) the operator runs `([^`]+)`(?: within \d+ seconds)?\s*$")
 
 
 def commands_of_readme(text: str) -> list[str]:

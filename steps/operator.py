@@ -15,6 +15,11 @@ def operator_runs(operator: OperatorShell, line: str) -> Result:
     return operator.type(line)
 
 
+@when(phrase("the operator runs `{line:Command}` within {seconds:d} seconds"), target_fixture="answer")
+def operator_runs_within(operator: OperatorShell, line: str, seconds: int) -> Result:
+    return operator.type(line, within=seconds)
+
+
 @then(phrase('file "{one:Name}" is the same as file "{other:Name}"'))
 def file_is_the_same(operator: OperatorShell, one: str, other: str) -> None:
     seen, expected = (operator.cwd / one).read_bytes(), (operator.cwd / other).read_bytes()
