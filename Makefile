@@ -2,7 +2,7 @@
 # (make itself ends with 2 whatever a command ended with: cron and scripts call bin/platform.)
 TARGET ?= local
 
-.PHONY: help acceptance shell setup test lint clean
+.PHONY: help acceptance shell setup test lint bench clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -21,6 +21,9 @@ test: ## the harness's own tests
 
 lint: ## style, types, shell, Terraform
 	@bin/platform lint
+
+bench: ## what the runbook costs beside a plain script
+	@bin/platform bench
 
 clean: ## remove the cache, the images and the run folders
 	@bin/platform clean

@@ -21,12 +21,13 @@ from harness.contents import Contents
 from harness.errors import ExitStatus, HarnessError, PlatformWrong
 from harness.etcd import Etcd, Registration
 from harness.fleet import Fleet
+from harness.http import open_session
 from harness.machines import Machines, open_ports
 from harness.process import Processes
 from harness.record import Recorder, Redactor
 from harness.run import add_secrets
 from harness.shell import OperatorShell
-from harness.site import Page, Site, open_session
+from harness.site import Page, Site
 from harness.terraform import Outputs, Plan, Terraform, target_data
 from harness.units import UnitFile, UnitStates, read_units
 from harness.wait import Waiter

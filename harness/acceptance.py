@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,13 +16,15 @@ from types import FrameType
 
 from rich.console import Console
 
-from harness import evidence, report, runbook, verdict
+from harness import evidence, runbook, verdict
 from harness.cache import Cache, cache_folder
 from harness.display import Display
 from harness.engine import Engine
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError
+from harness.junit import junit_xml
 from harness.machines import Machines
 from harness.record import fold, read_events
+from harness.report import render_html
 from harness.run import Run, new_run_id
 from harness.shell import OperatorShell
 from harness.terraform import Terraform, target_data
@@ -41,7 +44,8 @@ class Acceptance:
         self._selection = list(selection)
         self._console = Console(stderr=True)
         engine = Engine(self.run.process, self.run.recorder, self.run.waiter)
-        self.toolchain = Toolchain(root, Cache(cache_folder()), self.run.process, self.run.recorder, engine)
+        process, recorder = self.run.process, self.run.recorder
+        self.toolchain = Toolchain(root, Cache(cache_folder()), process, recorder, engine, process.end_all)
         self._shell: OperatorShell | None = None
         readme = runbook.commands_of_readme((root / "README.md").read_text())
         self.run.recorder.emit(
@@ -167,7 +171,8 @@ class Acceptance:
             self.run.recorder.emit("note", text=f"the evidence is not complete: {failed}")
 
     def _down(self) -> None:
-        with self.run.stage("teardown"):
+        # what failed is in the record, and the verdict reads it there
+        with contextlib.suppress(HarnessError), self.run.stage("teardown"):
             self.run.tear_down(self._shell.env if self._shell else {**os.environ})
 
     # -- what remains --------------------------------------------------------------------------------------------
@@ -188,8 +193,8 @@ def write_record(folder: Path) -> dict[str, object]:
     """Writes run.json, report.html and junit.xml of a run folder from its event log."""
     document = fold(read_events(folder / "events.jsonl"))
     (folder / "run.json").write_text(json.dumps(document, indent=1, ensure_ascii=False))
-    (folder / "report.html").write_text(report.render_html(document))
-    (folder / "junit.xml").write_text(report.junit_xml(document))
+    (folder / "report.html").write_text(render_html(document))
+    (folder / "junit.xml").write_text(junit_xml(document))
     return document
 
 

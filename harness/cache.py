@@ -29,10 +29,11 @@ def key_of(*inputs: Path | str) -> str:
         if isinstance(given, str):
             digest.update(given.encode() + b"\0")
             continue
-        files = sorted(path for path in given.rglob("*") if path.is_file()) if given.is_dir() else [given]
+        files = sorted(path for path in given.rglob("*") if not path.is_dir()) if given.is_dir() else [given]
         for file in files:
-            digest.update(f"{file.relative_to(given)}\0{file.stat().st_mode & 0o111:o}\0".encode())
-            digest.update(file.read_bytes() + b"\0")
+            digest.update(f"{file.relative_to(given)}\0{file.lstat().st_mode & 0o111:o}\0".encode())
+            digest.update(str(file.readlink()).encode() if file.is_symlink() else file.read_bytes())
+            digest.update(b"\0")
     return digest.hexdigest()[:12]
 
 

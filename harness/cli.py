@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +34,9 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("platform: interrupted", file=sys.stderr)
         return ExitStatus.INTERRUPTED
+    except Exception:  # noqa: BLE001  Python's own status would be 1: "the platform is wrong"
+        traceback.print_exc()
+        return ExitStatus.INTERNAL_ERROR
     except SystemExit as usage:
         # argparse has printed the line; its own status for wrong usage is 2, which here means interrupted
         return ExitStatus.MISCONFIGURED if usage.code else ExitStatus.VERIFIED
@@ -54,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     test.set_defaults(do=_test)
     lint = commands.add_parser("lint", help="style, types, shell, Terraform and unit files; reports all problems")
     lint.set_defaults(do=_lint)
+    bench = commands.add_parser(
+        "bench", help="what the runbook costs beside a plain script (a warm machine, no other load)"
+    )
+    bench.add_argument("--rounds", type=int, default=5, help="medians are over this many rounds")
+    bench.set_defaults(do=_bench)
     again = commands.add_parser("report", help="write run.json, report.html and junit.xml of a run again")
     again.add_argument("folder", type=Path, help="the run's folder, .runs/RUN-ID")
     again.set_defaults(do=_report)
@@ -128,6 +137,13 @@ def _lint(arguments: argparse.Namespace) -> int:
 def _shell_scripts() -> list[str]:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     return [name for name in tracked if (ROOT / name).read_bytes().startswith((b"#!/bin/sh", b"#!/usr/bin/env bash"))]
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from harness.bench import bench, shown
+
+    print(shown(bench(ROOT, arguments.rounds)))
+    return ExitStatus.VERIFIED
 
 
 def _report(arguments: argparse.Namespace) -> int:

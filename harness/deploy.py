@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import ExitStatus, HarnessError, Misconfigured, PlatformWrong
+from harness.http import open_session
 from harness.machines import Machines
 from harness.process import Processes
 from harness.record import Recorder
-from harness.site import Site, open_session
+from harness.site import Site
 from harness.terraform import Terraform
 from harness.wait import Waiter
 

@@ -14,14 +14,10 @@ are those of Debian's 3.4.23.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import errno
 import json
 import os
 import re
-import stat
 import sys
-import tempfile
 import time
 import urllib.parse
 import uuid
@@ -32,11 +28,11 @@ from typing import Protocol
 
 import requests
 
-from harness import tfvars
+from harness import files, tfvars
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured
 
 COMMAND = "use-new-discovery-url"
-EXAMPLE = "terraform.example.tfvars"
+IF_MISSING = f"copy terraform.example.tfvars to {tfvars.FILE} first"
 HOW_TO_SET = (
     "set DISCOVERY_SERVICE or --service to your own, such as http://HOST:2379/v2/keys/_etcd/registry "
     "(an etcd 3.4 or 3.5 with --enable-v2)"
@@ -50,7 +46,6 @@ URL_CHARACTERS = ANSWER_BYTES // 4 - 1
 
 _URL = re.compile(r"https?://[^\s/?#@\"'<>\\]+(/[^\s?#\"'<>\\]*)?")
 _V2_KEYS = re.compile(r"/v2/keys(/|$)")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class Session(Protocol):
@@ -95,14 +90,14 @@ def use_new_discovery_url(path: Path, service: str, session: Session) -> str:
     The service is asked only when the file is sound, and the file is replaced as a whole or not at all. Raises
     Misconfigured, or EnvironmentFailed as `new_discovery_url` does and when the disk is full.
     """
-    text = _text(path)
+    text = files.read(path, if_missing=IF_MISSING)
     size = _machines(text, path)
     tfvars.set_string(text, "discovery_url", "", str(path))  # a value that cannot be replaced is found before asking
-    _refuse_read_only(path)
+    files.refuse_write_protected(path)
     url = new_discovery_url(service, size, session)
-    if _text(path) != text:
+    if files.read(path, if_missing=IF_MISSING) != text:
         raise Misconfigured(f"{path} was changed while the discovery service was asked: run {COMMAND} again")
-    _replace(path, tfvars.set_string(text, "discovery_url", url, str(path)))
+    files.replace(path, tfvars.set_string(text, "discovery_url", url, str(path)))
     return url
 
 
@@ -270,19 +265,7 @@ def _reason(error: BaseException) -> str:
     return _shown(str(said or error) or type(error).__name__).strip("`")
 
 
-# --- the file
-
-
-def _text(path: Path) -> str:
-    """The file's text, line ends and byte order mark as they are."""
-    try:
-        return path.read_bytes().decode()
-    except FileNotFoundError as error:
-        raise Misconfigured(f"{path} is missing: copy {EXAMPLE} to {tfvars.FILE} first") from error
-    except OSError as error:
-        raise Misconfigured(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise Misconfigured(f"{path} is not UTF-8 (byte {error.start + 1}): save it as UTF-8") from error
+# --- the number of machines
 
 
 def _machines(text: str, path: Path) -> int:
@@ -298,33 +281,3 @@ def _machines(text: str, path: Path) -> int:
             f"{path} line {found.line}: machines must be a whole number from 1 on, such as machines = 3"
         )
     return int(number)
-
-
-def _refuse_read_only(path: Path) -> None:
-    """A file that may not be written is not to be replaced either, although its folder would allow it."""
-    if not os.access(path, os.W_OK):
-        raise Misconfigured(f"{path} is write-protected: allow writing to it (chmod u+w)")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Puts the text in the file's place at once, keeping owner and mode; a symlink stays, its target is replaced."""
-    target = path.resolve()
-    try:
-        before = target.stat()
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                with contextlib.suppress(PermissionError):  # not root: the new file is the writer's own
-                    os.fchown(handle, before.st_uid, before.st_gid)
-                os.fchmod(handle, stat.S_IMODE(before.st_mode))
-                file.write(text.encode())
-                file.flush()
-                os.fsync(handle)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        kind = EnvironmentFailed if error.errno in _FULL else Misconfigured
-        remedy = "make room on its disk" if kind is EnvironmentFailed else f"allow writing in {target.parent}"
-        raise kind(f"{path} cannot be written ({error.strerror}) and is as before: {remedy}") from error

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from harness.cache import Cache
-from harness.errors import CommandFailed, EnvironmentFailed, Misconfigured
+from harness.errors import CommandFailed, EnvironmentFailed, Misconfigured, PlatformWrong
 from harness.process import Runner
 from harness.record import Recorder
 from harness.wait import NotYet, Waiter
@@ -62,7 +62,11 @@ class Engine:
 
     def require_answer(self) -> None:
         """Raises EnvironmentFailed when the engine, which answered before, does not any more."""
-        if not self._answers():
+        try:
+            answers = self._answers()
+        except PlatformWrong as hangs:
+            raise EnvironmentFailed(f"the Docker Engine does not answer any more: {hangs}") from hangs
+        if not answers:
             raise EnvironmentFailed("the Docker Engine does not answer any more")
 
     def _may_start_one(self) -> None:
@@ -70,7 +74,9 @@ class Engine:
             raise Misconfigured(
                 f"DOCKER_HOST is {os.environ['DOCKER_HOST']}, and no engine answers there: start it, or unset it"
             )
-        release = platform.freedesktop_os_release()
+        release: dict[str, str] = {}
+        with contextlib.suppress(OSError):  # a system that does not say what it is
+            release = platform.freedesktop_os_release()
         names = {release.get("ID", ""), *release.get("ID_LIKE", "").split()}
         if not names & {"debian", "ubuntu"}:
             raise Misconfigured(
@@ -125,8 +131,8 @@ class Engine:
         options = " ".join(info.get("SecurityOptions") or [])
         if "rootless" in options or "Docker Desktop" in info.get("OperatingSystem", ""):
             raise Misconfigured(
-                "this Docker Engine runs where its containers' addresses cannot be reached (rootless or Docker Desktop): "
-                "point DOCKER_HOST at a Docker Engine of this Linux machine"
+                "this Docker Engine runs where its containers' addresses cannot be reached (rootless or Docker "
+                "Desktop): point DOCKER_HOST at a Docker Engine of this Linux machine"
             )
 
     # -- system packages -----------------------------------------------------------------------------------------
@@ -156,7 +162,7 @@ class Engine:
     # -- images --------------------------------------------------------------------------------------------------
 
     def make_image(self, tag: str, cache: Cache, build: Callable[[], str]) -> str:
-        """Makes the image `tag` unless the engine has it. `build` gives an image id, which is tagged only when whole."""
+        """Makes the image `tag` unless the engine has it. `build` gives an image id, tagged only when it is whole."""
         if self._has_image(tag):
             return "cached"
         with cache.locked(tag.replace(":", "-")):

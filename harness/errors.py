@@ -20,7 +20,6 @@ import enum
 import shlex
 from collections.abc import Sequence
 
-
 # A command longer than this is cut in a message; the record has it whole.
 COMMAND_SHOWN = 160
 
@@ -83,7 +82,8 @@ class CommandFailed(PlatformWrong):
         self.status_seen = status
         self.stdout = stdout
         self.stderr = stderr
-        command = " ".join((argv[0] if len(argv) == 1 else shlex.join(argv)).split())
+        paste = argv[0] if len(argv) == 1 else shlex.join(argv)
+        command = " ".join(paste.split())
         command = command if len(command) <= COMMAND_SHOWN else command[: COMMAND_SHOWN - 1] + "…"
         last = (stderr.strip() or stdout.strip() or "no output").splitlines()[-1]
         super().__init__(
@@ -91,7 +91,7 @@ class CommandFailed(PlatformWrong):
             expected="status 0",
             seen=f"status {status}: {last}",
             where=where,
-            paste=command,
+            paste=paste,
         )
 
 

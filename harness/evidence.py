@@ -26,13 +26,14 @@ QUESTIONS: Mapping[str, str] = {
     "etcd": "systemctl status -l etcd; cat /etc/default/etcd; curl -sm 3 127.0.0.1:2379/health; echo; "
     "curl -sm 3 127.0.0.1:2379/version; echo; curl -sm 3 127.0.0.1:2379/v2/members; echo; "
     "curl -sm 3 '127.0.0.1:2379/v2/keys/_coreos.com?recursive=true'; echo; journalctl -b -u etcd --no-pager",
-    "fleet": f"systemctl status -l fleet fleet.socket; cat /etc/fleet/fleet.conf /etc/machine-id; ls -l /run/fleet.sock; "
-    f"{API}/machines; {API}/units; {API}/state; journalctl -b -u fleet --no-pager",
+    "fleet": "systemctl status -l fleet fleet.socket; cat /etc/fleet/fleet.conf /etc/machine-id; "
+    f"ls -l /run/fleet.sock; {API}/machines; {API}/units; {API}/state; journalctl -b -u fleet --no-pager",
     "units": "systemctl list-units --all --no-pager '*.service'; for u in /run/fleet/units/*; do systemctl status -l "
     '"$(basename "$u")"; journalctl -b --no-pager -u "$(basename "$u")"; done',
     "containers": "docker ps --all --no-trunc; docker images; for c in $(docker ps --all --quiet); do "
     "docker inspect $c; docker logs --tail 200 $c; done",
-    "services": "curl -sm 3 '127.0.0.1:2379/v2/keys/services?recursive=true'; echo; ss -ltnp; cat /etc/platform/machine.env",
+    "services": "curl -sm 3 '127.0.0.1:2379/v2/keys/services?recursive=true'; echo; ss -ltnp; "
+    "cat /etc/platform/machine.env",
     "contents": "ls -lR /home/core",
     "system": "systemctl --failed --no-pager; systemctl list-jobs; df -h; free -m; date -u; uptime; "
     "journalctl -b -p warning --no-pager",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness.errors import HarnessError
@@ -38,11 +40,14 @@ class Inventory:
         self._proc = proc
 
     def sweep(self) -> None:
-        """Reports each leak, and removes it. Mounts first and networks last: what holds goes before what is held."""
+        """Reports each leak, and removes it: what holds goes before what is held, and the engine, which may be silent,
+        is asked last."""
         for leak in self.leaks():
             try:
                 leak.remove()
                 removed = True
+            except ProcessLookupError:
+                continue  # it ended by itself meanwhile
             except (HarnessError, OSError):
                 removed = False
             self._recorder.emit("leak", what=leak.what, name=leak.name, removed=removed)
@@ -50,18 +55,18 @@ class Inventory:
     def leaks(self) -> Iterator[Leak]:
         yield from self._processes()
         yield from self._mounts()
+        for folder in Path(tempfile.gettempdir()).glob(f"platform-{self._run_id}-*"):
+            yield Leak("folder", str(folder), partial(shutil.rmtree, folder))
         if shutil.which("docker"):
             yield from self._of_engine("container", ["ps", "--all"], ["rm", "--force", "--volumes"], "{{.Names}}")
             yield from self._of_engine("network", ["network", "ls"], ["network", "rm"], "{{.Name}}")
             yield from self._of_engine("volume", ["volume", "ls"], ["volume", "rm", "--force"], "{{.Name}}")
-        for folder in Path(tempfile.gettempdir()).glob(f"platform-{self._run_id}-*"):
-            yield Leak("folder", str(folder), lambda folder=folder: shutil.rmtree(folder))  # type: ignore[misc]
 
     def _of_engine(self, what: str, ls: list[str], rm: list[str], name: str) -> Iterator[Leak]:
         label = f"label=platform.run={self._run_id}"
         listed = self._process.run(["docker", *ls, "--filter", label, "--format", name], within=60).stdout.split()
         for found in listed:
-            yield Leak(what, found, lambda found=found: self._process.run(["docker", *rm, found], within=60))  # type: ignore[misc]
+            yield Leak(what, found, partial(self._process.run, ["docker", *rm, found], within=60))
 
     def _processes(self) -> Iterator[Leak]:
         mark = f"PLATFORM_RUN={self._run_id}".encode()
@@ -72,12 +77,13 @@ class Inventory:
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
             except OSError:
                 continue  # it ended meanwhile, or belongs to another user
-            what = "ssh-agent" if command.startswith("ssh-agent") else "process"
+            what = "ssh-agent" if Path(command.partition(" ")[0]).name == "ssh-agent" else "process"
             number = int(entry.name)
-            yield Leak(what, f"{number} {command}", lambda number=number: os.kill(number, signal.SIGKILL))  # type: ignore[misc]
+            yield Leak(what, f"{number} {command}", partial(os.kill, number, signal.SIGKILL))
 
     def _mounts(self) -> Iterator[Leak]:
         for line in (self._proc / "self/mountinfo").read_text().splitlines():
-            mountpoint = line.split()[4].encode().decode("unicode_escape")
+            # blanks and the like are written as three octal digits (proc(5))
+            mountpoint = re.sub(r"\\([0-7]{3})", lambda digits: chr(int(digits[1], 8)), line.split()[4])
             if self._run_id in mountpoint:
-                yield Leak("mount", mountpoint, lambda at=mountpoint: self._process.run(["umount", "--lazy", at]))  # type: ignore[misc]
+                yield Leak("mount", mountpoint, partial(self._process.run, ["umount", "--lazy", mountpoint]))

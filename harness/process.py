@@ -7,6 +7,7 @@ variables, start, end, both streams and status are recorded. Tests put a fake in
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -63,6 +64,20 @@ class Processes:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._running: set[subprocess.Popen[str]] = set()
+
+    def end_all(self) -> None:
+        """Ends every command that runs now, in whichever thread: after an interrupt nobody waits for them."""
+        for process in list(self._running):
+            _signal_group(process, signal.SIGINT)
+
+    def _short(self, stream: str) -> str:
+        """What the record keeps of a stream; redacted first, for the cut could fall into a secret."""
+        stream = self._recorder.redact(stream)
+        if len(stream) <= STREAM_LIMIT:
+            return stream
+        half = STREAM_LIMIT // 2
+        return f"{stream[:half]}\n[... {len(stream) - STREAM_LIMIT} characters left out ...]\n{stream[-half:]}"
 
     def run(
         self,
@@ -112,11 +127,16 @@ class Processes:
                 errors="replace",
                 start_new_session=True,
             )
-        except FileNotFoundError as missing:
+        except OSError as missing:
             self._recorder.emit(
                 "command.ended", id=event, status="not found", seconds=0, stdout="", stderr=str(missing)
             )
-            raise Misconfigured(f"{argv[0]} is not installed or not on PATH (needed for `{shown}`)") from missing
+            if cwd is not None and not cwd.is_dir():
+                raise Misconfigured(f"{cwd} is no folder (needed for `{shown}`)") from missing
+            if isinstance(missing, FileNotFoundError):
+                raise Misconfigured(f"{argv[0]} is not installed or not on PATH (needed for `{shown}`)") from missing
+            raise Misconfigured(f"{argv[0]} cannot be run: {missing.strerror} (needed for `{shown}`)") from missing
+        self._running.add(process)
         try:
             stdout, stderr = process.communicate(stdin, timeout=within)
             status = process.returncode
@@ -127,9 +147,15 @@ class Processes:
             stdout, stderr = _end_group(process)
             raise
         finally:
+            self._running.discard(process)
             seconds = round(time.monotonic() - started, 3)
             self._recorder.emit(
-                "command.ended", id=event, status=status, seconds=seconds, stdout=_short(stdout), stderr=_short(stderr)
+                "command.ended",
+                id=event,
+                status=status,
+                seconds=seconds,
+                stdout=self._short(stdout),
+                stderr=self._short(stderr),
             )
         if isinstance(status, str):
             last = (stderr.strip() or stdout.strip() or "no output").splitlines()[-1]
@@ -145,20 +171,19 @@ class Processes:
 
 def _end_group(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Ends a command and its children: first asks (Terraform then releases its lock), then insists."""
+    streams = ("", "")
     for number, patience in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        _signal_group(process, number)
         try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            pass  # the group ended between the two calls: its streams are read below
-        try:
-            return process.communicate(timeout=patience)
+            streams = process.communicate(timeout=patience)
+            break
         except subprocess.TimeoutExpired:
             continue
-    return "", ""
+    # children that outlived the command and hold none of its streams
+    _signal_group(process, signal.SIGKILL)
+    return streams
 
 
-def _short(stream: str) -> str:
-    if len(stream) <= STREAM_LIMIT:
-        return stream
-    half = STREAM_LIMIT // 2
-    return f"{stream[:half]}\n[... {len(stream) - STREAM_LIMIT} characters left out ...]\n{stream[-half:]}"
+def _signal_group(process: subprocess.Popen[str], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+        os.killpg(process.pid, number)

@@ -13,13 +13,13 @@ is INTERRUPTED, what was planned and never started is NOT RUN.
 from __future__ import annotations
 
 import base64
-import contextlib
+import itertools
 import json
 import os
 import re
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ class Redactor:
             if len(part) < 8:
                 continue
             encoded = base64.b64encode(part.encode()).decode().rstrip("=")
-            for form in (part, encoded, urllib.parse.quote(part, safe=""), json.dumps(part)[1:-1]):
+            in_json = (json.dumps(part, ensure_ascii=ascii)[1:-1] for ascii in (True, False))
+            for form in (part, encoded, urllib.parse.quote(part, safe=""), *in_json):
                 (self._long if LONG.fullmatch(form) else self._other)[form] = f"[{name}]"
 
     def __call__(self, text: str) -> str:
@@ -97,20 +98,20 @@ class Recorder:
         self.redact = redact
         self._clock = clock
         self._context: dict[str, Any] = {}
-        self._count = 0
+        self._numbers = itertools.count(1)
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def emit(self, kind: str, **fields: Any) -> None:
         if kind not in EVENTS:
             raise ValueError(f"unknown event {kind}")
         event = {"t": round(self._clock(), 4), "kind": kind, **self._context, **fields}
-        line = self.redact(json.dumps(event, ensure_ascii=False, default=str)) + "\n"
+        # each text by itself: what JSON would escape could not be found in the line
+        line = json.dumps(_redacted(event, self.redact), ensure_ascii=False) + "\n"
         os.write(self._file, line.encode("utf-8", "replace"))
 
     def new_id(self, prefix: str) -> str:
         """An id that no other event of the run has: it carries the process."""
-        self._count += 1
-        return f"{prefix}-{os.getpid()}-{self._count}"
+        return f"{prefix}-{os.getpid()}-{next(self._numbers)}"
 
     def within(self, **context: Any) -> None:
         """Sets what is under way (scenario, step); None takes a name away."""
@@ -121,23 +122,43 @@ class Recorder:
         os.close(self._file)
 
 
+def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    """The value as JSON knows it, with every text in it redacted."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {redact(str(name)): _redacted(item, redact) for name, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_redacted(item, redact) for item in value]
+    return value if isinstance(value, int | float | None) else redact(str(value))
+
+
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
     """Events of a log. What a killed process left half-written is passed over, in the middle of the log too."""
-    with path.open(encoding="utf-8") as log:
-        for line in log:
-            # an event that another process appended to a torn line begins with the next object of that line
-            start = line.rfind('{"t": ')
-            with contextlib.suppress(ValueError):
-                yield json.loads(line[start:])
+    for line in path.read_bytes().split(b"\n"):
+        # an event that another process appended to a torn line is the last object of that line
+        for text in (line, line[max(line.rfind(b'{"t": '), 0) :]):
+            event = _event(text)
+            if event is not None:
+                yield event
+                break
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and event.get("kind") in EVENTS and "t" in event else None
 
 
 def fold(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """The document of a run (see the module's head), from its events in order."""
     run: dict[str, Any] = {
-        "schema": SCHEMA, "run_id": None, "target": None, "command": [], "folder": None, "readme": [], "selection": None,
-        "started": None, "ended": None, "status": None, "headline": "", "facts": {}, "stages": [], "tasks": [],
-        "scenarios": [], "commands": [], "exchanges": [], "remotes": [], "waits": [], "artefacts": [], "diagnosis": None,
-        "leaks": [], "notes": [],
+        "schema": SCHEMA, "run_id": None, "target": None, "command": [], "folder": None, "readme": [],
+        "selection": None, "started": None, "ended": None, "status": None, "headline": "", "facts": {}, "stages": [],
+        "tasks": [], "scenarios": [], "commands": [], "exchanges": [], "remotes": [], "waits": [], "artefacts": [],
+        "diagnosis": None, "leaks": [], "notes": [],
     }  # fmt: skip
     open_items: dict[tuple[str, Any], dict[str, Any]] = {}
     last = None
@@ -168,7 +189,7 @@ def fold(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
                 item = {**fields, "started": t, "ended": None, "outcome": "interrupted"}
                 start(subject + "s", key, {**item, "seen": []} if subject == "wait" else item)
             elif phase == "seen":
-                open_items["waits", key]["seen"].append({"t": t, "value": fields["value"]})
+                open_items.get(("waits", key), {"seen": []})["seen"].append({"t": t, "value": fields["value"]})
             else:
                 end(subject + "s", key, {"outcome": "ended", **fields, "ended": t})
         elif kind == "scenario.planned":
@@ -186,13 +207,15 @@ def fold(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
             }
             start("scenarios", fields["id"], scenario)
         elif subject == "scenario":
-            scenario = open_items["scenarios", fields["id"]]
+            # an event whose beginning was lost says nothing: the run is not lost for it
+            scenario = open_items.get(("scenarios", fields["id"]), {})
             if phase == "started":
                 scenario.update(started=t, outcome="interrupted", reason="the run ended before it did")
             else:
                 scenario.update(fields, ended=t)
         elif subject == "step":
-            step = open_items["scenarios", fields["id"]]["steps"][fields["index"]]
+            steps = open_items.get(("scenarios", fields["id"]), {}).get("steps", [])
+            step = steps[fields["index"]] if fields["index"] < len(steps) else {}
             if phase == "started":
                 step.update(started=t, outcome="interrupted")
             else:
@@ -210,3 +233,13 @@ def fold(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
             run[table].append({**fields, "t": t})
     run["last_event"] = last
     return run
+
+
+def lasted(item: dict[str, Any], run: dict[str, Any]) -> float | None:
+    """Seconds that a stage, task, scenario, ... of the document took; to the last event, where it never ended."""
+    if item.get("seconds") is not None:
+        return float(item["seconds"])
+    if item.get("started") is None:
+        return None
+    ended = item.get("ended") or run.get("last_event") or item["started"]
+    return max(float(ended) - float(item["started"]), 0.0)

@@ -27,7 +27,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from harness.errors import CommandFailed, EnvironmentFailed, ExitStatus, HarnessError, Misconfigured
+from harness.errors import CommandFailed, EnvironmentFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong
 from harness.inventory import Inventory
 from harness.process import Processes
 from harness.record import Recorder, Redactor
@@ -178,17 +178,22 @@ class Run:
         # not in the run folder: the path of a socket has 108 bytes at most
         self._sockets = Path(tempfile.mkdtemp(prefix=f"platform-{self.run_id}-"))
         socket_path = self._sockets / "agent"
-        self._agent = subprocess.Popen(
-            ["ssh-agent", "-D", "-a", str(socket_path)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self.waiter.until("the ssh-agent listens", socket_path.exists, bool, within=5)
-        add = ["ssh-add", "-q", "-"]
-        self.process.run(add, env=environment | {"SSH_AUTH_SOCK": str(socket_path)}, stdin=key.private, within=10)
+        try:
+            self._agent = subprocess.Popen(
+                ["ssh-agent", "-D", "-a", str(socket_path)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            self.waiter.until("the ssh-agent listens", lambda: _listens(socket_path), bool, within=5)
+            add = ["ssh-add", "-q", "-"]
+            self.process.run(add, env=environment | {"SSH_AUTH_SOCK": str(socket_path)}, stdin=key.private, within=10)
+        except FileNotFoundError as missing:
+            raise Misconfigured("ssh-agent is not installed: install openssh-client") from missing
+        except PlatformWrong as failed:
+            raise EnvironmentFailed(f"the ssh-agent of the run: {failed}") from failed
         return socket_path
 
     # -- the ground ----------------------------------------------------------------------------------------------
@@ -199,9 +204,12 @@ class Run:
         if module.is_dir():
             shutil.copytree(module, self.ground_folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
             ground = self._ground_terraform(shell.env)
-            ground.init()
-            self._apply_on_free_subnet(ground, toolchain)
-            outputs = ground.raw_outputs()
+            try:
+                ground.init()
+                self._apply_on_free_subnet(ground, toolchain)
+                outputs = ground.raw_outputs()
+            except PlatformWrong as failed:
+                raise EnvironmentFailed(f"the ground could not be made: {failed}") from failed
             discovery, registry = outputs["discovery-service"], outputs["image-registry"]
             machine_image = toolchain.machine_image
             self._until_ground_answers(discovery.partition("/v2/keys")[0] + "/health", f"http://{registry}/v2/")
@@ -230,7 +238,7 @@ class Run:
                 return
             except CommandFailed as failed:
                 if "overlaps" not in failed.stderr or attempt == 4:
-                    raise EnvironmentFailed(f"the ground could not be made: {failed}") from failed
+                    raise
 
     def _until_ground_answers(self, *urls: str) -> None:
         with requests.Session() as session:
@@ -261,30 +269,40 @@ class Run:
 
         What is found afterwards that carries the run id is a leak: it is reported, and removed too.
         """
-        with contextlib.suppress(HarnessError), self.task("destroy machines"):
-            target = Terraform(self.process, self.target_folder, environment, "../../terraform.tfvars")
-            if target.has_state():
-                target.destroy()
-        with contextlib.suppress(HarnessError), self.task("destroy ground"):
-            ground = self._ground_terraform(environment)
-            if ground.has_state():
-                ground.destroy()
-        with contextlib.suppress(HarnessError), self.task("end ssh-agent"):
-            self._end_agent()
-        with contextlib.suppress(HarnessError), self.task("look for leaks"):
-            Inventory(self.process, self.recorder, self.run_id, self.folder).sweep()
-        for secret in (self.operators, self.ground_folder):
-            shutil.rmtree(secret, ignore_errors=True)
+        inventory = Inventory(self.process, self.recorder, self.run_id, self.folder)
+        try:
+            # a stack calls the last that was pushed first, and every one whatever the others raise
+            with contextlib.ExitStack() as stack:
+                stack.callback(self._remove_secrets)
+                stack.callback(self.task, "look for leaks", inventory.sweep)
+                stack.callback(self.task, "end ssh-agent", self._end_agent)
+                stack.callback(self.task, "destroy ground", self._destroy, self._ground_terraform(environment))
+                stack.callback(self.task, "destroy machines", self._destroy, self._target_terraform(environment))
+        except (HarnessError, OSError, subprocess.SubprocessError) as failed:
+            raise EnvironmentFailed(f"the teardown is not complete: {failed}") from failed
+
+    def _target_terraform(self, environment: dict[str, str]) -> Terraform:
+        return Terraform(self.process, self.target_folder, environment, "../../terraform.tfvars")
+
+    @staticmethod
+    def _destroy(terraform: Terraform) -> None:
+        if terraform.has_state():
+            terraform.destroy()
+
+    def _remove_secrets(self) -> None:
+        for folder in (self.operators, self.ground_folder):
+            if folder.exists():
+                shutil.rmtree(folder)
         self.shell_state.unlink(missing_ok=True)
 
-    @contextmanager
-    def task(self, name: str) -> Iterator[None]:
+    def task(self, name: str, do: Callable[..., object], *arguments: object) -> None:
+        """Does one thing, recorded with its time and how it ended."""
         self.recorder.emit("task.started", task=name)
         started, outcome, error = time.monotonic(), "failed", None
         try:
-            yield
+            do(*arguments)
             outcome = "done"
-        except HarnessError as failed:
+        except (HarnessError, OSError, subprocess.SubprocessError) as failed:
             error = str(failed)
             raise
         finally:
@@ -294,7 +312,11 @@ class Run:
     def _end_agent(self) -> None:
         if self._agent is not None:
             self._agent.send_signal(signal.SIGTERM)
-            self._agent.wait(timeout=5)
+            try:
+                self._agent.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                self._agent.kill()
+                self._agent.wait(timeout=5)
         if self._sockets is not None:
             shutil.rmtree(self._sockets, ignore_errors=True)
 
@@ -329,6 +351,11 @@ def free_subnet(routes: str, choice: random.Random) -> ipaddress.IPv4Network:
     if not candidates:
         raise EnvironmentFailed(f"no /24 network of {SUBNETS} is free on this machine (see: ip route)")
     return choice.choice(candidates)
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def _required(name: str) -> str:

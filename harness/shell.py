@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from harness.errors import EnvironmentFailed
 from harness.process import Result, Runner
 
-# After the line: where it left the shell, NUL-separated, so that any value survives. 3 is a file of ours; the status
-# is the line's own. `exit` in a line ends it early, as it would at a terminal, and still leaves its state.
-WRAPPED = """
-trap 'status=$?; {{ pwd -P; env -0; }} >&3; exit $status' EXIT
+# Behind the line: where it left the shell, NUL-separated, so that any value survives. Descriptor 3 is a file of ours.
+# A trap that does not exit keeps the line's own status, also when the line says `exit`.
+WRAPPED = """exec 3>{after}
+trap '{{ printf "%s\\0" "$PWD"; {env} -0; }} >&3' EXIT
 {line}
 """
+# Each line has a bash of its own: what counts those is not the operator's.
+NOT_CARRIED = ("_", "SHLVL")
 
 
 class OperatorShell:
@@ -51,8 +54,8 @@ class OperatorShell:
         """
         cwd, env = self._load()
         after = self._state.with_suffix(".after")
-        # bash itself opens descriptor 3: what the line starts may keep its streams, never this file's content
-        script = f"exec 3>{shlex.quote(str(after))}\n{WRAPPED.format(line=line)}"
+        after.touch(mode=0o600)
+        script = WRAPPED.format(after=shlex.quote(str(after)), env=shutil.which("env"), line=line)
         try:
             return self._process.run(
                 ["bash", "--noprofile", "--norc", "-c", script],
@@ -71,15 +74,15 @@ class OperatorShell:
         self._save(cwd, env | variables)
 
     def _take_over(self, after: Path) -> None:
-        if not after.exists():
-            return
-        cwd, _, environment = after.read_text(errors="surrogateescape").partition("\n")
+        """Where the line left the shell; a line that was killed left nothing, and the state before stays."""
+        cwd, *pairs = after.read_bytes().decode(errors="surrogateescape").split("\0")
         after.unlink()
-        if cwd:
-            pairs = (pair.partition("=") for pair in environment.split("\0") if "=" in pair)
-            self._save(
-                cwd, {name: value for name, _, value in pairs if name != "_" and not name.startswith("BASH_FUNC")}
-            )
+        if pairs:
+            named = (pair.partition("=") for pair in pairs if "=" in pair)
+            env = {name: value for name, _, value in named if not name.startswith("BASH_FUNC")}
+            for name in NOT_CARRIED:
+                env.pop(name, None)
+            self._save(cwd if Path(cwd).is_dir() else self._load()[0], env)
 
     def _load(self) -> tuple[str, dict[str, str]]:
         try:

@@ -34,6 +34,7 @@ from harness.wait import Waiter
 
 # The version that fleetd and fleetctl are stamped with: the client compares its own with the cluster's.
 FLEET_VERSION = "1.0.0"
+FLEET_MODULE = "github.com/coreos/fleet"
 # The built provider counts as this version; infra/*/terraform.tf asks for exactly it.
 PROVIDER = "registry.terraform.io/kreuzwerker/docker"
 PROVIDER_VERSION = "4.6.1-20260916"
@@ -51,6 +52,14 @@ sys.stderr.write(stderr)
 sys.exit(status)
 """
 
+# Programs that the tests use, and the Debian packages that hold them
+PACKAGES_OF_TESTS = {"etcd": ("etcd-server",), "systemd-analyze": ("systemd", "libsystemd-shared")}
+# Runs a program of a package that was unpacked, with the libraries that were unpacked beside it
+UNPACKED = """#!/bin/sh
+here=$(dirname "$(readlink -f "$0")")
+LD_LIBRARY_PATH=$(echo "$here"/usr/lib/*-linux-gnu/systemd) exec "$here/usr/bin/{name}" "$@"
+"""
+
 
 @dataclass
 class Toolchain:
@@ -61,12 +70,13 @@ class Toolchain:
     process: Runner
     recorder: Recorder
     engine: Engine
+    # ends the commands that tasks wait for, when the person interrupts
+    end_commands: Callable[[], None] = lambda: None
     path: list[Path] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     machine_image: str = ""
     registry_storage: Path = Path()
     terraform_config: Path = Path()
-    etcd: Path = Path()
     _fleet: Path = Path()
     _go: str = ""
 
@@ -92,7 +102,11 @@ class Toolchain:
             while order.is_active() and (running or failure is None):
                 if failure is None:
                     running |= {pool.submit(self._do, name): name for name in order.get_ready()}
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                try:
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                except KeyboardInterrupt:
+                    self.end_commands()
+                    raise
                 for future in done:
                     order.done(running.pop(future))
                     failure = failure or future.exception()
@@ -106,7 +120,7 @@ class Toolchain:
         outcome, error = "failed", None
         try:
             outcome = self.TASKS[name][1](self)
-        except PlatformWrong as failed:
+        except (PlatformWrong, OSError) as failed:
             # nothing of the platform runs yet: a command that fails here is this machine's or the network's fault
             error = f"set-up of {name}: {failed}"
             raise EnvironmentFailed(error) from failed
@@ -172,7 +186,7 @@ class Toolchain:
 
     # -- what is built -------------------------------------------------------------------------------------------
 
-    def _go_build(self, module: str, targets: dict[str, str], flags: str) -> Path:
+    def _go_build(self, module: str, targets: dict[str, str], *flags: str) -> Path:
         """Builds packages of a pinned module, package -> file name. Modules are fetched as go.sum has them."""
         source = self.root / "infra/toolchain" / module
 
@@ -185,16 +199,18 @@ class Toolchain:
                 "GOCACHE": str(self.cache.folder / "go/build"),
             }
             for package, name in targets.items():
-                argv = [self._go, "build", "-ldflags", f"-s -w {flags}", "-o", str(folder / name), package]
+                argv = [self._go, "build", *flags, "-o", str(folder / name), package]
                 self.process.run(argv, cwd=source, add_env=environment, within=2400)
 
-        key = key_of(source, flags, *targets, *targets.values())
+        key = key_of(source, *flags, *targets, *targets.values())
         return self.cache.entry(module, key, build)
 
     def fleet(self) -> str:
         before = time.time()
-        targets = {"github.com/coreos/fleet": "fleetd", "github.com/coreos/fleet/fleetctl": "fleetctl"}
-        self._fleet = self._go_build("fleet", targets, f"-X github.com/coreos/fleet/version.Version={FLEET_VERSION}")
+        targets = {FLEET_MODULE: "fleetd", f"{FLEET_MODULE}/fleetctl": "fleetctl"}
+        self._fleet = self._go_build(
+            "fleet", targets, "-ldflags", f"-s -w -X {FLEET_MODULE}/version.Version={FLEET_VERSION}"
+        )
         self.path.append(self._fleet)
         self.facts["fleet"] = FLEET_VERSION
         return _fresh(self._fleet, before)
@@ -204,7 +220,11 @@ class Toolchain:
         architecture = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
         mirror = f"{PROVIDER}/{PROVIDER_VERSION}/linux_{architecture}"
         program = f"{mirror}/terraform-provider-docker_v{PROVIDER_VERSION}"
-        built = self._go_build("provider", {"github.com/terraform-providers/terraform-provider-docker": program}, "")
+        # without its Compose resources, which nothing here uses and which are a good part of the build
+        flags = ("-tags", "no_compose", "-ldflags", "-s -w")
+        built = self._go_build(
+            "provider", {"github.com/terraform-providers/terraform-provider-docker": program}, *flags
+        )
         self.facts["provider kreuzwerker/docker"] = PROVIDER_VERSION
 
         def configure(folder: Path) -> None:
@@ -264,15 +284,24 @@ class Toolchain:
         )
         return _fresh(self.registry_storage, before)
 
-    def etcd_program(self) -> str:
-        """etcd for the harness's own tests: Debian's package, unpacked and not installed (it would start a service)."""
+    def programs_of_tests(self) -> str:
+        """etcd and systemd-analyze for the harness's own tests: from PATH, else Debian's packages, unpacked and not
+        installed (they would start services)."""
         before = time.time()
-        own = shutil.which("etcd")
-        if own:
-            self.etcd = Path(own)
+        missing = [name for name in PACKAGES_OF_TESTS if not shutil.which(name)]
+        if not missing:
             return "cached"
-        folder = self.cache.entry("etcd", "debian", lambda folder: self.engine.unpack("etcd-server", folder))
-        self.etcd = folder / "usr/bin/etcd"
+
+        def build(folder: Path) -> None:
+            for name in missing:
+                for package in PACKAGES_OF_TESTS[name]:
+                    self.engine.unpack(package, folder)
+                program = folder / name
+                program.write_text(UNPACKED.format(name=name))
+                program.chmod(0o755)
+
+        folder = self.cache.entry("programs-of-tests", key_of(UNPACKED, *missing), build)
+        self.path.append(folder)
         return _fresh(folder, before)
 
     def environment_of_tests(self) -> dict[str, str]:
@@ -281,7 +310,6 @@ class Toolchain:
         return {
             **os.environ,
             "PATH": ":".join(path),
-            "PLATFORM_ETCD": str(self.etcd),
             "TF_CLI_CONFIG_FILE": str(self.terraform_config) if self.terraform_config.name else os.devnull,
         }
 
@@ -296,10 +324,8 @@ class Toolchain:
         return outcome
 
     def space(self) -> str:
-        if not any(self.cache.folder.glob("provider-*[!k]")):
-            self.cache.require_space(FIRST_RUN_BYTES)
-        else:
-            self.cache.require_space(2**30)
+        built = [entry for entry in self.cache.folder.glob("provider-*") if not entry.suffix]
+        self.cache.require_space(2**30 if built else FIRST_RUN_BYTES)
         return "done"
 
 
@@ -315,7 +341,7 @@ Toolchain.TASKS = {
     "machine image": (("base image", "fleet"), Toolchain.machine_image_),
     "web image": (("docker engine",), Toolchain.web_image),
     "image registry": (("machine image", "web image"), Toolchain.registry),
-    "etcd": (("disk space",), Toolchain.etcd_program),
+    "programs of tests": (("disk space",), Toolchain.programs_of_tests),
 }
 
 
@@ -327,7 +353,7 @@ def prepared(root: Path, tasks: Iterable[str]) -> Iterator[Toolchain]:
         recorder = Recorder(log)
         process = Processes(recorder)
         engine = Engine(process, recorder, Waiter(recorder))
-        toolchain = Toolchain(root, Cache(cache_folder()), process, recorder, engine)
+        toolchain = Toolchain(root, Cache(cache_folder()), process, recorder, engine, process.end_all)
         with Display(log, Console(stderr=True)):
             toolchain.prepare(tasks)
             toolchain.forget_build_files()
@@ -342,7 +368,7 @@ def forget_everything(root: Path) -> None:
 
 # what each command of bin/platform stands on
 FOR_A_RUN = ("terraform", "terraform provider", "fleet", "image registry")
-FOR_TESTS = ("etcd", "terraform")
+FOR_TESTS = ("programs of tests", "terraform")
 
 
 def _version(text: str) -> tuple[int, ...]:

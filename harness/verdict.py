@@ -1,12 +1,20 @@
-"""The verdict: what a run proves, in one screen and one exit status. A pure function of run.json."""
+"""The verdict: what a run proves, in one screen and one exit status. A pure function of run.json.
+
+Screen, report and JUnit XML take the faults of a run from here, so that they cannot disagree.
+"""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from harness import runbook
 from harness.errors import ExitStatus
+from harness.text import clean, one_line
+
+Item = dict[str, Any]
 
 HEADLINES = {
     ExitStatus.VERIFIED: "Verified: the platform is as the runbook says",
@@ -17,6 +25,7 @@ HEADLINES = {
     ExitStatus.NOTHING_VERIFIED: "Nothing was verified",
     ExitStatus.ENVIRONMENT_FAILED: "The environment failed, so the platform was not judged",
 }
+NO_END = "Interrupted: the record has no end"
 # Layers from the ground up, and the one that a feature's steps look at first
 LAYERS = ("config", "toolchain", "provision", "bootstrap", "schedule", "unit", "discovery", "content", "entry")
 LAYER_OF_TAG = {
@@ -30,25 +39,36 @@ LAYER_OF_TAG = {
     "site": "entry",
     "prerequisites": "content",
 }
+# Faults, and findings of the diagnosis, that the screen shows; the report has all.
+SHOWN_FAULTS, SHOWN_FINDINGS = 3, 4
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong, where, and the command that shows it again."""
+    """What is wrong, where, and the command that shows it again.
+
+    `kind` and `message` are those of the exception, where there was one. A fault belongs to a stage (its name), to a
+    scenario (its id) or one of its steps (index), or to the run as a whole.
+    """
 
     status: ExitStatus
     title: str
-    line: str
-    layer: str
-    expected: str
-    seen: str
-    where: str
-    paste: str
+    line: str = ""
+    layer: str = ""
+    expected: str = ""
+    seen: str = ""
+    where: str = ""
+    paste: str = ""
+    kind: str = ""
+    message: str = ""
+    stage: str = ""
+    scenario: str = ""
+    step: int | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The exit status, its headline, and the first fault where there is one."""
+    """The exit status, its headline, and the faults in the order of time."""
 
     status: ExitStatus
     headline: str
@@ -56,17 +76,25 @@ class Verdict:
     counts: dict[str, int]
 
 
-def judge(run: dict[str, Any]) -> Verdict:
+def title(status: int | None) -> str:
+    """A recorded exit status in a few words: its headline up to the first colon or comma."""
+    if status is None:
+        return NO_END
+    try:
+        return re.split("[:,]", HEADLINES[ExitStatus(status)])[0]
+    except ValueError:  # of another version of the harness
+        return f"Exit status {status}"
+
+
+def judge(run: Item) -> Verdict:
     """The first fault in time decides, for what comes later may follow from it; an interruption comes before all."""
-    counts: dict[str, int] = {}
-    for scenario in run["scenarios"]:
-        counts[scenario["outcome"]] = counts.get(scenario["outcome"], 0) + 1
-    faults = tuple(_faults(run))
+    counts = dict(Counter(scenario["outcome"] for scenario in run["scenarios"]))
+    faults = (*_faults_in_time(run), *_drift(run), *map(_of_leak, run["leaks"]))
     status = _status(run, faults, counts)
     return Verdict(status, HEADLINES[status], faults, counts)
 
 
-def _status(run: dict[str, Any], faults: tuple[Fault, ...], counts: dict[str, int]) -> ExitStatus:
+def _status(run: Item, faults: tuple[Fault, ...], counts: dict[str, int]) -> ExitStatus:
     if any(stage["outcome"] == "interrupted" for stage in run["stages"]):
         return ExitStatus.INTERRUPTED
     if faults:
@@ -78,110 +106,138 @@ def _status(run: dict[str, Any], faults: tuple[Fault, ...], counts: dict[str, in
     return ExitStatus.VERIFIED
 
 
-def _faults(run: dict[str, Any]) -> list[Fault]:
+def _faults_in_time(run: Item) -> list[Fault]:
+    """Stages and scenarios that did not do what they should, in the order in which they ended."""
     found: list[tuple[float, Fault]] = []
     for stage in run["stages"]:
         if stage["outcome"] == "failed":
             found.append((stage["ended"] or 0.0, _of_stage(stage)))
     for scenario in run["scenarios"]:
         if scenario["outcome"] in ("failed", "error", "interrupted"):
-            found.append((scenario["ended"] or run["last_event"], _of_scenario(scenario, run["diagnosis"])))
-        elif scenario["outcome"] == "not_run" and scenario["reason"] in ("", "not reached") and _looked(run):
+            found.append((scenario["ended"] or run["last_event"], _of_scenario(scenario, run)))
+        elif scenario["outcome"] == "not_run" and scenario["reason"] in ("", "not reached") and not _cut_short(run):
             found.append((run["last_event"], _unexplained(scenario)))
-    faults = [fault for _, fault in sorted(found, key=lambda pair: pair[0])]
+    return [fault for _, fault in sorted(found, key=lambda pair: pair[0])]
+
+
+def _cut_short(run: Item) -> bool:
+    """Whether the runbook's stage ended otherwise than by itself: that explains what was not reached."""
+    before_teardown = [stage for stage in run["stages"] if stage["stage"] in ("setup", "ground", "runbook")]
+    return any(stage["outcome"] != "passed" for stage in before_teardown)
+
+
+def _drift(run: Item) -> list[Fault]:
+    """README, features and executed commands that differ; of a selection nobody can tell."""
+    if not run["scenarios"] or run["selection"]:
+        return []
     # a scenario that was left out for a reason may have typed commands of its own
-    whole = bool(run["scenarios"]) and all(scenario["outcome"] == "passed" for scenario in run["scenarios"])
+    whole = all(scenario["outcome"] == "passed" for scenario in run["scenarios"])
     typed = [command["line"] for command in run["commands"] if command["typed"]]
-    drifted = runbook.drift(run["readme"], typed, whole=whole) if run["scenarios"] and not run["selection"] else ""
-    if drifted:
-        faults.append(
-            _plain("README, features and what was executed differ", "config", "the README's commands", drifted)
-        )
-    faults += [_of_leak(leak) for leak in run["leaks"]]
-    return faults
+    seen = runbook.drift(run["readme"], typed, whole=whole)
+    title = "README, features and what was executed differ"
+    wrong = ExitStatus.PLATFORM_WRONG
+    return [Fault(wrong, title, layer="config", expected="the README's commands", seen=seen)] if seen else []
 
 
-def _looked(run: dict[str, Any]) -> bool:
-    """Whether the runbook's stage ended by itself: before, what was not reached is explained by what ended the run."""
-    return any(stage["stage"] == "runbook" and stage["outcome"] == "passed" for stage in run["stages"])
+def _of_stage(stage: Item) -> Fault:
+    return Fault(
+        status=ExitStatus(stage.get("status") or ExitStatus.INTERNAL_ERROR),
+        title=f"stage {stage['stage']} failed",
+        layer={"setup": "toolchain", "ground": "toolchain"}.get(stage["stage"], ""),
+        seen=stage.get("error") or "no reason given",
+        stage=stage["stage"],
+    )
 
 
-def _plain(
-    title: str, layer: str, expected: str, seen: str, status: ExitStatus = ExitStatus.PLATFORM_WRONG, line: str = ""
-) -> Fault:
-    return Fault(status, title, line, layer, expected, seen, "", "")
-
-
-def _of_stage(stage: dict[str, Any]) -> Fault:
-    layer = {"setup": "toolchain", "ground": "toolchain"}.get(stage["stage"], "")
-    status = ExitStatus(stage.get("status") or ExitStatus.INTERNAL_ERROR)
-    return _plain(f"stage {stage['stage']} failed", layer, "", stage["error"] or "no reason given", status)
-
-
-def _of_scenario(scenario: dict[str, Any], diagnosis: dict[str, Any] | None) -> Fault:
-    step = next((step for step in scenario["steps"] if step["outcome"] in ("failed", "interrupted")), None)
+def _of_scenario(scenario: Item, run: Item) -> Fault:
+    steps = enumerate(scenario["steps"])
+    index, step = next(((i, s) for i, s in steps if s["outcome"] in ("failed", "interrupted")), (None, None))
     error = (step or {}).get("error") or scenario.get("error") or {}
-    layer = next((LAYER_OF_TAG[tag] for tag in scenario["tags"] if tag in LAYER_OF_TAG), "")
-    if (
-        diagnosis
-        and diagnosis.get("layer") in LAYERS
-        and LAYERS.index(diagnosis["layer"]) < LAYERS.index(layer or "entry")
-    ):
-        layer = diagnosis["layer"]
-    line = f"{scenario['feature']}:{scenario['line']}: Scenario: {scenario['title']}"
-    if step:
-        line = f"{scenario['feature']}:{step['line']}: {step['keyword']} {step['text']}"
+    if scenario["outcome"] == "interrupted":
+        error = error or _last_wait(run, scenario["id"], index)
+    message = error.get("message") or scenario["reason"] or ""
     return Fault(
         status=ExitStatus(error.get("status") or ExitStatus.INTERNAL_ERROR),
         title=scenario["title"],
-        line=line,
-        layer=layer,
+        line=_line(scenario, step),
+        layer=_layer(scenario["tags"], run["diagnosis"]),
         expected=error.get("expected", ""),
-        seen=error.get("seen") or error.get("message") or scenario["reason"],
+        seen=error.get("seen") or message,
         where=error.get("where", ""),
         paste=error.get("paste", ""),
+        kind=error.get("kind", ""),
+        message=message,
+        scenario=scenario["id"],
+        step=index,
     )
 
 
-def _unexplained(scenario: dict[str, Any]) -> Fault:
-    line = f"{scenario['feature']}:{scenario['line']}: Scenario: {scenario['title']}"
-    return _plain(scenario["title"], "", "run, or left out for a reason", "not run", ExitStatus.INTERNAL_ERROR, line)
-
-
-def _of_leak(leak: dict[str, Any]) -> Fault:
-    seen = f"{leak['what']} {leak['name']}, " + ("now removed" if leak["removed"] else "and it could not be removed")
-    return _plain(
-        "the teardown left something behind", "", "nothing of the run left", seen, ExitStatus.ENVIRONMENT_FAILED
+def _unexplained(scenario: Item) -> Fault:
+    return Fault(
+        status=ExitStatus.INTERNAL_ERROR,
+        title=scenario["title"],
+        line=_line(scenario, None),
+        expected="run, or left out for a reason",
+        seen="not run",
+        scenario=scenario["id"],
     )
 
 
-def screen(run: dict[str, Any], verdict: Verdict, width: int = 100) -> str:
-    """The verdict as plain text for a terminal: one screen."""
+def _of_leak(leak: Item) -> Fault:
+    then = "now removed" if leak["removed"] else "and it could not be removed"
+    return Fault(
+        status=ExitStatus.ENVIRONMENT_FAILED,
+        title="the teardown left something behind",
+        expected="nothing of the run left",
+        seen=f"{leak['what']} {leak['name']}, {then}",
+    )
+
+
+def _line(scenario: Item, step: Item | None) -> str:
+    """The Gherkin line: `features/06_start.feature:12: Then every unit is active`."""
+    if step is None:
+        return f"{scenario['feature']}:{scenario['line']}: Scenario: {scenario['title']}"
+    return f"{scenario['feature']}:{step['line']}: {step['keyword']} {step['text']}"
+
+
+def _layer(tags: list[str], diagnosis: Item | None) -> str:
+    """The lower of the layer that the feature is about and the one that was diagnosed; "" when neither is known."""
+    about = [LAYER_OF_TAG[tag] for tag in tags if tag in LAYER_OF_TAG][:1]
+    diagnosed = [layer for layer in LAYERS if layer == (diagnosis or {}).get("layer")]
+    return min(about + diagnosed, key=LAYERS.index, default="")
+
+
+def _last_wait(run: Item, scenario: str, step: int | None) -> dict[str, str]:
+    """What a step that was cut off waited for, and what it last saw."""
+    waits = [wait for wait in run.get("waits", ()) if (wait.get("scenario"), wait.get("step")) == (scenario, step)]
+    seen = waits[-1]["seen"] if waits else ()
+    return {"expected": waits[-1]["what"], "seen": clean(seen[-1]["value"])} if seen else {}
+
+
+def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
+    """The verdict as plain text for a terminal: one screen, unless a command to paste is longer than that."""
     counted = ", ".join(f"{number} {outcome.replace('_', ' ')}" for outcome, number in sorted(verdict.counts.items()))
     lines = ["", f"{verdict.headline}  (exit status {int(verdict.status)})"]
     if counted:
         lines.append(f"  scenarios  {counted}")
-    for fault in verdict.faults[:3]:
-        rows = [
-            ("fault", fault.title),
-            ("line", fault.line),
-            ("layer", fault.layer),
-            ("expected", fault.expected),
-            ("seen", fault.seen),
-            ("where", fault.where),
-            ("paste", fault.paste),
-        ]
-        lines.append("")
-        lines += [f"  {name:9}  {_cut(text, width - 13)}" for name, text in rows if text]
-    if len(verdict.faults) > 3:
-        lines.append(f"\n  and {len(verdict.faults) - 3} more faults: see the report")
-    diagnosis = run["diagnosis"] or {"findings": []}
-    for finding in diagnosis["findings"][:4]:
+    for fault in verdict.faults[:SHOWN_FAULTS]:
+        lines += ["", *_rows(fault, width)]
+    if len(verdict.faults) > SHOWN_FAULTS:
+        lines.append(f"\n  and {len(verdict.faults) - SHOWN_FAULTS} more faults: see the report")
+    findings = (run["diagnosis"] or {"findings": []})["findings"]
+    for finding in findings[:SHOWN_FINDINGS]:
         lines.append(f"  {finding['layer']:9}  {_cut(finding['machine'] + ': ' + finding['finding'], width - 13)}")
     lines += ["", f"  report     {run['folder']}/report.html", ""]
     return "\n".join(lines)
 
 
+def _rows(fault: Fault, width: int) -> list[str]:
+    rows = {"fault": fault.title, "line": fault.line, "layer": fault.layer, "expected": fault.expected}
+    rows |= {"seen": fault.seen, "where": fault.where}
+    cut = {name: _cut(text, 3 * (width - 13)) for name, text in rows.items()} | {"paste": one_line(fault.paste)}
+    return [f"  {name:9}  {text}" for name, text in cut.items() if text]
+
+
 def _cut(text: str, width: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= width * 3 else line[: width * 3 - 1] + "…"
+    line = one_line(text)
+    return line if len(line) <= width else line[: width - 1] + "…"

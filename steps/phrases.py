@@ -6,24 +6,24 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from parse import with_pattern
 from pytest_bdd import parsers
 
 from harness.errors import PlatformWrong
 
 
-@with_pattern(r"[^`]+")
-def _command(text: str) -> str:
-    return text
+class Type:
+    """A type of `parse`: the words it takes (parse asks for `pattern`), and what it reads in them."""
+
+    def __init__(self, pattern: str, read: Callable[[str], Any]) -> None:
+        self.pattern = pattern
+        self._read = read
+
+    def __call__(self, text: str) -> Any:
+        return self._read(text)
 
 
-@with_pattern(r'[^"]+')
-def _name(text: str) -> str:
-    return text
-
-
-@with_pattern(r"\d+(?:, \d+)*(?: and \d+)?")
 def _numbers(text: str) -> list[int]:
+    """`1`, `1 and 2`, `22, 80 and 443`"""
     return [int(word) for word in text.replace(",", " ").replace(" and ", " ").split()]
 
 
@@ -31,7 +31,12 @@ def _numbers(text: str) -> list[int]:
 Variables = Callable[[], Mapping[str, Any]]
 
 # A plain {name} of `parse` would run across quotes; these types cannot.
-phrase = partial(parsers.cfparse, extra_types={"Command": _command, "Name": _name, "Numbers": _numbers})
+TYPES = {
+    "Command": Type(r"[^`]+", str),
+    "Name": Type(r'[^"]+', str),
+    "Numbers": Type(r"\d+(?:, \d+)*(?: and \d+)?", _numbers),
+}
+phrase = partial(parsers.cfparse, extra_types=TYPES)
 
 
 def require(holds: object, claim: str, *, expected: Any, seen: Any, where: str = "", paste: str = "") -> None:

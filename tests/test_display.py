@@ -16,7 +16,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from harness.display import Board, Display, Line, Tail
+from harness.board import Board
+from harness.display import Display, Tail
+from harness.lines import Line
 from harness.record import Recorder
 
 START = 1_785_578_400.0

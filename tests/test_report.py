@@ -13,18 +13,21 @@ from typing import Any
 import pytest
 
 from harness.errors import ExitStatus
+from harness.junit import junit_xml
 from harness.record import Recorder, fold, read_events
-from harness.report import clean, junit_xml, render_html, took
+from harness.report import render_html
+from harness.text import clean, took
+from harness.verdict import judge, screen
 
 START = 1_785_578_400.0
 FAULT = {
     "kind": "WaitExpired",
+    "status": 1,
     "message": "entry point: not within 30 s; last seen: 502",
     "expected": "200 within 30 s",
     "seen": "502 Bad Gateway",
     "where": "http://hello.example/ (machine-1)",
     "paste": "curl -sv http://hello.example/",
-    "layer": "discovery",
 }
 
 
@@ -211,34 +214,36 @@ def test_setup_that_failed_before_anything_was_planned(log: Log) -> None:
     log("run.started", run_id="r1", target="local")
     log("stage.started", stage="setup")
     log("task.started", task="base image")
-    error = {"kind": "EnvironmentFailed", "message": "no mirror answers", "paste": "mmdebstrap trixie"}
+    error = "command `mmdebstrap trixie` ended with 1: no mirror answers"
     log("task.ended", 3, task="base image", outcome="failed", seconds=3, error=error)
-    log("stage.ended", stage="setup", outcome="failed", seconds=3, error=error)
-    log("run.ended", status=6, headline="no mirror answers")
+    log("stage.ended", stage="setup", outcome="failed", seconds=3, error=error, status=6)
+    log("run.ended", status=6, headline="The environment failed, so the platform was not judged")
     seen = page(log)
-    assert "The environment failed" in seen.text
-    assert seen.text.count("Task: base image") == 1 and "Stage: setup" not in seen.text, "one fault, one card"
-    assert "mmdebstrap trixie" in seen.text
+    assert "✗ The environment failed The environment failed, so" in seen.text
+    assert [tag for tag, _ in seen.elements].count("article") == 1, "one fault, one card"
+    assert f"stage setup failed layer toolchain last seen {error}" in seen.text
+    assert f"base image failed {error}" in seen.text
     assert [suite.get("name") for suite in junit(log)] == ["stages"]
-    assert outcome(log, "setup") == ("error", "no mirror answers")
+    assert outcome(log, "setup") == ("error", error)
     assert outcome(log, "teardown") == ("skipped", "not reached")
 
 
 @pytest.mark.parametrize(
-    ("error", "tag"),
+    ("status", "error", "tag"),
     [
-        ({"kind": "CommandFailed", "message": "terraform destroy ended with 1"}, "failure"),
-        ({"kind": "EnvironmentFailed", "message": "disk full"}, "error"),
-        ({"kind": "KeyError", "message": "'x'"}, "error"),
-        ({"kind": "enum", "message": "a name that harness.errors imports"}, "error"),
-        ("a bare text", "error"),
-        (None, "error"),
+        (1, "command `terraform destroy` ended with 1", "failure"),
+        (6, "disk full", "error"),
+        (4, "no such target", "error"),
+        (3, "'x'", "error"),
+        (3, None, "error"),
     ],
 )
-def test_stage_that_failed_is_failure_only_if_the_platform_is_wrong(log: Log, error: Any, tag: str) -> None:
-    log.stage("teardown", "failed", error=error)
-    assert outcome(log, "teardown")[0] == tag
-    page(log)
+def test_stage_that_failed_is_failure_only_if_the_platform_is_wrong(
+    log: Log, status: int, error: str | None, tag: str
+) -> None:
+    log.stage("teardown", "failed", error=error, status=status)
+    assert outcome(log, "teardown") == (tag, error or "no reason given")
+    assert f"stage teardown failed last seen {error or 'no reason given'}" in page(log).text
 
 
 def test_stage_cut_off_is_an_error(log: Log) -> None:
@@ -247,9 +252,9 @@ def test_stage_cut_off_is_an_error(log: Log) -> None:
 
 
 def test_fault_of_the_runbook_stage_itself_is_not_lost(log: Log) -> None:
-    log.stage("runbook", "failed", error={"kind": "StepError", "message": "two steps for one phrase"})
+    log.stage("runbook", "failed", error="two steps for one phrase", status=3)
     assert outcome(log, "runbook") == ("error", "two steps for one phrase")
-    assert "Stage: runbook" in page(log).text
+    assert "stage runbook failed last seen two steps for one phrase" in page(log).text
 
 
 def failed_run(log: Log) -> None:
@@ -271,9 +276,9 @@ def failed_run(log: Log) -> None:
     log("wait.ended", id="w", outcome="expired", value="refused", seconds=30.1)
     log.end("The blog answers", 1, 30.2, FAULT)
     log.over("The blog answers", "failed", FAULT["message"], 31)
-    log("stage.ended", stage="runbook", outcome="failed", seconds=40)
+    log("stage.ended", stage="runbook", outcome="passed", seconds=40)
     finding = {"layer": "discovery", "machine": "machine-1", "finding": "routes to nobody", "paste": "etcdctl ls"}
-    log("diagnosis", layer="discovery", findings=[finding, {"layer": "entry", "finding": "502"}])
+    log("diagnosis", layer="discovery", findings=[finding, {**finding, "layer": "entry", "finding": "502"}])
     log("artefact", path="evidence/a b.journal", about="journal")
     log("run.ended", status=1, headline="discovery is wrong")
 
@@ -283,8 +288,9 @@ def test_failure_comes_first_with_all_that_is_known(log: Log) -> None:
     text = page(log).text
     assert text.index("The platform is wrong") < text.index("discovery is wrong") < text.index("What went wrong")
     card = text[text.index("What went wrong") : text.index("Diagnosis layer")]
-    for known in ("Then", "it answers 200", "features/blogs.feature:10", *FAULT.values()):
-        assert known in card or known == FAULT["message"]
+    said = [FAULT[name] for name in ("kind", "expected", "seen", "where", "paste")]
+    for known in ("Then", "it answers 200", "features/blogs.feature:10", "layer discovery", *said):
+        assert str(known) in card
     assert text.index("Diagnosis layer") < text.index("routes to nobody") < text.index("Runbook Infrastructure")
 
 
@@ -303,6 +309,7 @@ def test_junit_of_a_failed_run(log: Log) -> None:
     failure = case(log, "The blog answers").find("failure")
     assert failure is not None and failure.get("type") == "WaitExpired"
     assert "seen: 502 Bad Gateway" in (failure.text or "") and "paste: curl -sv" in (failure.text or "")
+    assert "line: features/blogs.feature:10: Then it answers 200\nlayer: discovery" in (failure.text or "")
     assert case(log, "The blog answers").get("time") == "31.000"
     properties = {p.get("name"): p.get("value") for p in root.findall("testsuite[@name='stages']/properties/property")}
     assert properties == {
@@ -313,6 +320,40 @@ def test_junit_of_a_failed_run(log: Log) -> None:
         "terraform": "1.9.8",
         "machine": '{"cpus": 4}',
     }
+
+
+def test_whether_a_scenario_is_a_failure_comes_from_the_kind_of_its_error(log: Log) -> None:
+    for name, status in (("platform", 1), ("harness", 3), ("environment", 6)):
+        log.plan(name, "Then 200")
+        log.begin(name)
+        log.end(name, 0, 1, {**FAULT, "status": status})
+        log.over(name, "failed", FAULT["message"])
+    assert [outcome(log, name)[0] for name in ("platform", "harness", "environment")] == ["failure", "error", "error"]
+
+
+def test_screen_report_and_junit_name_the_same_faults(log: Log) -> None:
+    failed_run(log)
+    log.stage("teardown", "failed", error="the volume is in use", status=6)
+    log("leak", what="volume", name="r1-var", removed=False)
+    log.passes("The blog is fast", "Then it is fast", feature="Blogs")
+    log.command("docker ps")
+    run = log.run()
+    verdict = judge(run)
+    assert [fault.title.split()[0] for fault in verdict.faults] == ["The", "stage", "README,", "the"]
+    on_screen = screen(run, verdict)
+    assert "and 1 more faults: see the report" in on_screen, "it shows three"
+    red = [child for child in junit(log).iter() if child.tag in ("failure", "error")]
+    assert len(red) == len(verdict.faults)
+    for number, fault in enumerate(verdict.faults):
+        assert fault.title in page(log).text and f"last seen {fault.seen}" in page(log).text
+        assert any(f"seen: {fault.seen}" in (child.text or "") for child in red)
+        assert (f"seen       {fault.seen}" in on_screen) == (number < 3)
+
+
+def test_scenario_that_was_not_run_and_nobody_says_why_is_an_error(log: Log) -> None:
+    log.plan("The blog answers", "Then 200")
+    assert outcome(log, "The blog answers") == ("error", "not run")
+    assert "The blog answers · features/infrastructure.feature:8 expected run, or left out" in page(log).text
 
 
 def test_error_around_the_steps_is_an_error_with_its_reason(log: Log) -> None:
@@ -340,13 +381,18 @@ def test_every_exit_status_has_a_verdict_and_only_0_is_green(log: Log, status: i
     assert "scenarios: 1 passed" in page(log).text
 
 
-@pytest.mark.parametrize(("removed", "said"), [(True, "removed afterwards"), (False, "still there")])
-def test_leak_is_a_failure_even_if_it_was_removed(log: Log, removed: bool, said: str) -> None:
+@pytest.mark.parametrize(
+    ("removed", "said", "seen"),
+    [(True, "removed afterwards", "now removed"), (False, "still there", "and it could not be removed")],
+)
+def test_leak_is_red_even_if_it_was_removed(log: Log, removed: bool, said: str, seen: str) -> None:
     log.stage("teardown")
     log("leak", what="volume", name="r1-var", removed=removed)
     log("run.ended", status=0, headline="verified")
-    assert outcome(log, "volume r1-var") == ("failure", f"volume r1-var was left behind; {said}")
-    assert said in page(log).text
+    name = f"the teardown left something behind: volume r1-var, {seen}"
+    assert outcome(log, name) == ("error", f"volume r1-var, {seen}")
+    text = page(log).text
+    assert said in text and f"last seen volume r1-var, {seen}" in text
 
 
 def test_no_leaks_is_only_said_where_somebody_looked(log: Log) -> None:
@@ -372,7 +418,7 @@ def hostile_run(log: Log) -> dict[str, Any]:
     log("remote", machine=HOSTILE, command=HOSTILE, status=HOSTILE, seconds=1, stdout=HOSTILE, stderr=HOSTILE)
     log("wait.started", id="w", what=HOSTILE, within=1, hold_for=0)
     log("wait.seen", id="w", value=HOSTILE)
-    log.end(HOSTILE, 0, 1, dict.fromkeys(FAULT, HOSTILE))
+    log.end(HOSTILE, 0, 1, {**dict.fromkeys(FAULT, HOSTILE), "status": 1})
     log.over(HOSTILE, "failed", HOSTILE)
     finding = dict.fromkeys(("layer", "machine", "finding", "paste"), HOSTILE)
     log("diagnosis", layer=HOSTILE, findings=[finding])

@@ -18,8 +18,9 @@ import pytest
 import requests
 
 from harness.errors import AnswerNotUnderstood, Misconfigured, PlatformWrong
+from harness.http import LeadsAstray, SiteUnreachable, open_session
 from harness.record import Recorder, read_events
-from harness.site import BrokenLink, LeadsAstray, Page, Site, SiteUnreachable, open_session
+from harness.site import BrokenLink, Page, Site
 
 BLOG = "genkisugimoto.com"
 JPBLOG = "jp.genkisugimoto.com"

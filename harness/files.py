@@ -1,0 +1,63 @@
+"""A file of the operator's: read with a remedy where that fails, and replaced as a whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from harness.errors import EnvironmentFailed, Misconfigured
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def read(path: Path, *, if_missing: str) -> str:
+    """The file's text, line ends and byte order mark as they are. Raises Misconfigured with what to do."""
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError as error:
+        raise Misconfigured(f"{path} is missing: {if_missing}") from error
+    except OSError as error:
+        raise Misconfigured(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise Misconfigured(f"{path} is not UTF-8 (byte {error.start + 1}): save it as UTF-8") from error
+
+
+def refuse_write_protected(path: Path) -> None:
+    """A file that may not be written is not to be replaced either, although its folder would allow it."""
+    if not os.access(path, os.W_OK):
+        raise Misconfigured(f"{path} is write-protected: allow writing to it (chmod u+w)")
+
+
+def replace(path: Path, text: str) -> None:
+    """Puts the text in the file's place at once, keeping owner and mode; a symlink stays, its target is replaced.
+
+    Raises Misconfigured, or EnvironmentFailed when the disk is full; the file is then as before.
+    """
+    target = path.resolve()
+    try:
+        _replace(target, text.encode())
+    except OSError as error:
+        kind = EnvironmentFailed if error.errno in _FULL else Misconfigured
+        remedy = "make room on its disk" if kind is EnvironmentFailed else f"allow writing in {target.parent}"
+        raise kind(f"{path} cannot be written ({error.strerror}) and is as before: {remedy}") from error
+
+
+def _replace(target: Path, contents: bytes) -> None:
+    before = target.stat()
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            with contextlib.suppress(PermissionError):  # not root: the new file is the writer's own
+                os.fchown(handle, before.st_uid, before.st_gid)
+            os.fchmod(handle, stat.S_IMODE(before.st_mode))
+            file.write(contents)
+            file.flush()
+            os.fsync(handle)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

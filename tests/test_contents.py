@@ -1,0 +1,172 @@
+"""Contents: what the machines hold, compared with what they should; the commands run for real, in folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.contents import Contents
+from harness.errors import CommandFailed
+from harness.http import SiteUnreachable
+from harness.site import Page, Site
+from tests.transcripts.machines import NAMES, FolderMachines, RecordedMachines
+
+FILES = {"web/site.conf": b"server {}\n", "entry/configure.sh": b"#!/bin/sh\n", "blog/a name.txt": b"\xff\x00"}
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write(tmp_path / "container", FILES)
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> FolderMachines:
+    machines = FolderMachines(tmp_path / "machines")
+    for name in NAMES:
+        write(machines.core(name), FILES)
+    return machines
+
+
+@pytest.fixture
+def contents(machines: FolderMachines) -> Contents:
+    return Contents(machines)
+
+
+class Served(Site):
+    """A site that serves these files, and 404 for every other path."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.name = "blog"
+        self.files = files
+
+    def fetch(self, path: str = "/") -> Page:
+        found = path in self.files
+        return Page(path, 200 if found else 404, "text/plain", self.files[path] if found else b"not found")
+
+
+# -- helper files ----------------------------------------------------------------------------------------------------
+
+
+def test_file_that_one_machine_lacks(contents: Contents, machines: FolderMachines, source: Path) -> None:
+    (machines.core("coreos-1") / "web/site.conf").unlink()
+
+    assert contents.missing(source, "/home/core") == ["coreos-1: web/site.conf is missing"]
+
+
+def test_file_with_other_bytes(contents: Contents, machines: FolderMachines, source: Path) -> None:
+    (machines.core("coreos-2") / "entry/configure.sh").write_bytes(b"#!/bin/sh\r\n")
+
+    assert contents.missing(source, "/home/core") == ["coreos-2: entry/configure.sh differs"]
+
+
+def test_file_that_is_empty_on_every_machine(contents: Contents, machines: FolderMachines, source: Path) -> None:
+    for name in NAMES:
+        (machines.core(name) / "web/site.conf").write_bytes(b"")
+
+    assert contents.missing(source, "/home/core") == [f"{name}: web/site.conf differs" for name in NAMES]
+
+
+def test_folder_that_the_machines_lack(contents: Contents, source: Path) -> None:
+    assert len(contents.missing(source, "/home/core/nowhere")) == len(NAMES) * len(FILES)
+
+
+@pytest.mark.parametrize("place", ["empty", "nowhere"])
+def test_source_without_files_proves_nothing(contents: Contents, tmp_path: Path, place: str) -> None:
+    (tmp_path / "empty/folder").mkdir(parents=True)
+
+    assert contents.missing(tmp_path / place, "/home/core") == [f"{tmp_path / place} holds no files to look for"]
+
+
+def test_machines_that_hold_every_file(contents: Contents, machines: FolderMachines, source: Path) -> None:
+    write(machines.core("coreos-0"), {".bashrc": b"", "blog/releases/a/index.html": b""})
+
+    assert contents.missing(source, "/home/core") == []
+
+
+def test_place_that_is_a_link_is_followed(contents: Contents, machines: FolderMachines, source: Path) -> None:
+    for name in NAMES:
+        (machines.core(name) / "current").symlink_to("web")
+
+    assert contents.missing(source / "web", "/home/core/current") == []
+
+
+# -- releases --------------------------------------------------------------------------------------------------------
+
+
+def deploy(machines: FolderMachines, name: str, version: str, files: dict[str, bytes] | None = None) -> None:
+    site = machines.core(name) / "blog"
+    write(site / "releases" / version, {"version.txt": f"{version}\n".encode(), **(files or {})})
+    (site / "current").unlink(missing_ok=True)
+    (site / "current").symlink_to(f"releases/{version}")
+
+
+def test_versions_before_any_deployment(contents: Contents) -> None:
+    assert contents.versions("blog") == dict.fromkeys(NAMES, "none")
+
+
+def test_versions_that_differ(contents: Contents, machines: FolderMachines) -> None:
+    deploy(machines, "coreos-0", "0123456789abcdef")
+    deploy(machines, "coreos-2", "fedcba9876543210")
+
+    assert contents.versions("blog") == {
+        "coreos-0": "0123456789abcdef",
+        "coreos-1": "none",
+        "coreos-2": "fedcba9876543210",
+    }
+
+
+def test_recorded_versions() -> None:
+    assert Contents(RecordedMachines()).versions("blog") == dict.fromkeys(NAMES, "53abab651e59be13")
+
+
+def test_site_that_serves_what_is_deployed(contents: Contents, machines: FolderMachines) -> None:
+    deploy(machines, "coreos-0", "0123456789abcdef", {"a b/c.txt": b"c"})
+
+    assert contents.differences("blog", Served({"/version.txt": b"0123456789abcdef\n", "/a%20b/c.txt": b"c"})) == []
+
+
+def test_site_that_serves_other_bytes(contents: Contents, machines: FolderMachines) -> None:
+    deploy(machines, "coreos-0", "0123456789abcdef", {"index.html": b"new", "style.css": b"new"})
+    served = {"/version.txt": b"0123456789abcdef\n", "/index.html": b"old"}
+
+    assert contents.differences("blog", Served(served)) == ["index.html", "style.css"]
+
+
+def test_site_of_which_nothing_is_deployed(contents: Contents) -> None:
+    assert contents.differences("blog", Served({})) == ["nothing is deployed as blog"]
+
+
+def test_only_what_the_entry_point_holds_counts(contents: Contents, machines: FolderMachines) -> None:
+    deploy(machines, "coreos-1", "0123456789abcdef")
+
+    assert contents.differences("blog", Served({})) == ["nothing is deployed as blog"]
+
+
+def test_site_that_cannot_be_reached_is_told(contents: Contents, machines: FolderMachines) -> None:
+    class Silent(Served):
+        def fetch(self, path: str = "/") -> Page:
+            raise SiteUnreachable("the entry point refuses")
+
+    deploy(machines, "coreos-0", "0123456789abcdef")
+
+    with pytest.raises(SiteUnreachable):
+        contents.differences("blog", Silent({}))
+
+
+def test_machine_that_cannot_be_asked_is_told(contents: Contents, machines: FolderMachines, source: Path) -> None:
+    def fail(name: str, command: str) -> None:
+        if name == "coreos-1":
+            raise CommandFailed([command], 255, "", "gone", where=name)
+
+    machines.before = fail
+
+    with pytest.raises(CommandFailed, match="gone"):
+        contents.missing(source, "/home/core")

@@ -1,0 +1,212 @@
+"""etcd's driver: which members are healthy, and what a discovery URL says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import requests
+
+from harness.errors import AnswerNotUnderstood, PlatformWrong
+from harness.etcd import Etcd, Registration
+from harness.http import SiteUnreachable
+from harness.machines import MachineUnreachable
+from tests.transcripts.machines import NAMES, RecordedMachines
+
+NOT_FOUND = "404 page not found\n"
+REFUSED = "\n"  # curl says why on stderr
+
+
+@pytest.fixture
+def machines() -> RecordedMachines:
+    return RecordedMachines()
+
+
+def healthy(machines: RecordedMachines) -> list[str]:
+    return Etcd(machines).healthy_members()
+
+
+def parts(machines: RecordedMachines, machine: str) -> tuple[str, Any]:
+    health, _, members = machines.recorded["etcd"][machine].partition("\n")
+    return health, json.loads(members)
+
+
+# -- members ---------------------------------------------------------------------------------------------------------
+
+
+def test_recorded_members_are_healthy(machines: RecordedMachines) -> None:
+    assert healthy(machines) == list(NAMES)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        REFUSED,
+        '{"health":"true"}\n' + NOT_FOUND,  # no v2 keys: fleet could not use it
+        NOT_FOUND + NOT_FOUND,
+        "",
+        "[]\n[]",
+        '{"health":"true"}\n{"members":[]}',
+    ],
+)
+def test_machine_that_is_no_healthy_member_is_not_named(machines: RecordedMachines, answer: str) -> None:
+    assert "coreos-1" not in healthy(machines.on("2379/health", answer, "coreos-1"))
+
+
+@pytest.mark.parametrize("health", ['{"health":"false"}', '{"health":"false","reason":"NOSPACE"}', '{"health":true}'])
+def test_member_that_says_it_is_unhealthy_is_not_named(machines: RecordedMachines, health: str) -> None:
+    _, members = parts(machines, "coreos-1")
+    machines.on("2379/health", f"{health}\n{json.dumps(members)}\n", "coreos-1")
+
+    assert "coreos-1" not in healthy(machines)
+
+
+@pytest.mark.xfail(strict=True, reason="a machine that lists nobody speaks against every member")
+@pytest.mark.parametrize("answer", [REFUSED, '{"health":"true"}\n' + NOT_FOUND])
+def test_members_beside_one_that_is_unhealthy_are_named(machines: RecordedMachines, answer: str) -> None:
+    assert healthy(machines.on("2379/health", answer, "coreos-1")) == ["coreos-0", "coreos-2"]
+
+
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="not every junk is met")
+@pytest.mark.parametrize("members", ["[]", '{"members":["coreos-1"]}', '{"members":null}'])
+def test_list_of_members_that_is_junk(machines: RecordedMachines, members: str) -> None:
+    machines.on("2379/health", '{"health":"true"}\n' + members, "coreos-1")
+
+    assert "coreos-1" not in healthy(machines)
+
+
+def test_member_that_one_machine_does_not_list_is_not_named(machines: RecordedMachines) -> None:
+    health, members = parts(machines, "coreos-2")
+    members["members"] = [member for member in members["members"] if member["name"] != "coreos-0"]
+    machines.on("2379/health", f"{health}\n{json.dumps(members)}", "coreos-2")
+
+    assert healthy(machines) == ["coreos-1", "coreos-2"]
+
+
+def test_member_that_has_not_started_has_no_name_yet(machines: RecordedMachines) -> None:
+    for machine in NAMES:
+        health, members = parts(machines, machine)
+        next(member for member in members["members"] if member["name"] == "coreos-2")["name"] = ""
+        machines.on("2379/health", f"{health}\n{json.dumps(members)}", machine)
+
+    assert healthy(machines) == ["coreos-0", "coreos-1"]
+
+
+def test_health_that_ends_with_a_newline_of_its_own(machines: RecordedMachines) -> None:
+    health, members = parts(machines, "coreos-1")
+    machines.on("2379/health", f"{health}\n\n{json.dumps(members)}\n", "coreos-1")
+
+    assert healthy(machines) == list(NAMES)
+
+
+def test_curl_that_fails_is_an_answer(machines: RecordedMachines) -> None:
+    machines.fails("2379/health", 7, "curl: (7) Failed to connect")
+
+    assert healthy(machines) == []
+
+
+def test_machine_that_cannot_be_asked_is_told(machines: RecordedMachines) -> None:
+    machines.on("2379/health", MachineUnreachable("machine coreos-2 does not answer over SSH"), "coreos-2")
+
+    with pytest.raises(MachineUnreachable, match="coreos-2"):
+        healthy(machines)
+
+
+# -- the discovery URL -----------------------------------------------------------------------------------------------
+
+URL = "http://192.0.2.1:2379/v2/keys/discovery/f00"
+SIZE = {"action": "get", "node": {"key": "/discovery/f00/_config/size", "value": "3"}}
+EMPTY = {"action": "get", "node": {"key": "/discovery/f00", "dir": True}}
+MEMBERS = {
+    "action": "get",
+    "node": {
+        "key": "/discovery/f00",
+        "dir": True,
+        "nodes": [
+            {"key": "/discovery/f00/7b0db9728922a49", "value": "coreos-0=http://10.215.249.10:2380"},
+            {"key": "/discovery/f00/47b6422f61d5c6ce", "value": "coreos-2=http://10.215.249.12:2380"},
+        ],
+    },
+}
+NO_KEY = {"errorCode": 100, "message": "Key not found", "cause": "/discovery/f00", "index": 7}
+
+
+class Service(requests.Session):
+    """A discovery service that gives these answers: path behind the URL -> document, text or error."""
+
+    def __init__(self, answers: dict[str, object]) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def get(self, url: str | bytes, **kwargs: Any) -> requests.Response:
+        answer = self.answers[str(url).removeprefix(URL)]
+        if isinstance(answer, BaseException):
+            raise answer
+        response = requests.Response()
+        response.status_code = 200
+        response._content = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+        return response
+
+
+def registration(size: object, members: object) -> Registration:
+    return Registration.read(URL, Service({"/_config/size": size, "": members}))
+
+
+def test_new_discovery_url() -> None:
+    assert registration(SIZE, EMPTY) == Registration(3, [])
+
+
+def test_discovery_url_where_members_met() -> None:
+    assert registration(SIZE, MEMBERS) == Registration(
+        3, ["coreos-0=http://10.215.249.10:2380", "coreos-2=http://10.215.249.12:2380"]
+    )
+
+
+@pytest.mark.parametrize("size", ["", "three", "-1", "2.5", "3 "])
+def test_discovery_url_with_a_size_that_is_no_number(size: str) -> None:
+    with pytest.raises(AnswerNotUnderstood, match="the size is no number"):
+        registration({"node": {"value": size}}, EMPTY)
+
+
+def test_discovery_url_without_a_size() -> None:
+    with pytest.raises(AnswerNotUnderstood, match="no node"):
+        registration(NO_KEY, EMPTY)
+
+
+def test_discovery_url_that_is_not_known() -> None:
+    with pytest.raises(AnswerNotUnderstood, match="no node"):
+        registration(SIZE, NO_KEY)
+
+
+@pytest.mark.xfail(strict=True, reason="requests' JSONDecodeError is a RequestException: taken for no answer")
+@pytest.mark.parametrize("answer", ["", "<html>"])
+def test_discovery_url_that_answers_no_json(answer: str) -> None:
+    with pytest.raises(AnswerNotUnderstood, match="no node"):
+        registration(answer, EMPTY)
+
+
+@pytest.mark.parametrize("answer", ["[]", "null", "3"])
+def test_discovery_url_that_answers_other_json(answer: str) -> None:
+    with pytest.raises(AnswerNotUnderstood, match="no node"):
+        registration(answer, EMPTY)
+
+
+@pytest.mark.xfail(strict=True, raises=AttributeError, reason="a node that is no object is not met")
+@pytest.mark.parametrize("node", [None, "3", []])
+def test_discovery_url_whose_node_is_junk(node: object) -> None:
+    with pytest.raises(AnswerNotUnderstood):
+        registration({"node": node}, EMPTY)
+
+
+@pytest.mark.parametrize("error", [requests.ConnectionError("refused"), requests.Timeout("slow")])
+def test_discovery_url_that_cannot_be_reached(error: Exception) -> None:
+    with pytest.raises(PlatformWrong, match="the discovery URL does not answer") as raised:
+        registration(error, EMPTY)
+
+    assert raised.value.where == URL and raised.value.paste == f"curl {URL}"
+
+
+def test_discovery_url_that_the_recorded_session_cannot_reach() -> None:
+    with pytest.raises(PlatformWrong):
+        registration(SiteUnreachable("the discovery service cannot be reached"), EMPTY)

@@ -1,0 +1,865 @@
+"""The guards of the structure: what the tools would pass over in silence, and what the rooms of the house may know.
+
+Each guard is a function that takes a checkout and gives one line for each fault. It is held against this checkout, and
+against small trees that are broken on purpose, so that every guard has been seen red.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from pytest_bdd.parser import Feature, FeatureParser, Scenario, ScenarioTemplate
+from pytest_bdd.scenario import scenario_wrapper_template_registry
+from pytest_bdd.steps import StepFunctionContext, step_function_context_registry
+
+from harness.errors import Misconfigured
+from harness.units import UnitFile, read_units
+
+ROOT = Path(__file__).parent.parent
+Guard = Callable[[Path], list[str]]
+
+
+# == reading a checkout ==============================================================================================
+
+
+def features(root: Path) -> list[Feature]:
+    return [FeatureParser(str(root), str(path.relative_to(root))).parse() for path in feature_files(root)]
+
+
+def feature_files(root: Path) -> list[Path]:
+    return sorted((root / "features").rglob("*.feature"))
+
+
+def rendered(template: ScenarioTemplate) -> list[Scenario]:
+    """The scenarios that a template stands for: one for each row of its examples."""
+    contexts = [context for examples in template.examples for context in examples.as_contexts()]
+    return [template.render(context) for context in contexts or [{}]]
+
+
+def scenarios_of(root: Path) -> list[Scenario]:
+    return [it for feature in features(root) for template in feature.scenarios.values() for it in rendered(template)]
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A step that is defined: given, when or then (None: each of them), its phrase, and where."""
+
+    type: str | None
+    phrase: str
+    where: str
+    context: StepFunctionContext
+
+    def matches(self, type_: str, text: str) -> bool:
+        return self.type in (None, type_) and bool(self.context.parser.is_matching(text))
+
+
+def load(path: Path) -> ModuleType:
+    """Loads a module from its file, under a name of its own."""
+    name = f"structure_{next(_numbers)}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+_numbers = itertools.count()
+
+
+def definitions(root: Path) -> list[Definition]:
+    found = []
+    for path in sorted((root / "steps").glob("*.py")):
+        module = load(path)  # kept: what it defines is known by it only
+        contexts = [it for it in step_function_context_registry.values() if it.step_func.__module__ == module.__name__]
+        found += [
+            Definition(it.type, str(it.parser.name), f"{path.stem}.{it.step_func.__name__}", it) for it in contexts
+        ]
+    return sorted(found, key=lambda definition: (definition.phrase, definition.where))
+
+
+PASSED_OVER = {".git", ".runs", ".venv", ".ci-cache", ".terraform", "__pycache__", ".hypothesis"}
+PASSED_OVER |= {".pytest_cache", ".mypy_cache", ".ruff_cache", "node_modules"}
+
+
+def texts(root: Path) -> Iterator[tuple[str, str]]:
+    """Every text file that could be committed: path, text. This file is not: it names what it forbids."""
+    for folder, names, files in os.walk(root):
+        names[:] = sorted(set(names) - PASSED_OVER)
+        for path in (Path(folder) / name for name in sorted(files)):
+            if path.name == Path(__file__).name or path.is_symlink():
+                continue
+            try:
+                yield path.relative_to(root).as_posix(), path.read_text()
+            except UnicodeDecodeError:
+                continue
+
+
+def python_files(root: Path, *places: str) -> Iterator[tuple[str, ast.Module]]:
+    """Python files below these places, by their suffix or their first line: path, syntax tree."""
+    for path, text in texts(root):
+        inside = any(path == place or path.startswith(f"{place}/") for place in places)
+        if inside and (path.endswith(".py") or re.match(r"#!.*\bpython", text)):
+            yield path, parsed(text)
+
+
+@functools.cache
+def parsed(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and name of every import, also those inside functions; "." for one that is relative."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, "." * node.level + (node.module or "")
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            yield node.lineno, ast.unparse(node.args[0]).strip("'\"") if node.args else "?"
+
+
+# == steps ===========================================================================================================
+
+
+def phrases_defined_twice(root: Path) -> list[str]:
+    """pytest-bdd takes the one that was loaded last, and says nothing. One function may be Given and Then at once."""
+    faults = []
+    for phrase, group in itertools.groupby(definitions(root), key=lambda definition: definition.phrase):
+        found = list(group)
+        types = Counter(definition.type for definition in found)
+        if len({definition.where for definition in found}) > 1 or max(types.values()) > 1:
+            faults.append(f"{phrase!r} is defined by {', '.join(definition.where for definition in found)}")
+    return faults
+
+
+def phrases_not_used(root: Path) -> list[str]:
+    steps = [(step.type, step.name) for scenario in scenarios_of(root) for step in scenario.steps]
+    return [
+        f"{it.where}: no feature says {it.type} {it.phrase!r}"
+        for it in definitions(root)
+        if not any(it.matches(*step) for step in steps)
+    ]
+
+
+def steps_not_resolved(root: Path) -> list[str]:
+    """Steps of the features that no definition, or more than one, stands for."""
+    known = definitions(root)
+    faults = []
+    for scenario in scenarios_of(root):
+        for step in scenario.steps:
+            found = [it.where for it in known if it.matches(step.type, step.name)]
+            if len(found) != 1:
+                where = f"{Path(scenario.feature.filename).name}:{step.line_number}"
+                faults.append(f"{where}: {step.keyword} {step.name}: {' and '.join(found) or 'not defined'}")
+    return faults
+
+
+def step_modules_not_loaded(root: Path) -> list[str]:
+    """Modules that define steps and are no plugins of the composition root, and plugins that define none."""
+    tree = ast.parse((root / "conftest.py").read_text())
+    plugins: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytest_plugins":
+            plugins = ast.literal_eval(node.value)
+    defining = {f"steps.{definition.where.split('.')[0]}" for definition in definitions(root)}
+    return sorted(f"{name}: not in pytest_plugins" for name in defining - set(plugins)) + sorted(
+        f"{name}: a plugin that defines no steps" for name in set(plugins) - defining
+    )
+
+
+# == features ========================================================================================================
+
+TITLE = re.compile(r"^\s*(?:Scenario|Example|Scenario Outline|Scenario Template):\s*(.*?)\s*$", re.MULTILINE)
+COSTS = {"mutates", "destructive", "slow"}
+MUTATING = {"mutates", "destructive"}
+
+
+def titles_not_unique(root: Path) -> list[str]:
+    """pytest-bdd drops the first of two scenarios with one title."""
+    return [
+        f"{path.name}: {count} scenarios are called {title!r}"
+        for path in feature_files(root)
+        for title, count in Counter(TITLE.findall(path.read_text())).items()
+        if count > 1
+    ]
+
+
+def features_not_bound(root: Path) -> list[str]:
+    """What features/test_runbook.py leaves out, and where it does not keep to the order of the file names."""
+    module = load(root / "features/test_runbook.py")
+    tests = [value for name, value in vars(module).items() if name.startswith("test")]
+    templates = [it for test in tests if (it := scenario_wrapper_template_registry.get(test)) is not None]
+    order = [Path(template.feature.filename).name for template in templates]
+    faults = [] if order == sorted(order) else [f"bound in the order {list(dict.fromkeys(order))}"]
+    for path in feature_files(root):
+        written, bound = len(TITLE.findall(path.read_text())), order.count(path.name)
+        if written != bound:
+            faults.append(f"{path.name}: {bound} of {written} scenarios are bound")
+    return faults
+
+
+def tags_not_declared(root: Path) -> list[str]:
+    """Tags that pyproject.toml does not declare, and declared ones that nothing carries."""
+    declared = declared_tags(root)
+    faults = []
+    for feature in features(root):
+        used = feature.tags.union(*(template.tags for template in feature.scenarios.values()))
+        faults += [f"{Path(feature.filename).name}: tag @{tag} is not declared" for tag in sorted(used - declared)]
+    return faults
+
+
+def declared_tags(root: Path) -> set[str]:
+    markers = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
+    return {marker.partition(":")[0].strip() for marker in markers}
+
+
+def subjects_that_are_wrong(root: Path) -> list[str]:
+    """Each feature carries one subject tag, the stem of its file; its scenarios carry none; no two features share."""
+    subjects = {tag for tag in declared_tags(root) if tag not in COSTS and not tag.startswith("requires_")}
+    faults = []
+    for feature in features(root):
+        name = Path(feature.filename).name
+        expected = re.sub(r"^\d+_", "", Path(name).stem)
+        if feature.tags & subjects != {expected}:
+            faults.append(f"{name}: subject tags are {sorted(feature.tags & subjects)}, not @{expected}")
+        faults += [
+            f"{name}: scenario {template.name!r} has a subject tag"
+            for template in feature.scenarios.values()
+            if template.tags & subjects
+        ]
+    used = {tag for feature in features(root) for tag in feature.tags}
+    return faults + [f"no feature is about @{subject}" for subject in sorted(subjects - used)]
+
+
+def mutating_tags_that_are_wrong(root: Path) -> list[str]:
+    """A scenario with a When, or with a typed command, changes something and says so; the others say that they do not.
+
+    A read-only run takes the tag's word.
+    """
+    faults = []
+    for scenario in scenarios_of(root):
+        changes = any(it.type == "when" or it.name.startswith("the operator runs `") for it in scenario.steps)
+        tagged = bool(MUTATING & (scenario.tags | scenario.feature.tags))
+        if changes != tagged:
+            where = f"{Path(scenario.feature.filename).name}:{scenario.line_number}"
+            faults.append(f"{where}: {scenario.name!r} {'lacks @mutates' if changes else 'types no command'}")
+    return faults
+
+
+IN_COMMANDS = re.compile(r"`[^`]*`")
+# what a feature must leave to README, targets and drivers -> where it would show. /home/core is the README's own word.
+HIDDEN = {
+    "an address": re.compile(
+        r"\b\d{1,3}(?:\.\d{1,3}){3}\b|\b[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,}\b|https?://|\blocalhost\b"
+    ),
+    "a port": re.compile(r"[a-z0-9\]]:\d{2,5}\b"),
+    "an absolute path": re.compile(r'(?<![\w.])/(?!home/core(?:[/"\s,.]|$))\w[\w./-]*'),
+}
+
+
+def features_that_know_too_much(root: Path) -> list[str]:
+    """Addresses, ports behind an address and absolute paths in the text of features, commands apart."""
+    faults = []
+    for path in feature_files(root):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            text = IN_COMMANDS.sub("", line).replace("text/html", "").replace("text/plain", "")
+            faults += [
+                f"{path.name}:{number}: names {what}: {line.strip()}" for what, it in HIDDEN.items() if it.search(text)
+            ]
+    return faults
+
+
+# == arrows run one way ==============================================================================================
+
+ROOMS = {"harness", "steps", "features", "tests", "conftest", "infra", "units", "sites"}
+# room -> which rooms it may import from
+MAY_KNOW = {
+    "harness": {"harness"},
+    "steps": {"harness", "steps"},
+    "features": set(),
+    "bin": {"harness"},
+    "infra": set(),
+    "units": set(),
+    "sites": set(),
+    "container": set(),
+}
+# the outside world, through its seams: package -> the only files that may import it; a folder ends in a slash
+SEAMS = {
+    "subprocess": {
+        "harness/process.py",
+        "harness/run.py",  # the ssh-agent
+        "harness/acceptance.py",  # pytest
+        "harness/cli.py",  # the developers' tools
+        "harness/bench.py",  # whole runs, measured from outside
+        "bin/platform",  # before there is a harness
+    },
+    "pty": set(),
+    "asyncio": set(),
+    "paramiko": {"harness/machines.py"},
+    "testinfra": {"harness/machines.py"},
+    "python_terraform": {"harness/terraform.py"},
+    "pytest": {"conftest.py", "features/"},
+    "_pytest": set(),
+    "pytest_bdd": {"conftest.py", "steps/", "features/"},
+    "parse": {"steps/phrases.py"},
+}
+# room -> which packages it may import beside Python's own; the rooms that are left out are free
+ONLY: dict[str, set[str]] = {"steps": {"harness", "steps", "pytest_bdd", "parse"}}
+ONLY |= {room: set() for room in ("infra", "units", "sites", "container")}
+
+
+def imports_that_point_outward(root: Path) -> list[str]:
+    faults = []
+    for room, allowed in MAY_KNOW.items():
+        only = ONLY.get(room)
+        for path, tree in python_files(root, room):
+            for line, name in imports(tree):
+                package = name.partition(".")[0]
+                unknown = only is not None and package not in only | sys.stdlib_module_names
+                if package in ROOMS - allowed or name.startswith(".") or unknown:
+                    faults.append(f"{path}:{line}: imports {name}")
+    return faults
+
+
+def imports_beside_the_seams(root: Path) -> list[str]:
+    """Packages that speak to the outside world, imported elsewhere than in their seam."""
+    faults = []
+    for path, tree in python_files(root, "harness", "steps", "features", "bin", "conftest.py"):
+        for line, name in imports(tree):
+            allowed = SEAMS.get(name.partition(".")[0])
+            if allowed is not None and not any(
+                path == it or (it.endswith("/") and path.startswith(it)) for it in allowed
+            ):
+                faults.append(f"{path}:{line}: imports {name}")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and re.fullmatch(
+                r"os\.(system|popen|spawn\w+|posix_spawn\w*)", ast.unparse(node)
+            ):
+                faults.append(f"{path}:{node.lineno}: {ast.unparse(node)} beside harness/process.py")
+    return faults
+
+
+def sleeps_outside_the_wait(root: Path) -> list[str]:
+    faults = []
+    for path, tree in python_files(root, "harness", "steps", "features", "bin", "conftest.py"):
+        for node in ast.walk(tree):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            imported = isinstance(node, ast.ImportFrom) and any(alias.name == "sleep" for alias in node.names)
+            if path != "harness/wait.py" and (called.rpartition(".")[2] == "sleep" or imported):
+                faults.append(f"{path}:{node.lineno}: sleeps")  # type: ignore[attr-defined]
+    return faults
+
+
+def sessions_that_trust_the_environment(root: Path) -> list[str]:
+    """A proxy of the person's environment must not answer for the platform."""
+    faults = []
+    for path, tree in python_files(root, "harness", "steps", "bin", "conftest.py"):
+        text = ast.unparse(tree)
+        makes = re.search(r"requests\.Session\(\)|class \w+\(requests\.Session\)", text)
+        if makes and "trust_env = False" not in text:
+            faults.append(f"{path}: a requests session with trust_env on")
+        faults += [
+            f"{path}: {call}..." for call in re.findall(r"requests\.(?:get|put|post|delete|head|request)\(", text)
+        ]
+    return faults
+
+
+# == what no file may hold ===========================================================================================
+
+WEAKENED = re.compile(
+    r"verify\s*=\s*False|StrictHostKeyChecking[\s=]+\"?(?:no|off|accept-new)|AutoAddPolicy|WarningPolicy|IgnorePolicy"
+    r"|STRICT_HOST_KEY_CHECKING\"?[\s=:]+\"?(?:false|0)|strict-host-key-checking=(?:false|0)|UserKnownHostsFile[\s=]+/dev/null"
+    r"|curl\b.*\s(?:--insecure|-k)\s|disable_warnings",
+    re.IGNORECASE,
+)
+DOWNLOADS = re.compile(
+    r"https?://[\w.-]*(?:pypi|pythonhosted|golang|npmjs|hashicorp)[\w.-]*/[\w.-]*(?:simple|packages|@v|dist|releases)?"
+    r"|(?:index[-_]url|find[-_]links|trusted[-_]host|GOPROXY)\b[\s=:\"']+(?:https?:|[\w.-]+\.\w+)"
+    r"|^(?:deb|deb-src)\s+(?:\[.*\]\s+)?https?://",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def checks_that_are_weakened(root: Path) -> list[str]:
+    return _found(texts(root), WEAKENED)
+
+
+def addresses_of_package_registries(root: Path) -> list[str]:
+    """Where packages come from is the machine's own configuration; locks hold versions and hashes only."""
+    locks = [(path, text) for path, text in texts(root) if path.startswith("requirements/") and path.endswith(".txt")]
+    return _found(texts(root), DOWNLOADS) + _found(locks, re.compile(r"https?://|^--(?!hash)|@ file:", re.MULTILINE))
+
+
+def _found(files: Iterable[tuple[str, str]], pattern: re.Pattern[str]) -> list[str]:
+    return [
+        f"{path}:{text.count(chr(10), 0, found.start()) + 1}: {found[0].strip()}"
+        for path, text in files
+        for found in pattern.finditer(text)
+    ]
+
+
+# == unit files ======================================================================================================
+
+KEYS = {"MachineID", "MachineOf", "MachineMetadata", "Conflicts", "Global", "Replaces"}
+# pairs of options that fleet v1.0.0 refuses together (api/units.go, ValidateOptions)
+NOT_TOGETHER = [("MachineID", it) for it in ("MachineOf", "Conflicts", "Global", "Replaces")]
+NOT_TOGETHER += [("Global", "MachineOf"), ("Global", "Replaces"), ("Conflicts", "Replaces")]
+NAME = re.compile(r"[a-zA-Z0-9:_.\-][a-zA-Z0-9:_.@\-]{0,246}\.service")
+# fleet drops a pair that it cannot read, and the unit may then run anywhere (job/job.go, RequiredTargetMetadata)
+PAIR = r"[^\s\"=]+=[^\s\"=]+"
+METADATA = re.compile(rf'{PAIR}|"{PAIR}"(?:\s+"{PAIR}")*')
+IMAGE = re.compile(r"(?:\$\{IMAGE_REGISTRY\}/)?[a-z0-9._/-]+(?::(?P<tag>[\w.-]+)|@sha256:[0-9a-f]{64})")
+
+
+def unit_files_that_fleet_takes_amiss(root: Path) -> list[str]:
+    try:
+        units = read_units(*sorted({path.parent for path in (root / "units").glob("**/*.service")}))
+    except Misconfigured as refused:
+        return [str(refused)]
+    names = {unit.name for unit in units}
+    faults = [] if units else ["there are no unit files"]
+    for path in sorted((root / "units").glob("**/*.service")):
+        unit = next(unit for unit in units if unit.name == path.name)
+        faults += [f"{path.relative_to(root)}: {fault}" for fault in _faults_of_unit(unit, names, root)]
+        faults += [f"{path.relative_to(root)}:{number}: {fault}" for number, fault in _faults_of_lines(path)]
+    return faults
+
+
+def _faults_of_lines(path: Path) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if len(line.encode()) >= 2048:
+            yield number, "fleet refuses lines of 2048 bytes and more"
+        if line.lstrip().startswith(("#", ";")) and line.rstrip(" ").endswith("\\"):
+            yield number, "fleet reads the next line as part of this comment"
+        if re.search(r"\\\s+$", line):
+            yield number, "a blank behind the backslash: the line is not continued"
+
+
+def _faults_of_unit(unit: UnitFile, names: set[str], root: Path) -> Iterator[str]:
+    fleet: dict[str, list[str]] = {}
+    service: dict[str, list[str]] = {}
+    for section, name, value in unit.options:
+        table = {"X-Fleet": fleet, "Service": service}.get(section, {})
+        table.setdefault(name, []).append(value)
+    if not NAME.fullmatch(unit.name):
+        yield "no name that fleet takes"
+    if any(section == "Install" for section, _, _ in unit.options):
+        yield "[Install]: systemd could then start it behind fleet's back"
+    yield from (f"unknown option {name} in [X-Fleet]" for name in fleet if name not in KEYS)
+    yield from (
+        f"{one} and {other} are refused together" for one, other in NOT_TOGETHER if one in fleet and other in fleet
+    )
+    for value in fleet.get("MachineMetadata", []):
+        if not METADATA.fullmatch(value):
+            yield f"fleet drops MachineMetadata={value}"
+    for value in fleet.get("Global", []):
+        if value not in ("true", "false"):
+            yield f"Global={value}: say true or false"
+    for value in fleet.get("MachineID", []):
+        if not re.fullmatch(r"[0-9a-f]{32}", value):
+            yield f"MachineID={value} is no whole machine id"
+    for value in fleet.get("MachineOf", []):
+        if value not in names:
+            yield f"MachineOf={value} names no unit of ours"
+    if service.get("RestartSec") != ["3"]:
+        yield f"RestartSec is {service.get('RestartSec', ['not set'])[-1]}, not 3"
+    if service.get("Restart") != ["always"]:
+        yield f"Restart is {service.get('Restart', ['not set'])[-1]}, not always"
+    yield from _faults_of_images(service, root)
+
+
+def _faults_of_images(service: dict[str, list[str]], root: Path) -> Iterator[str]:
+    variables = dict(
+        pair.split("=", 1) for value in service.get("Environment", []) for pair in value.split() if "=" in pair
+    )
+    wanted: dict[str, str] = {}
+    for name in ("ExecStartPre", "ExecStart"):
+        for command in service.get(name, []):
+            words = re.sub(r"\$\{(\w+)\}", lambda it: variables.get(it[1], it[0]), command).replace("\\\n", " ").split()
+            verb = next((verb for verb in ("pull", "run") if "docker" in words[0] and verb in words[1:2]), "")
+            if verb:
+                wanted[verb] = next((word for word in words[2:] if word.startswith("${IMAGE_REGISTRY}/")), words[-1])
+    if "run" not in wanted:
+        yield "runs no image"
+    for verb, image in wanted.items():
+        found = IMAGE.fullmatch(image)
+        if not found or found["tag"] == "latest":
+            yield f"docker {verb}: image {image} is not pinned"
+        elif image.startswith("${IMAGE_REGISTRY}/"):
+            own = root / "units/images" / image.split("/", 1)[1].split(":")[0].split("@")[0]
+            if not own.is_dir():
+                yield f"docker {verb}: image {image} has no folder in units/images"
+    if len(set(wanted.values())) > 1:
+        yield f"pulls {wanted['pull']} and runs {wanted['run']}"
+
+
+def verified_by_systemd(units: Iterable[Path], scratch: Path) -> str:
+    """What `systemd-analyze verify` says of these units; its exit status is 0 for most of what it finds.
+
+    Programs that are not on this machine are another's concern: each command is replaced by one that is.
+    """
+    program = os.environ.get("PLATFORM_SYSTEMD_ANALYZE") or shutil.which("systemd-analyze")
+    if not program:
+        pytest.skip("systemd-analyze is not here: neither PLATFORM_SYSTEMD_ANALYZE nor PATH names it")
+    copies = []
+    for unit in units:
+        text = re.sub(r"(?m)^(Exec\w+=[-@:+!]*)/\S+", r"\1/bin/true", unit.read_text())
+        copies.append(scratch / unit.name)
+        copies[-1].write_text(text)
+    for beside in ("docker.service", "etcd.service"):
+        (scratch / beside).write_text("[Service]\nExecStart=/bin/true\n")
+    # its own path alone: the units of this machine are not what is asked about
+    variables = {**os.environ, "SYSTEMD_UNIT_PATH": f"{scratch}:"}
+    command = [program, "verify", "--man=no", *map(str, copies)]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    said = (done.stdout + done.stderr).strip()
+    return said or ("" if done.returncode == 0 else f"systemd-analyze ended with {done.returncode}")
+
+
+# == this checkout ===================================================================================================
+
+GUARDS: list[Guard] = [
+    phrases_defined_twice,
+    phrases_not_used,
+    steps_not_resolved,
+    step_modules_not_loaded,
+    titles_not_unique,
+    features_not_bound,
+    tags_not_declared,
+    subjects_that_are_wrong,
+    mutating_tags_that_are_wrong,
+    features_that_know_too_much,
+    imports_that_point_outward,
+    imports_beside_the_seams,
+    sleeps_outside_the_wait,
+    sessions_that_trust_the_environment,
+    checks_that_are_weakened,
+    addresses_of_package_registries,
+    unit_files_that_fleet_takes_amiss,
+]
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.__name__)
+def test_this_checkout_has_none_of(guard: Guard) -> None:
+    assert guard(ROOT) == []
+
+
+def test_there_is_something_to_guard() -> None:
+    """The positive control: a guard that reads nothing finds no fault either."""
+    assert len(definitions(ROOT)) > 20 and len(scenarios_of(ROOT)) > 20
+    assert len(list(python_files(ROOT, "harness", "steps"))) > 30
+    assert "bin/platform" in dict(python_files(ROOT, "bin"))
+    assert {"README.md", "infra/first-boot", ".ci/run"} <= {path for path, _ in texts(ROOT)}
+
+
+def test_units_are_clean_by_systemd(tmp_path: Path) -> None:
+    assert verified_by_systemd(sorted((ROOT / "units").glob("**/*.service")), tmp_path) == ""
+
+
+def test_units_of_the_machine_are_clean_by_systemd(tmp_path: Path) -> None:
+    folder = ROOT / "infra/image/files/etc/systemd/system"
+
+    assert verified_by_systemd([*folder.glob("*.service"), *folder.glob("*.socket")], tmp_path) == ""
+
+
+# == trees that are broken on purpose ================================================================================
+
+STEPS = """
+from pytest_bdd import given, parsers, then, when
+
+@given("a cluster")
+@then("a cluster")
+def cluster(): ...
+
+@when(parsers.parse("the operator runs `{line}`"))
+def run(line): ...
+
+@then(parsers.parse("{count:d} machines are listed"))
+def listed(count): ...
+"""
+FEATURE = """@load
+Feature: 1. Load
+  As the README says.
+
+  @mutates
+  Scenario: Loading
+    Given a cluster
+    When the operator runs `fleetctl load units/*.service`
+    Then 3 machines are listed
+
+  Scenario: Loaded
+    Then a cluster
+"""
+SITE = FEATURE.replace("@load", "@site").replace("1. Load", "2. Site").replace("Load", "Serv")
+UNIT = r"""[Unit]
+Description=Web server
+
+[Service]
+Environment=IMAGE=web:1
+ExecStartPre=/usr/bin/docker pull --quiet ${IMAGE_REGISTRY}/${IMAGE}
+ExecStart=/usr/bin/docker run --rm \
+    --publish 80:80 \
+    ${IMAGE_REGISTRY}/${IMAGE}
+Restart=always
+RestartSec=3
+
+[X-Fleet]
+MachineMetadata=name=coreos-0
+"""
+TREE = {
+    "steps/cluster.py": STEPS,
+    "conftest.py": 'import pytest\n\npytest_plugins = ["steps.cluster"]\n',
+    "features/01_load.feature": FEATURE,
+    "features/02_site.feature": SITE,
+    "features/test_runbook.py": (ROOT / "features/test_runbook.py").read_text(),
+    "pyproject.toml": '[tool.pytest.ini_options]\nmarkers = ["mutates: changes", "slow: m", "load: 1", "site: 2"]\n',
+    "harness/driver.py": "import json\nfrom harness.errors import HarnessError\n",
+    "harness/process.py": "import subprocess\n",
+    "harness/http.py": "import requests\n\nsession = requests.Session()\nsession.trust_env = False\n",
+    "units/web.service": UNIT,
+    "units/images/web/build-base": "#!/bin/sh\n",
+    "infra/first-boot": "#!/bin/sh\ncurl --fail http://127.0.0.1:2379/health\n",
+    "requirements/runtime.txt": "paramiko==5.1.0 \\\n    --hash=sha256:00\n",
+}
+
+Tree = Callable[..., Path]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """Writes the small tree; `changed` gives other texts to some of its files, or adds files."""
+
+    def write(changed: dict[str, str] | None = None) -> Path:
+        for name, text in {**TREE, **(changed or {})}.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path
+
+    return write
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.__name__)
+def test_small_tree_has_none_of(tree: Tree, guard: Guard) -> None:
+    assert guard(tree()) == []
+
+
+AGAIN = '\n@then("a cluster")\ndef again(): ...\n'
+IN_SECOND = "from pytest_bdd import then\n" + AGAIN
+
+
+LOAD, BINDER, ROOT_CONFTEST = "features/01_load.feature", "features/test_runbook.py", "conftest.py"
+OTHER, DRIVER, LOCK, BOOT = "steps/other.py", "harness/driver.py", "requirements/runtime.txt", "infra/first-boot"
+BIND = "from pytest_bdd import scenarios\n"
+AMBIGUOUS = STEPS.replace("{count:d} machines", "{count} {what}")
+AMBIGUOUS += '\n@then(parsers.parse("{count:d} machines are listed"))\ndef more(count): ...\n'
+
+
+@pytest.mark.parametrize(
+    ("guard", "file", "text", "fault"),
+    [
+        (phrases_defined_twice, "steps/cluster.py", STEPS + AGAIN, "'a cluster' is defined by .*cluster.again"),
+        (phrases_defined_twice, OTHER, IN_SECOND, "defined by .*other.again"),
+        (phrases_not_used, OTHER, IN_SECOND.replace("a cluster", "no cluster"), "other.again: no feature says then"),
+        (steps_not_resolved, LOAD, FEATURE.replace("3 m", "some m"), "01_load.feature:9: .*not defined"),
+        (steps_not_resolved, LOAD, FEATURE.replace("Given a", "When a"), ":7: When a cluster: not defined"),
+        (steps_not_resolved, "steps/cluster.py", AMBIGUOUS, ":9: Then 3 machines are listed: .* and "),
+        (step_modules_not_loaded, OTHER, IN_SECOND, "steps.other: not in pytest_plugins"),
+        (step_modules_not_loaded, ROOT_CONFTEST, 'pytest_plugins = ["steps.gone"]\n', "steps.gone: a plugin that"),
+        (step_modules_not_loaded, ROOT_CONFTEST, "pytest_plugins = []\n", "steps.cluster: not in pytest_plugins"),
+        (titles_not_unique, LOAD, FEATURE.replace("Loaded", "Loading"), "2 scenarios are called 'Loading'"),
+        (features_not_bound, LOAD, FEATURE.replace("Loaded", "Loading"), "1 of 2 scenarios are bound"),
+        (features_not_bound, BINDER, "", "02_site.feature: 0 of 2 scenarios are bound"),
+        (features_not_bound, BINDER, BIND + 'scenarios("01_load.feature")\n', "02_site.feature: 0 of 2"),
+        (features_not_bound, "features/deep/03_more.feature", FEATURE, "03_more.feature: 0 of 2"),
+        (
+            features_not_bound,
+            BINDER,
+            BIND + 'scenarios("02_site.feature")\nscenarios("01_load.feature")\n',
+            r"bound in the order \['02_site.feature', '01_load.feature'\]",
+        ),
+        (tags_not_declared, LOAD, FEATURE.replace("@mutates", "@mutate"), "tag @mutate is not declared"),
+        (tags_not_declared, LOAD, FEATURE.replace("@load", "@lode"), "tag @lode is not declared"),
+        (subjects_that_are_wrong, LOAD, FEATURE.replace("@load", ""), r"subject tags are \[\], not @load"),
+        (subjects_that_are_wrong, LOAD, FEATURE.replace("@load", "@load @site"), r"\['load', 'site'\]"),
+        (subjects_that_are_wrong, LOAD, FEATURE.replace("@mutates", "@load"), "has a subject tag"),
+        (subjects_that_are_wrong, LOAD, FEATURE.replace("@load", "@site"), "no feature is about @load"),
+        (mutating_tags_that_are_wrong, LOAD, FEATURE.replace("@mutates", ""), "'Loading' lacks @mutates"),
+        (mutating_tags_that_are_wrong, LOAD, FEATURE.replace("@load", "@load @mutates"), "'Loaded' types no command"),
+        (features_that_know_too_much, LOAD, FEATURE + "    And 10.0.0.1 answers\n", ":13: names an address"),
+        (features_that_know_too_much, LOAD, FEATURE + '    And "http://a.b" answers\n', "names an address"),
+        (features_that_know_too_much, LOAD, FEATURE + "    And localhost answers\n", "names an address"),
+        (features_that_know_too_much, LOAD, FEATURE + "    And etcd:2379 answers\n", "names a port"),
+        (features_that_know_too_much, LOAD, FEATURE + '    And "/etc/hosts" is\n', "names an absolute path"),
+        (features_that_know_too_much, LOAD, FEATURE + "    And /home/corex is\n", "names an absolute path"),
+        (imports_that_point_outward, DRIVER, "import steps.cluster\n", "harness/driver.py:1: imports steps.cluster"),
+        (imports_that_point_outward, DRIVER, "def f():\n    from conftest import x\n", "driver.py:2: imports conftest"),
+        (imports_that_point_outward, DRIVER, "from . import errors\n", "driver.py:1: imports ."),
+        (imports_that_point_outward, DRIVER, "importlib.import_module('steps.x')\n", "driver.py:1: imports steps.x"),
+        (imports_that_point_outward, OTHER, "import requests\n", "steps/other.py:1: imports requests"),
+        (imports_that_point_outward, OTHER, "from tests.fakes import FakeRunner\n", "other.py:1: imports tests.fakes"),
+        (
+            imports_that_point_outward,
+            "infra/tool",
+            "#!/usr/bin/env python3\nimport harness\n",
+            "tool:2: imports harness",
+        ),
+        (imports_that_point_outward, "units/tool.py", "import jmespath\n", "units/tool.py:1: imports jmespath"),
+        (imports_beside_the_seams, DRIVER, "import pytest\n", "harness/driver.py:1: imports pytest"),
+        (imports_beside_the_seams, DRIVER, "from subprocess import run\n", "driver.py:1: imports subprocess"),
+        (imports_beside_the_seams, DRIVER, "import os\nos.system('true')\n", "driver.py:2: os.system beside"),
+        (imports_beside_the_seams, OTHER, "import subprocess\n", "steps/other.py:1: imports subprocess"),
+        (imports_beside_the_seams, ROOT_CONFTEST, "import paramiko\n", "conftest.py:1: imports paramiko"),
+        (imports_beside_the_seams, "bin/tool", "#!/usr/bin/env python3\nimport subprocess\n", "tool:2: imports sub"),
+        (sleeps_outside_the_wait, OTHER, "import time\ntime.sleep(1)\n", "steps/other.py:2: sleeps"),
+        (sleeps_outside_the_wait, DRIVER, "from time import sleep as nap\n", "driver.py:1: sleeps"),
+        (sessions_that_trust_the_environment, DRIVER, "requests.Session()\n", "driver.py: a requests session"),
+        (sessions_that_trust_the_environment, DRIVER, "requests.get('http://a')\n", r"driver.py: requests.get\("),
+        (checks_that_are_weakened, DRIVER, "\nget(url, verify=False)\n", "driver.py:2: verify=False"),
+        (checks_that_are_weakened, DRIVER, "set_policy(paramiko.AutoAddPolicy())\n", "AutoAddPolicy"),
+        (checks_that_are_weakened, DRIVER, "set_policy(paramiko.WarningPolicy())\n", "WarningPolicy"),
+        (checks_that_are_weakened, "README.md", "ssh -o StrictHostKeyChecking=no core@x\n", "README.md:1: Strict"),
+        (checks_that_are_weakened, "harness/ssh", "StrictHostKeyChecking no\n", "harness/ssh:1: Strict"),
+        (checks_that_are_weakened, "README.md", "FLEETCTL_STRICT_HOST_KEY_CHECKING=false\n", "README.md:1: STRICT"),
+        (checks_that_are_weakened, BOOT, "curl -k https://a/\n", "first-boot:1: curl -k"),
+        (addresses_of_package_registries, LOCK, "--index-url https://a.example/simple\na==1\n", "runtime.txt:1: --"),
+        (addresses_of_package_registries, LOCK, "a @ https://x/a.whl\n", "runtime.txt:1: https://"),
+        (addresses_of_package_registries, BOOT, "GOPROXY=https://mirror.example go build\n", "first-boot:1: GOPROXY"),
+        (addresses_of_package_registries, DRIVER, "URL = 'https://pypi.example/simple'\n", "driver.py:1: https://pypi."),
+        (addresses_of_package_registries, "infra/list", "deb http://deb.example/debian stable main\n", "list:1: deb"),
+    ],
+)
+def test_guard_notices(tree: Tree, guard: Guard, file: str, text: str, fault: str) -> None:
+    faults = guard(tree({file: text}))
+
+    assert any(re.search(fault, line) for line in faults), faults
+
+
+X_FLEET = "[X-Fleet]\nMachineMetadata=name=coreos-0\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("MachineMetadata=", "MachineMetaData=", "unknown option MachineMetaData"),
+        ("MachineMetadata=", "X-ConditionMachineMetadata=", "unknown option X-ConditionMachineMetadata"),
+        ("name=coreos-0", "name=coreos-0 disk=ssd", "fleet drops MachineMetadata=name=coreos-0 disk=ssd"),
+        ("name=coreos-0", "name=a=b", "fleet drops MachineMetadata=name=a=b"),
+        ("name=coreos-0", "name=", "fleet drops MachineMetadata=name="),
+        ("name=coreos-0", "coreos-0", "fleet drops MachineMetadata=coreos-0"),
+        (X_FLEET, "[X-Fleet]\nGlobal=true\nMachineOf=web.service\n", "Global and MachineOf are refused together"),
+        (X_FLEET, f"[X-Fleet]\nMachineID={'a' * 32}\nConflicts=b*\n", "MachineID and Conflicts are refused together"),
+        (X_FLEET, "[X-Fleet]\nConflicts=b*\nReplaces=c.service\n", "Conflicts and Replaces are refused together"),
+        (X_FLEET, "[X-Fleet]\nGlobal=ja\n", "Global=ja: say true or false"),
+        (X_FLEET, "[X-Fleet]\nMachineID=c98e7caf\n", "MachineID=c98e7caf is no whole machine id"),
+        (X_FLEET, "[X-Fleet]\nMachineOf=ghost.service\n", "MachineOf=ghost.service names no unit of ours"),
+        (X_FLEET, "[X-Fleet]\nMachineOf=web.service web.service\n", "names no unit of ours"),
+        (X_FLEET, X_FLEET + "\n[Install]\nWantedBy=multi-user.target\n", r"\[Install\]: systemd could"),
+        ("RestartSec=3", "RestartSec=1", "RestartSec is 1, not 3"),
+        ("RestartSec=3\n", "", "RestartSec is not set, not 3"),
+        ("Restart=always", "Restart=on-failure", "Restart is on-failure, not always"),
+        ("IMAGE=web:1", "IMAGE=web:latest", r"image \$\{IMAGE_REGISTRY\}/web:latest is not pinned"),
+        ("IMAGE=web:1", "IMAGE=web", "docker run: image .*/web is not pinned"),
+        ("IMAGE=web:1", "OTHER=web:1", "is not pinned"),
+        ("IMAGE=web:1", "IMAGE=shop:1", "has no folder in units/images"),
+        ("--quiet ${IMAGE_REGISTRY}/${IMAGE}", "--quiet ${IMAGE_REGISTRY}/web:2", "pulls .*web:2 and runs .*web:1"),
+        ("docker run", "docker start", "runs no image"),
+        ("[Unit]\n", "[Unit]\n# remark \\\n", "web.service:2: fleet reads the next line as part of this comment"),
+        ("--rm \\\n", "--rm \\ \n", "web.service:7: a blank behind the backslash"),
+        ("--publish 80:80", "--publish 80:80 " + "a" * 2048, "web.service:8: fleet refuses lines"),
+        ("[Unit]\n", "[Unit]\njunk\n", "neither .Section. nor Name=Value"),
+    ],
+)
+def test_guard_of_units_notices(tree: Tree, old: str, new: str, fault: str) -> None:
+    assert UNIT.count(old) == 1 or old == "IMAGE=web:1"
+    faults = unit_files_that_fleet_takes_amiss(tree({"units/web.service": UNIT.replace(old, new)}))
+
+    assert any(re.search(fault, line) for line in faults), faults
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (X_FLEET, ""),
+        (X_FLEET, "[X-Fleet]\nGlobal=true\nMachineMetadata=disk=ssd\n"),
+        (X_FLEET, '[X-Fleet]\nMachineMetadata="disk=ssd" "zone=a"\n'),
+        (
+            X_FLEET,
+            "[X-Fleet]\nMachineMetadata=zone=a\nMachineMetadata=zone=b\nConflicts=shop@*.service other.service\n",
+        ),
+        ("IMAGE=web:1", f"IMAGE=web@sha256:{'0' * 64}"),
+    ],
+)
+def test_guard_of_units_takes(tree: Tree, old: str, new: str) -> None:
+    assert unit_files_that_fleet_takes_amiss(tree({"units/web.service": UNIT.replace(old, new)})) == []
+
+
+@pytest.mark.parametrize("name", ["web server.service", "wäb.service", "@web.service", "a" * 260 + ".service"])
+def test_guard_of_units_notices_a_name(name: str) -> None:
+    assert not NAME.fullmatch(name)
+
+
+def test_guard_of_units_notices_that_there_are_none(tree: Tree) -> None:
+    root = tree()
+    (root / "units/web.service").unlink()
+
+    assert unit_files_that_fleet_takes_amiss(root) == ["there are no unit files"]
+
+
+def test_guard_of_units_notices_one_name_in_two_folders(tree: Tree) -> None:
+    (fault,) = unit_files_that_fleet_takes_amiss(tree({"units/app/web.service": UNIT}))
+
+    assert "another folder holds a unit of this name" in fault
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("Restart=always", "Restrt=always", "Restrt"),
+        ("Restart=always", "Restart=allways", "allways"),
+        ("RestartSec=3", "RestartSec=three", "Failed to parse sec value"),
+        ("[Unit]\n", "[Unit]\nAfter=nowhere\n", "nowhere"),
+        ("[Service]", "[Servise]", "Servise"),
+    ],
+)
+def test_systemd_notices(tree: Tree, tmp_path: Path, old: str, new: str, said: str) -> None:
+    root = tree({"units/web.service": UNIT.replace(old, new)})
+    (tmp_path / "scratch").mkdir()
+
+    assert said in verified_by_systemd([root / "units/web.service"], tmp_path / "scratch")
+
+
+def test_feature_may_name_what_the_readme_speaks_of(tree: Tree) -> None:
+    text = (
+        FEATURE + '    And "container" is under "/home/core", type "text/html" at ports 22 and 80 within 30 seconds\n'
+    )
+
+    assert features_that_know_too_much(tree({"features/01_load.feature": text})) == []
+
+
+def test_outline_is_held_to_the_same_rules(tree: Tree) -> None:
+    outline = FEATURE.replace("Scenario: Loaded", "Scenario Outline: Loaded").replace(
+        "    Then a cluster\n",
+        "    Then <count> machines are listed\n\n    Examples:\n      | count |\n      | 3     |\n      | many  |\n",
+    )
+
+    faults: list[Any] = steps_not_resolved(tree({"features/01_load.feature": outline}))
+
+    assert len(faults) == 1 and "many machines are listed: not defined" in faults[0]

@@ -1,0 +1,220 @@
+"""The guard of the contract: every target takes the same variables and gives the same outputs (infra/contract.json).
+
+`faults_of_targets` takes a checkout, so that copies which are broken on purpose show that it notices.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jmespath
+import pytest
+
+from harness import tfvars
+from harness.run import targets
+from tests.transcripts.machines import document
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(r'^(variable|output)\s+"([^"]+)"\s*\{', re.MULTILINE)
+# what must not be read as HCL: strings, heredocs are none in variables and outputs, comments
+PASSED_OVER = re.compile(r'"(?:[^"\\]|\\.)*"|#[^\n]*|//[^\n]*|/\*.*?\*/', re.DOTALL)
+OPENS, CLOSES = "({[", ")}]"
+
+
+# -- the guard -------------------------------------------------------------------------------------------------------
+
+
+def faults_of_targets(root: Path) -> list[str]:
+    """One line for each way in which a target of this checkout breaks the contract."""
+    contract = json.loads((root / "infra/contract.json").read_text())
+    found = [folder for folder in (root / "infra").iterdir() if (folder / "target.json").is_file()]
+    faults = [] if found else ["there is no target"]
+    for folder in sorted(found):
+        text = "\n".join(file.read_text() for file in sorted(folder.glob("*.tf")))
+        faults += [f"{folder.name}: {fault}" for fault in _faults(text, contract)]
+    return faults
+
+
+def faults_of_example(root: Path) -> list[str]:
+    """Names that terraform.example.tfvars sets and the contract does not have."""
+    contract = json.loads((root / "infra/contract.json").read_text())
+    return sorted(set(tfvars.read((root / "terraform.example.tfvars").read_text())) - set(contract["variables"]))
+
+
+def _faults(text: str, contract: dict[str, object]) -> Iterator[str]:
+    variables, outputs = blocks(text, "variable"), blocks(text, "output")
+    types, sensitive = contract["variables"], contract["sensitive"]
+    assert isinstance(types, dict) and isinstance(sensitive, list)
+    yield from _differ("variable", set(variables), set(types))
+    yield from _differ("output", set(outputs), set(contract["outputs"]))  # type: ignore[call-overload]
+    for name, body in variables.items():
+        if name in types and _squeezed(body.get("type", "none")) != _squeezed(types[name]):
+            yield f"variable {name} is of type {body.get('type', 'none')}, not {types[name]}"
+        if (body.get("sensitive") == "true") != (name in sensitive):
+            yield f"variable {name} is {'not ' if name in sensitive else ''}marked sensitive"
+    for kind, declared in (("variable", variables), ("output", outputs)):
+        for name, body in declared.items():
+            if len(body.get("description", "").strip('" ')) < 10:
+                yield f"{kind} {name} has no description"
+
+
+def _differ(kind: str, seen: set[str], wanted: set[str]) -> Iterator[str]:
+    yield from (f"{kind} {name} is missing" for name in sorted(wanted - seen))
+    yield from (f"{kind} {name} is not in the contract" for name in sorted(seen - wanted))
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r"\s+|,(?=\s*[})\]])", "", text.replace(",", ", "))
+
+
+def blocks(text: str, kind: str) -> dict[str, dict[str, str]]:
+    """The blocks `kind "NAME" { ... }` of Terraform text: name -> attribute -> value as it is written."""
+    bare = PASSED_OVER.sub(lambda found: found[0] if found[0][0] == '"' else "", text)
+    return {found[2]: _attributes(bare, found.end()) for found in BLOCK.finditer(bare) if found[1] == kind}
+
+
+def _attributes(text: str, start: int) -> dict[str, str]:
+    """The attributes of the block whose body begins at `start`; nested blocks are passed over."""
+    depth, line = 0, ""
+    found: dict[str, str] = {}
+    position = start
+    while position < len(text):
+        string = PASSED_OVER.match(text, position)
+        word = string[0] if string else text[position]
+        position += len(word)
+        depth += (word in OPENS) - (word in CLOSES)
+        if depth < 0:
+            break
+        if word == "\n" and depth == 0:
+            name, equals, value = line.partition("=")
+            found |= {name.strip(): value.strip()} if equals and name.strip().isidentifier() else {}
+            line = ""
+        else:
+            line += word
+    return found
+
+
+# -- the checkout ----------------------------------------------------------------------------------------------------
+
+
+def test_every_target_keeps_the_contract() -> None:
+    assert faults_of_targets(ROOT) == []
+
+
+def test_the_default_target_is_one() -> None:
+    assert "local" in targets(ROOT)
+
+
+def test_the_example_sets_variables_of_the_contract_only() -> None:
+    assert faults_of_example(ROOT) == []
+
+
+def test_the_example_leaves_the_discovery_url_to_the_runbook() -> None:
+    assert tfvars.read((ROOT / "terraform.example.tfvars").read_text())["discovery_url"] == ""
+
+
+@pytest.mark.parametrize("target", targets(ROOT))
+def test_target_tells_the_harness_what_its_outputs_do_not(target: str) -> None:
+    data = json.loads((ROOT / "infra" / target / "target.json").read_text())
+
+    for query in ("machines_made", "openings"):
+        jmespath.compile(data[query])
+    console = [part.format(run_id="run", machine="coreos-0", command="true") for part in data["console"]]
+    assert "true" in console[-1] and any("run" in part and "coreos-0" in part for part in console)
+
+
+def test_the_recorded_outputs_are_those_of_the_contract() -> None:
+    contract = json.loads((ROOT / "infra/contract.json").read_text())
+
+    assert sorted(document("outputs.json")) == sorted(contract["outputs"])
+
+
+# -- copies that are broken on purpose -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def change(tmp_path: Path) -> Callable[[str, str, str], Path]:
+    """Copies the targets, replaces a text of one file in the copy, and gives the copy's root."""
+    shutil.copytree(ROOT / "infra/local", tmp_path / "infra/local")
+    for name in ("infra/contract.json", "terraform.example.tfvars"):
+        shutil.copy(ROOT / name, tmp_path / name)
+
+    def replace(name: str, old: str, new: str) -> Path:
+        file = tmp_path / name
+        text = file.read_text()
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {name}"
+        file.write_text(text.replace(old, new))
+        return tmp_path
+
+    return replace
+
+
+VARIABLES, OUTPUTS = "infra/local/variables.tf", "infra/local/outputs.tf"
+KEYS = "map(object({ private = string, public = string }))"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "fault"),
+    [
+        (VARIABLES, 'variable "jpblog_domain"', 'variable "jp_domain"', "variable jpblog_domain is missing"),
+        (VARIABLES, 'variable "jpblog_domain"', 'variable "jp_domain"', "variable jp_domain is not in the contract"),
+        (
+            VARIABLES,
+            'variable "run_id" {',
+            'variable "region" {\n  type = string\n  description = "Where the machines are."\n}\nvariable "run_id" {',
+            "variable region is not in the contract",
+        ),
+        (VARIABLES, "= number", "= string", "variable machines is of type string, not number"),
+        (VARIABLES, "  type        = number\n", "", "variable machines is of type none, not number"),
+        (VARIABLES, KEYS, "map(string)", f"variable ssh_host_keys is of type map(string), not {KEYS}"),
+        (VARIABLES, "  sensitive   = true\n", "", "variable ssh_host_keys is not marked sensitive"),
+        (VARIABLES, "  sensitive   =", "  # sensitive =", "variable ssh_host_keys is not marked sensitive"),
+        (VARIABLES, "= number\n", "= number\n  sensitive = true\n", "variable machines is marked sensitive"),
+        (VARIABLES, '  description = "Host name of the blog."\n', "", "variable blog_domain has no description"),
+        (VARIABLES, '"Host name of the blog."', '""', "variable blog_domain has no description"),
+        (OUTPUTS, 'output "ssh-user"', 'output "user"', "output ssh-user is missing"),
+        (OUTPUTS, 'output "ssh-user"', 'output "user"', "output user is not in the contract"),
+        (OUTPUTS, 'output "ssh-user" {', 'output "x" {}\noutput "ssh-user" {', "output x is not in the contract"),
+        (OUTPUTS, '  description = "Who logs in on a machine."\n', "", "output ssh-user has no description"),
+        (OUTPUTS, 'output "ssh-user" {', '/*\noutput "ssh-user" {\n}\n*/\nlocals {', "output ssh-user is missing"),
+    ],
+)
+def test_guard_notices(change: Callable[[str, str, str], Path], file: str, old: str, new: str, fault: str) -> None:
+    assert f"local: {fault}" in faults_of_targets(change(file, old, new))
+
+
+def test_guard_passes_a_type_over_several_lines(change: Callable[[str, str, str], Path]) -> None:
+    root = change(VARIABLES, KEYS, "map(object({\n    private = string,\n    public  = string,\n  }))")
+
+    assert faults_of_targets(root) == []
+
+
+def test_guard_passes_text_that_only_looks_like_hcl(change: Callable[[str, str, str], Path]) -> None:
+    root = change(OUTPUTS, "Who logs in on a machine.", r"Who { logs \" in = on # a machine.")
+
+    assert faults_of_targets(root) == []
+
+
+def test_guard_reads_every_target(change: Callable[[str, str, str], Path]) -> None:
+    root = change(OUTPUTS, "Who logs in", "Who may log in")
+    shutil.copytree(root / "infra/local", root / "infra/elsewhere")
+    (root / "infra/elsewhere/outputs.tf").unlink()
+
+    assert "elsewhere: output machines is missing" in faults_of_targets(root)
+
+
+def test_guard_is_red_when_there_is_no_target(change: Callable[[str, str, str], Path]) -> None:
+    root = change(OUTPUTS, "Who logs in", "Who may log in")
+    shutil.rmtree(root / "infra/local")
+
+    assert faults_of_targets(root) == ["there is no target"]
+
+
+def test_guard_notices_what_the_example_sets_beyond_the_contract(change: Callable[[str, str, str], Path]) -> None:
+    root = change("terraform.example.tfvars", "machines = 3", 'machines = 3\ntoken = "secret"')
+
+    assert faults_of_example(root) == ["token"]

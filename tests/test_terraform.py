@@ -1,0 +1,345 @@
+"""Terraform's driver: what it reads of a recorded plan with the real target's queries, and the commands it builds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import AnswerNotUnderstood, CommandFailed, ExitStatus, Misconfigured, PlatformWrong
+from harness.terraform import Outputs, Plan, Terraform, target_data
+from tests.fakes import FakeRunner
+from tests.transcripts.machines import document
+
+LOCAL = Path(__file__).parent.parent / "infra/local"
+MADE = ["coreos-0", "coreos-1", "coreos-2"]
+
+
+def read(plan: Any) -> Plan:
+    return Plan.read(plan, target_data(LOCAL))
+
+
+def resources(plan: Any) -> list[Any]:
+    return list(plan["planned_values"]["root_module"]["resources"])
+
+
+def give(plan: Any, index: int, **values: Any) -> None:
+    """Changes a machine of the plan, in both places where a plan holds it."""
+    for held in (resources(plan)[index]["values"], plan["resource_changes"][index]["change"]["after"]):
+        held.update(values)
+
+
+def one_more(plan: Any, actions: list[str], **values: Any) -> Any:
+    """The plan with a copy of its last container, changed, in both places where a plan holds a resource."""
+    change, resource = json.loads(json.dumps([plan["resource_changes"][-1], resources(plan)[-1]]))
+    after = {**change["change"]["after"], **values}
+    change |= {"address": "docker_container.more", "change": {"actions": actions, "before": None, "after": after}}
+    resource |= {"address": "docker_container.more", "values": after}
+    plan["resource_changes"].append(change)
+    plan["planned_values"]["root_module"]["resources"].append(resource)
+    return plan
+
+
+# -- plans -----------------------------------------------------------------------------------------------------------
+
+
+def test_plan_of_the_recorded_cluster() -> None:
+    plan = read(document("plan.json"))
+
+    assert plan.made == MADE
+    assert plan.destroyed == []
+    assert len(plan.changed) == 3
+    assert plan.openings == []
+
+
+def test_plan_with_one_machine_more() -> None:
+    plan = read(one_more(document("plan.json"), ["create"], hostname="coreos-3", name="platform-run-coreos-3"))
+
+    assert plan.made == [*MADE, "coreos-3"]
+
+
+@pytest.mark.parametrize("hostname", [None, ""])
+def test_plan_with_a_container_without_a_host_name(hostname: str | None) -> None:
+    plan = read(one_more(document("plan.json"), ["create"], hostname=hostname, name="stowaway"))
+
+    assert plan.made == [*MADE, "stowaway"]
+
+
+def test_plan_with_a_container_of_another_resource() -> None:
+    plan = one_more(document("plan.json"), ["create"], hostname="miner", name="miner")
+    plan["resource_changes"][-1]["name"] = "helper"
+
+    assert "miner" in read(plan).made
+
+
+def test_plan_with_a_container_in_a_module_of_its_own() -> None:
+    plan = one_more(document("plan.json"), ["create"], hostname="deep", name="deep", ports=[{"internal": 2379}])
+    root = plan["planned_values"]["root_module"]
+    root["child_modules"] = [{"address": "module.deep", "resources": [root["resources"].pop()]}]
+
+    assert "deep" in read(plan).made
+
+
+@pytest.mark.xfail(strict=True, reason="the query reads planned_values of the root module only")
+def test_plan_with_an_opening_in_a_module_of_its_own() -> None:
+    plan = one_more(document("plan.json"), ["create"], hostname="deep", name="deep", ports=[{"internal": 2379}])
+    root = plan["planned_values"]["root_module"]
+    root["child_modules"] = [{"address": "module.deep", "resources": [root["resources"].pop()]}]
+
+    assert read(plan).openings == [2379]
+
+
+@pytest.mark.parametrize("actions", [["delete"], ["delete", "create"], ["create", "delete"]])
+def test_plan_that_destroys_names_the_address(actions: list[str]) -> None:
+    plan = document("plan.json")
+    plan["resource_changes"][1]["change"]["actions"] = actions
+
+    assert read(plan).destroyed == ['docker_container.machine["coreos-1"]']
+
+
+def test_plan_that_replaces_a_machine_makes_it_too() -> None:
+    plan = document("plan.json")
+    plan["resource_changes"][1]["change"]["actions"] = ["delete", "create"]
+
+    assert read(plan).made == MADE
+
+
+def test_plan_that_deletes_a_machine_does_not_make_it() -> None:
+    plan = document("plan.json")
+    plan["resource_changes"][1]["change"] |= {"actions": ["delete"], "after": None}
+
+    assert read(plan).made == ["coreos-0", "coreos-2"]
+
+
+def test_plan_that_destroys_something_that_is_no_machine() -> None:
+    plan = document("plan.json")
+    network = {"address": "docker_network.own", "mode": "managed", "type": "docker_network", "name": "own"}
+    plan["resource_changes"].append(network | {"change": {"actions": ["delete"], "before": {}, "after": None}})
+
+    assert read(plan).destroyed == ["docker_network.own"]
+
+
+@pytest.mark.parametrize(
+    ("values", "opening"),
+    [
+        ({"ports": [{"internal": 2379, "external": 2379, "ip": "0.0.0.0", "protocol": "tcp"}]}, 2379),
+        ({"publish_all_ports": True}, "all ports"),
+        ({"network_mode": "host"}, "all ports"),
+    ],
+)
+def test_plan_that_opens_more(values: dict[str, Any], opening: object) -> None:
+    plan = document("plan.json")
+    give(plan, 0, **values)
+
+    assert read(plan).openings == [opening]
+
+
+def test_plan_that_opens_in_several_ways_shows_each() -> None:
+    plan = document("plan.json")
+    give(plan, 0, ports=[{"internal": 22}, {"internal": 2379}])
+    give(plan, 2, ports=[{"internal": 80}], network_mode="host")
+
+    assert read(plan).openings == [22, 2379, 80, "all ports"]
+
+
+@pytest.mark.parametrize("ports", [None, []])
+def test_plan_without_published_ports(ports: list[Any] | None) -> None:
+    plan = document("plan.json")
+    for index in range(3):
+        give(plan, index, ports=ports, publish_all_ports=False)
+
+    assert read(plan).openings == []
+
+
+def test_plan_that_changes_nothing() -> None:
+    plan = document("plan.json")
+    for change in plan["resource_changes"]:
+        change["change"]["actions"] = ["no-op"]
+    data = {"address": "data.docker_network.ground", "mode": "data", "type": "docker_network", "name": "ground"}
+    plan["resource_changes"].append(data | {"change": {"actions": ["read"], "before": None, "after": {}}})
+
+    assert read(plan) == Plan(made=[], destroyed=[], changed=[], openings=[])
+
+
+def test_plan_without_any_resource() -> None:
+    assert read({"format_version": "1.2", "planned_values": {"root_module": {}}}) == Plan([], [], [], [])
+
+
+@pytest.mark.parametrize("actions", [["update"], ["create"], ["delete"], ["delete", "create"], ["forget"]])
+def test_plan_that_is_not_empty_names_what_changes(actions: list[str]) -> None:
+    plan = document("plan.json")
+    for change in plan["resource_changes"]:
+        change["change"]["actions"] = ["no-op"]
+    plan["resource_changes"][2]["change"]["actions"] = actions
+
+    assert read(plan).changed == ['docker_container.machine["coreos-2"]']
+
+
+# -- what the target says of itself ----------------------------------------------------------------------------------
+
+
+def test_target_without_its_data_is_no_target(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="is no target"):
+        target_data(tmp_path)
+
+
+def terraform(runner: FakeRunner, folder: Path = Path("/nowhere")) -> Terraform:
+    return Terraform(runner, folder, {"PATH": "/bin"}, "../../terraform.tfvars")
+
+
+def test_outputs_before_anything_was_applied(runner: FakeRunner) -> None:
+    runner.on("terraform output", stdout="{}\n")
+
+    with pytest.raises(PlatformWrong, match="nothing has been applied") as raised:
+        terraform(runner).outputs()
+
+    assert raised.value.status == ExitStatus.PLATFORM_WRONG
+    assert raised.value.paste == "terraform -chdir=/nowhere output"
+
+
+@pytest.mark.parametrize("name", ["entrypoint-ip", "machines", "ssh-user", "known-hosts", "sites"])
+def test_outputs_with_one_missing(runner: FakeRunner, name: str) -> None:
+    outputs = document("outputs.json")
+    del outputs[name]
+    runner.on("terraform output", stdout=json.dumps(outputs))
+
+    with pytest.raises(AnswerNotUnderstood, match=name):
+        terraform(runner).outputs()
+
+
+@pytest.mark.parametrize("answer", ["", "Warning: No outputs found", "[]", "null", '{"machines": '])
+def test_outputs_that_are_junk(runner: FakeRunner, answer: str) -> None:
+    runner.on("terraform output", stdout=answer)
+
+    with pytest.raises(AnswerNotUnderstood, match="terraform output"):
+        terraform(runner).outputs()
+
+
+def test_outputs_when_terraform_fails(runner: FakeRunner) -> None:
+    runner.on("terraform output", status=1, stderr="Error: state is locked")
+
+    with pytest.raises(CommandFailed, match="state is locked"):
+        terraform(runner).outputs()
+
+
+def test_outputs_of_the_recorded_cluster(runner: FakeRunner) -> None:
+    runner.on("terraform output", stdout=json.dumps(document("outputs.json")))
+
+    outputs = terraform(runner).outputs()
+
+    assert isinstance(outputs, Outputs)
+    assert outputs.entry_point == outputs.machines["coreos-0"] == "10.215.249.10"
+    assert outputs.ssh_user == "core"
+    assert outputs.known_hosts.count("ssh-ed25519") == len(outputs.machines) == 3
+    assert outputs.sites == {"blog": "genkisugimoto.com", "jpblog": "jp.genkisugimoto.com"}
+
+
+@pytest.mark.parametrize("answer", ["", "Failed to load the plan", "[]"])
+def test_plan_that_is_junk(runner: FakeRunner, answer: str) -> None:
+    runner.on("terraform show", stdout=answer)
+
+    with pytest.raises(AnswerNotUnderstood, match="terraform show"):
+        terraform(runner).show_plan("platform.plan")
+
+
+# -- command lines ---------------------------------------------------------------------------------------------------
+
+
+def test_every_command_runs_in_the_folder_with_the_given_environment(runner: FakeRunner, tmp_path: Path) -> None:
+    runner.on("terraform")
+    driver = terraform(runner, tmp_path)
+
+    driver.init()
+    driver.apply()
+    driver.destroy()
+
+    assert [call.cwd for call in runner.details] == [tmp_path] * 3
+    assert [call.env for call in runner.details] == [{"PATH": "/bin"}] * 3
+
+
+def test_init_asks_no_question(runner: FakeRunner) -> None:
+    terraform(runner.on("terraform")).init()
+
+    assert runner.calls == ["terraform init -input=false -no-color"]
+
+
+def test_apply_asks_no_question(runner: FakeRunner) -> None:
+    terraform(runner.on("terraform")).apply()
+
+    (call,) = runner.details
+    assert call.argv[:2] == ("terraform", "apply")
+    assert set(call.argv[2:]) == {"-input=false", "-no-color", "-auto-approve", "-var-file=../../terraform.tfvars"}
+
+
+def test_destroy_needs_no_force_and_no_refresh(runner: FakeRunner) -> None:
+    terraform(runner.on("terraform")).destroy()
+
+    (call,) = runner.details
+    assert call.argv[:2] == ("terraform", "destroy")
+    assert set(call.argv[2:]) == {
+        "-input=false",
+        "-no-color",
+        "-auto-approve",
+        "-refresh=false",
+        "-var-file=../../terraform.tfvars",
+    }
+
+
+def test_destroy_that_fails_is_told(runner: FakeRunner) -> None:
+    runner.on("terraform destroy", status=1, stderr="Error: container is in use")
+
+    with pytest.raises(CommandFailed, match="container is in use"):
+        terraform(runner).destroy()
+
+
+def test_module_without_variables_is_given_none(runner: FakeRunner) -> None:
+    Terraform(runner.on("terraform"), Path("/nowhere"), {}).destroy()
+
+    assert "-var-file" not in runner.calls[0]
+
+
+def test_show_and_output_ask_for_json(runner: FakeRunner) -> None:
+    runner.on("terraform", stdout="{}")
+    driver = terraform(runner)
+
+    driver.show_plan("platform.plan")
+    driver.raw_outputs()
+
+    assert [set(call.argv) for call in runner.details] == [
+        {"terraform", "show", "-json", "-no-color", "platform.plan"},
+        {"terraform", "output", "-json", "-no-color"},
+    ]
+
+
+def test_second_plan_refreshes_locks_nothing_and_leaves_no_file(runner: FakeRunner, tmp_path: Path) -> None:
+    file = tmp_path / "again.plan"
+    runner.on("terraform show", stdout='{"resource_changes": []}')
+    runner.on("terraform plan", does=file.touch)
+
+    assert terraform(runner, tmp_path).plan_again() == {"resource_changes": []}
+
+    assert "-lock=false" in runner.calls[0] and "-refresh" not in runner.calls[0]
+    assert runner.calls[1].endswith(" again.plan")
+    assert not file.exists()
+
+
+def test_second_plan_that_cannot_be_read_leaves_no_file(runner: FakeRunner, tmp_path: Path) -> None:
+    file = tmp_path / "again.plan"
+    runner.on("terraform show", stdout="junk")
+    runner.on("terraform plan", does=file.touch)
+
+    with pytest.raises(AnswerNotUnderstood):
+        terraform(runner, tmp_path).plan_again()
+
+    assert not file.exists()
+
+
+def test_state_is_known_by_its_file(tmp_path: Path) -> None:
+    driver = terraform(FakeRunner(), tmp_path)
+    assert not driver.has_state()
+
+    (tmp_path / "terraform.tfstate").touch()
+
+    assert driver.has_state()

@@ -1,0 +1,321 @@
+"""Units: what is read of their files (as fleet reads them), and what systemd says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import AnswerNotUnderstood, CommandFailed, Misconfigured
+from harness.fleet import Fleet
+from harness.units import UnitFile, UnitState, UnitStates, read_units
+from tests.transcripts.machines import FOLDER, IDS, UNITS, RecordedMachines
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Any:
+    """Reads a unit file with this text."""
+
+    def read(text: str) -> UnitFile:
+        path = tmp_path / "some.service"
+        path.write_text(text)
+        return UnitFile.read(path)
+
+    return read
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("ExecStart=/bin/true\n", 1),  # before any section
+        ("[Service]\nExecStart\n", 2),
+        ("[Unit]\n\n# remark\n[Service\nType=simple\n", 4),
+        ("[Unit]\nDescription=a\n[Service] # remark\n", 3),
+        ("\n\nhello\n", 3),
+        ("<html>\n", 1),
+    ],
+)
+def test_junk_is_refused_with_file_and_line(read: Any, text: str, line: int) -> None:
+    with pytest.raises(Misconfigured, match=rf"some\.service:{line}: neither \[Section\] nor Name=Value"):
+        read(text)
+
+
+def test_line_that_fleet_refuses_is_told_with_file_and_line(read: Any) -> None:
+    with pytest.raises(Misconfigured, match=r"some\.service:2: fleet refuses lines of more than 204\d bytes"):
+        read("[Unit]\nDescription=" + "a" * 2048 + "\n")
+
+
+def test_bytes_count_and_not_characters(read: Any) -> None:
+    with pytest.raises(Misconfigured, match=r"some\.service:2"):
+        read("[Unit]\nDescription=" + "あ" * 700 + "\n")
+
+
+def test_comment_that_is_too_long_counts_too(read: Any) -> None:
+    with pytest.raises(Misconfigured, match=r"some\.service:2"):
+        read("[Unit]\n#" + "-" * 2048 + "\n")
+
+
+@pytest.mark.xfail(strict=True, reason="fleet (go-systemd) refuses a continued line too; observed")
+def test_continued_line_that_is_too_long_is_refused(read: Any) -> None:
+    with pytest.raises(Misconfigured, match=r"some\.service:3"):
+        read("[Service]\nExecStart=/bin/echo \\\n" + "a" * 2049 + "\n")
+
+
+@pytest.mark.xfail(strict=True, reason="fleet (go-systemd) takes 2047 bytes, and refuses 2048; observed")
+def test_line_of_2048_bytes_is_refused(read: Any) -> None:
+    with pytest.raises(Misconfigured, match=r"some\.service:2"):
+        read("[Unit]\nDescription=" + "a" * (2048 - len("Description=")) + "\n")
+
+
+def test_line_of_2047_bytes_is_taken(read: Any) -> None:
+    (option,) = read("[Unit]\nDescription=" + "a" * (2047 - len("Description=")) + "\n").options
+
+    assert len(option[2]) == 2047 - len("Description=")
+
+
+@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="what is no text is not met")
+def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "some.service").write_bytes(b"\x7fELF\xff\xfe")
+
+    with pytest.raises(Misconfigured, match=r"some\.service"):
+        UnitFile.read(tmp_path / "some.service")
+
+
+def test_options_keep_their_order_and_sections(read: Any) -> None:
+    text = "[Service]\nExecStartPre=-/a\nExecStartPre=/b\n[X-Fleet]\nGlobal=true\n[Service]\nExecStart=/c\n"
+
+    assert read(text).options == (
+        ("Service", "ExecStartPre", "-/a"),
+        ("Service", "ExecStartPre", "/b"),
+        ("X-Fleet", "Global", "true"),
+        ("Service", "ExecStart", "/c"),
+    )
+
+
+def test_comments_and_empty_lines_are_no_options(read: Any) -> None:
+    text = "# remark\n; remark\n\n[Unit]\n  # remark\nDescription=a # b ; c\n"
+
+    assert read(text).options == (("Unit", "Description", "a # b ; c"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("A=a", "a"),
+        ("A = a ", "a"),
+        ("A=", ""),
+        ("A=b=c", "b=c"),
+        ("A=a \\\n  b", "a \\\n  b"),  # continued lines stay as they are written
+        ("A=a \\\n  b \\\n\tc  ", "a \\\n  b \\\n\tc"),
+        ("A=a \\\n# no remark here", "a \\\n# no remark here"),
+        ("A=\\\n  b", "\\\n  b"),
+    ],
+)
+def test_value(read: Any, text: str, value: str) -> None:
+    assert read(f"[Service]\n{text}\n").options == (("Service", "A", value),)
+
+
+def test_option_after_a_continued_one_is_its_own(read: Any) -> None:
+    assert [name for _, name, _ in read("[Service]\nA=a \\\n  b=c\nD=d\n").options] == ["A", "D"]
+
+
+def test_file_that_ends_in_a_continuation(read: Any) -> None:
+    assert len(read("[Service]\nA=a \\").options) == 1
+
+
+def test_file_without_options(read: Any) -> None:
+    assert read("").options == read("# remark\n[Unit]\n").options == ()
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_options_are_those_that_fleet_stored(name: str) -> None:
+    """The recorded files beside what fleet's API returned of them: the unit files may change, fleet does not."""
+    assert UnitFile.read(FOLDER / "units" / name).options == Fleet(RecordedMachines()).units()[name].options
+
+
+def test_units_of_the_checkout_can_be_read() -> None:
+    files = read_units(ROOT / "units", ROOT / "units/app")
+
+    assert {"entry.service", "blog.service", "jpblog.service"} <= {file.name for file in files}
+    assert all(file.options for file in files)
+
+
+def test_units_with_one_base_name_in_two_folders_are_refused(tmp_path: Path) -> None:
+    for folder in ("units", "units/app"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "blog.service").write_text("[Unit]\n")
+
+    with pytest.raises(Misconfigured, match=r"blog\.service: another folder holds a unit of this name"):
+        read_units(tmp_path / "units", tmp_path / "units/app")
+
+
+@pytest.mark.xfail(strict=True, reason="what is said of every unit is then true of none")
+def test_folder_without_units_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured):
+        read_units(tmp_path / "unitz")
+
+
+def test_other_files_are_no_units(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("junk")
+    (tmp_path / "blog.service").write_text("[Unit]\nDescription=a\n")
+
+    assert [file.name for file in read_units(tmp_path)] == ["blog.service"]
+
+
+# -- states ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def machines() -> RecordedMachines:
+    return RecordedMachines()
+
+
+@pytest.fixture
+def states(machines: RecordedMachines) -> UnitStates:
+    return UnitStates(Fleet(machines), machines, UNITS)
+
+
+def shows(machines: RecordedMachines, unit: str, machine: str = "coreos-0", **properties: Any) -> None:
+    """Changes what systemd says of a unit there."""
+    subject = machines.recorded[f"systemctl show {unit}"]
+    shown = dict(line.split("=", 1) for line in subject["coreos-0"].splitlines())
+    shown |= {name: str(value) for name, value in properties.items()}
+    subject[machine] = "".join(f"{name}={value}\n" for name, value in shown.items())
+
+
+def publish(machines: RecordedMachines, name: str, *on: str) -> None:
+    def change(answer: Any) -> None:
+        others = [item for item in answer["states"] if item["name"] != name]
+        answer["states"] = others + [{"name": name, "machineID": IDS.get(machine, machine)} for machine in on]
+
+    machines.change("fleet/v1/state", change)
+
+
+def test_recorded_units_run(states: UnitStates) -> None:
+    assert states.now() == {
+        "blog.service": UnitState("coreos-0", "active", "running", "success", "409", "0"),
+        "entry.service": UnitState("coreos-0", "active", "running", "success", "426", "0"),
+    }
+    assert all(state.runs for state in states.now().values())
+
+
+@pytest.mark.parametrize(
+    ("active", "sub"),
+    [
+        ("failed", "failed"),
+        ("activating", "auto-restart"),
+        ("activating", "start-pre"),
+        ("inactive", "dead"),
+        ("active", "exited"),
+        ("deactivating", "stop"),
+    ],
+)
+def test_unit_that_does_not_run(machines: RecordedMachines, states: UnitStates, active: str, sub: str) -> None:
+    shows(machines, "blog.service", ActiveState=active, SubState=sub)
+
+    assert not states.now()["blog.service"].runs
+    assert states.now()["blog.service"].short.startswith(f"{active}/{sub} pid 409 restarts 0 on coreos-0")
+
+
+@pytest.mark.parametrize("changed", [{"NRestarts": 1}, {"MainPID": 500}, {"MainPID": 500, "NRestarts": 1}])
+def test_unit_that_was_restarted_is_not_as_before(
+    machines: RecordedMachines, states: UnitStates, changed: dict[str, int]
+) -> None:
+    before = states.now()
+    shows(machines, "entry.service", "coreos-0", **changed)
+
+    after = states.now()
+
+    assert after != before and all(state.runs for state in after.values())
+    assert after["blog.service"] == before["blog.service"]
+
+
+def test_units_left_alone_are_as_before(states: UnitStates) -> None:
+    assert states.now() == states.now()
+
+
+def test_unit_on_no_machine(machines: RecordedMachines, states: UnitStates) -> None:
+    publish(machines, "blog.service")
+
+    state = states.now()["blog.service"]
+
+    assert not state.runs
+    assert (state.machine, state.sub) == ("", "not placed") and state.short.endswith("on no machine")
+
+
+def test_unit_on_a_machine_that_is_gone(machines: RecordedMachines, states: UnitStates) -> None:
+    publish(machines, "blog.service", "f" * 32)
+
+    assert not states.now()["blog.service"].runs
+
+
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="a unit on a machine that Terraform does not know is dropped")
+def test_unit_on_a_machine_that_is_none_of_ours(machines: RecordedMachines, states: UnitStates) -> None:
+    machines.change("fleet/v1/machines", lambda answer: answer["machines"].append({"id": "f" * 32, "metadata": {}}))
+    publish(machines, "blog.service", "f" * 32)
+
+    assert not states.now()["blog.service"].runs
+
+
+def test_global_unit_on_two_machines(machines: RecordedMachines, states: UnitStates) -> None:
+    publish(machines, "blog.service", "coreos-0", "coreos-2")
+    shows(machines, "blog.service", "coreos-2", ActiveState="failed", SubState="failed")
+
+    now = states.now()
+
+    assert sorted(now) == ["blog.service@coreos-0", "blog.service@coreos-2", "entry.service"]
+    assert [name for name, state in now.items() if not state.runs] == ["blog.service@coreos-2"]
+
+
+def test_each_machine_is_asked_once_and_only_where_there_are_units(
+    machines: RecordedMachines, states: UnitStates
+) -> None:
+    states.now()
+
+    asked = [(name, command) for name, command in machines.asked if command.startswith("systemctl show")]
+    assert [(name, command.partition(" -- ")[2]) for name, command in asked] == [
+        ("coreos-0", "blog.service entry.service")
+    ]
+
+
+def test_systemd_that_cannot_be_asked_is_told(machines: RecordedMachines, states: UnitStates) -> None:
+    machines.fails("systemctl show", 1, "Failed to connect to bus")
+
+    with pytest.raises(CommandFailed, match="Failed to connect to bus"):
+        states.now()
+
+
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="an answer without an Id is not met")
+@pytest.mark.parametrize("answer", ["", "junk\n", "Id=blog.service\n"])
+def test_answer_of_systemd_that_is_junk(machines: RecordedMachines, states: UnitStates, answer: str) -> None:
+    machines.on("systemctl show", answer)
+
+    with pytest.raises(AnswerNotUnderstood):
+        states.now()
+
+
+def test_no_units_are_no_states(machines: RecordedMachines) -> None:
+    assert UnitStates(Fleet(machines), machines, []).now() == {}
+
+
+# -- every machine is asked, whatever fleet believes -----------------------------------------------------------------
+
+
+def test_recorded_unit_runs_on_one_machine(states: UnitStates) -> None:
+    assert states.machines_running("blog.service") == ["coreos-0"]
+
+
+def test_unit_that_runs_twice_is_seen_on_both(machines: RecordedMachines, states: UnitStates) -> None:
+    shows(machines, "blog.service", "coreos-1")
+
+    assert states.machines_running("blog.service") == ["coreos-0", "coreos-1"]
+
+
+def test_unit_that_runs_nowhere(states: UnitStates) -> None:
+    assert states.machines_running("ghost.service") == []

@@ -1,0 +1,141 @@
+"""Machines for the tests: some that answer from transcripts, and some that are folders of this machine.
+
+The transcripts are what programs really answered on a cluster of three machines, cut down to what is read of it:
+
+cluster.json   subject -> machine -> what a command printed there (etcd, fleet's API, systemctl show, versions)
+outputs.json   `terraform output -json` of that cluster
+plan.json      `terraform show -json` of a plan that makes three machines
+units/         two unit files, as they were when cluster.json was recorded
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import testinfra
+import testinfra.host
+
+from harness.errors import CommandFailed
+from harness.machines import Machines
+
+FOLDER = Path(__file__).parent
+NAMES = ("coreos-0", "coreos-1", "coreos-2")
+IDS = {
+    "coreos-0": "c98e7caf601f250ad0a51a242dd1945d",
+    "coreos-1": "2b1e91a079896a8acd0b810cee48155b",
+    "coreos-2": "7dca51b64ce0654f5f41f08e5a18f623",
+}
+UNITS = ["blog.service", "entry.service"]
+NOT_THERE = "MainPID=0\nResult=success\nNRestarts=0\nId={unit}\nActiveState=inactive\nSubState=dead\n"
+# what a command holds -> the subject whose transcript answers it
+SUBJECTS = {
+    "2379/v2/members": "etcd",
+    "fleet/v1/machines": "fleet/v1/machines",
+    "fleet/v1/units": "fleet/v1/units",
+    "fleet/v1/state": "fleet/v1/state",
+    "/blog/current/version.txt": "version of blog",
+}
+
+
+def document(name: str) -> Any:
+    """A transcript that is JSON; a new copy at every call, so that a test may change it."""
+    return json.loads((FOLDER / name).read_text())
+
+
+class RecordedMachines(Machines):
+    """The machines of the recorded cluster: they answer each command as they did, unless a test says otherwise.
+
+    All but `run` and `[]` is inherited. `on` changes an answer: the last one whose text occurs in the command counts.
+    """
+
+    def __init__(self) -> None:
+        outputs = document("outputs.json")
+        self.addresses = outputs["machines"]["value"]
+        self.entry_point = "coreos-0"
+        self.recorded: dict[str, dict[str, str]] = document("cluster.json")
+        self.asked: list[tuple[str, str]] = []
+        self._answers: list[tuple[str, str | None, str | BaseException | Callable[[str], str]]] = []
+
+    def on(
+        self, text: str, answer: str | BaseException | Callable[[str], str], machine: str | None = None
+    ) -> RecordedMachines:
+        """What commands that hold `text` print (or raise) from now on, on one machine or on all."""
+        self._answers.insert(0, (text, machine, answer))
+        return self
+
+    def fails(self, text: str, status: int, stderr: str, machine: str | None = None) -> RecordedMachines:
+        """Commands that hold `text` end with this status from now on."""
+
+        def fail(command: str) -> str:
+            raise CommandFailed([command], status, "", stderr, where=machine or "")
+
+        return self.on(text, fail, machine)
+
+    def change(self, subject: str, change: Callable[[Any], object], machine: str = "coreos-0") -> RecordedMachines:
+        """Changes a recorded answer that is JSON."""
+        answer = json.loads(self.recorded[subject][machine])
+        change(answer)
+        self.recorded[subject][machine] = json.dumps(answer)
+        return self
+
+    def __getitem__(self, name: str) -> testinfra.host.Host:
+        return testinfra.get_host("local://")  # only its quoting is used
+
+    def run(self, name: str, command: str, *, data: bytes = b"", ok: Iterable[int] = (0,)) -> str:
+        self.asked.append((name, command))
+        for text, machine, answer in self._answers:
+            if text in command and machine in (None, name):
+                if isinstance(answer, BaseException):
+                    raise answer
+                if isinstance(answer, str):
+                    return answer
+                try:
+                    return answer(command)
+                except CommandFailed as failed:
+                    if int(failed.status_seen) in ok:
+                        return failed.stdout
+                    raise
+        if command == "true":
+            return ""
+        if command.startswith("systemctl show"):
+            return "\n".join(self._shown(name, unit) for unit in command.split(" -- ")[1].split())
+        subject = next((subject for text, subject in SUBJECTS.items() if text in command), "")
+        assert name in self.recorded.get(subject, {}), f"no transcript of `{command}` on {name}"
+        return self.recorded[subject][name]
+
+    def _shown(self, name: str, unit: str) -> str:
+        return self.recorded.get(f"systemctl show {unit}", {}).get(name, NOT_THERE.format(unit=unit))
+
+
+class FolderMachines(Machines):
+    """Machines that are folders: each command runs for real, in /bin/sh, with /home/core rewritten to the folder.
+
+    `before` is called with machine and command before each; what it raises is raised.
+    """
+
+    def __init__(self, root: Path, names: Iterable[str] = NAMES) -> None:
+        self.addresses = {name: f"192.0.2.{10 + index}" for index, name in enumerate(names)}
+        self.entry_point = "coreos-0"
+        self.root = root
+        self.before: Callable[[str, str], object] = lambda name, command: None
+        for name in self.names:
+            self.core(name).mkdir(parents=True)
+
+    def core(self, name: str) -> Path:
+        """What is /home/core on this machine."""
+        return self.root / name
+
+    def __getitem__(self, name: str) -> testinfra.host.Host:
+        return testinfra.get_host("local://")  # only its quoting is used
+
+    def run(self, name: str, command: str, *, data: bytes = b"", ok: Iterable[int] = (0,)) -> str:
+        self.before(name, command)
+        here = command.replace("/home/core", str(self.core(name)))
+        done = subprocess.run(["sh", "-c", here], input=data, capture_output=True)
+        if done.returncode not in ok:
+            raise CommandFailed([command], done.returncode, done.stdout.decode(), done.stderr.decode(), where=name)
+        return done.stdout.decode()
