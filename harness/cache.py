@@ -46,6 +46,8 @@ class Cache:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as refused:
             raise EnvironmentFailed(f"the cache folder {folder} cannot be made: {refused.strerror}") from refused
+        if not os.access(folder, os.W_OK):
+            raise EnvironmentFailed(f"the cache folder {folder} cannot be written: set PLATFORM_CACHE to one that can")
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:

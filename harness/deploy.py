@@ -38,6 +38,7 @@ cd /home/core/$1
 mkdir -p releases/$2.partial
 tar -xz --no-same-owner -C releases/$2.partial
 mv releases/$2.partial releases/$2
+touch releases/$2
 readlink current || true"""
 # $1 site, $2 release to make current ("" for none)
 SWITCH = """set -eu
@@ -67,6 +68,8 @@ def release_archive(folder: Path, version: str) -> bytes:
     for path in folder.rglob("*"):
         if not path.resolve().is_relative_to(root):
             raise Misconfigured(f"{path} leads out of {folder}: contents must hold all they serve")
+        if path.is_symlink() and path.is_dir():
+            raise Misconfigured(f"{path} is a link to a folder: contents hold each file at its own place")
         if not os.access(path, os.R_OK):
             raise Misconfigured(f"{path} cannot be read")
     archive = io.BytesIO()
@@ -112,16 +115,17 @@ class Deployment:
                 lambda told: told == self.version,
                 within=ANSWER_LIMIT,
             )
-        except KeyboardInterrupt:
+        except BaseException as failed:
+            # whatever ended it, an interruption and a fault of ours too
             self._go_back(before)
+            if isinstance(failed, PlatformWrong):
+                raise PlatformWrong(
+                    f"version {self.version} of {self.site.name} was not deployed, the version before is served: "
+                    f"{failed}",
+                    expected=f"version {self.version} at http://{self.site.domain}/{VERSION_FILE}",
+                    seen=str(failed),
+                ) from failed
             raise
-        except PlatformWrong as failed:
-            self._go_back(before)
-            raise PlatformWrong(
-                f"version {self.version} of {self.site.name} was not deployed, the version before is served: {failed}",
-                expected=f"version {self.version} at http://{self.site.domain}/{VERSION_FILE}",
-                seen=str(failed),
-            ) from failed
         self.machines.everywhere(lambda name: self._on(name, PRUNE, str(KEPT_RELEASES)))
 
     def _told(self) -> str:

@@ -28,7 +28,6 @@ class Registration:
         def get(path: str) -> dict[str, Any]:
             try:
                 answer = session.get(url + path, timeout=5)
-                node: dict[str, Any] = answer.json()["node"]
             except requests.RequestException as refused:
                 raise PlatformWrong(
                     f"the discovery URL does not answer: {type(refused).__name__}",
@@ -37,9 +36,11 @@ class Registration:
                     where=url,
                     paste=f"curl {url}",
                 ) from refused
+            try:
+                # not answer.json(): its error counts as one of the request
+                return dict(json.loads(answer.text)["node"])
             except (ValueError, KeyError, TypeError) as wrong:
                 raise AnswerNotUnderstood(url + path, answer.text, f"no node: {wrong}") from wrong
-            return node
 
         # _config is hidden from the listing: names that begin with an underscore are
         size = get("/_config/size").get("value", "")
@@ -55,14 +56,15 @@ class Etcd:
         self._machines = machines
 
     def healthy_members(self) -> list[str]:
-        """Names of the machines whose etcd is healthy, serves v2 keys and is a member, as the others see it too.
+        """Names of the machines whose etcd is healthy, serves v2 keys and is a member, as all healthy ones see it.
 
         /health alone proves too little: it says true on a member without v2, which fleet cannot use.
         """
         ask = f"{CURL} http://127.0.0.1:2379/health; echo; {CURL} http://127.0.0.1:2379/v2/members"
         answers = self._machines.everywhere(lambda name: self._machines.run(name, ask, ok=range(256)))
         listed = {name: _member_names(answer) for name, answer in answers.items()}
-        return sorted(name for name in answers if all(name in members for members in listed.values()))
+        healthy = {name: members for name, members in listed.items() if members}
+        return sorted(name for name in healthy if all(name in members for members in healthy.values()))
 
 
 def _member_names(answer: str) -> set[str]:
@@ -72,5 +74,5 @@ def _member_names(answer: str) -> set[str]:
         if json.loads(health).get("health") != "true":
             return set()
         return {member["name"] for member in json.loads(members)["members"]}
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         return set()

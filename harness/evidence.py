@@ -99,7 +99,9 @@ def diagnose(machines: Machines, units: Sequence[str]) -> list[Finding]:
         ],
         lambda: [
             Finding("unit", state.machine, f"{unit}: {state.short}", f"fleetctl status {unit.partition('@')[0]}")
-            for unit, state in UnitStates(fleet, machines, units).now().items()
+            for unit, state in UnitStates(fleet, machines, [unit for unit in units if unit in fleet.units()])
+            .now()
+            .items()
             if not state.runs
         ],
     ]

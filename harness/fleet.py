@@ -7,13 +7,15 @@ The API and not fleetctl's tables: fleetctl exits 0 for unknown commands, unknow
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.errors import AnswerNotUnderstood, CommandFailed
 from harness.machines import Machines
+
+T = TypeVar("T")
 
 API = "curl --silent --show-error --fail --max-time 10 --unix-socket /run/fleet.sock http://fleet/fleet/v1"
 
@@ -25,6 +27,10 @@ class FleetMachine:
     id: str
     address: str
     metadata: Mapping[str, str]
+
+    @classmethod
+    def read(cls, item: Mapping[str, Any]) -> FleetMachine:
+        return cls(item["id"], item.get("primaryIP", ""), item.get("metadata") or {})
 
     @property
     def name(self) -> str:
@@ -40,6 +46,16 @@ class Unit:
     current: str
     machine_id: str
     options: tuple[tuple[str, str, str], ...]
+
+    @classmethod
+    def read(cls, item: Mapping[str, Any]) -> Unit:
+        return cls(
+            item["name"],
+            item.get("desiredState", ""),
+            item.get("currentState", ""),
+            item.get("machineID", ""),
+            tuple((option["section"], option["name"], option["value"]) for option in item.get("options") or ()),
+        )
 
     def fleet_options(self, name: str) -> list[str]:
         """Values of an [X-Fleet] option, with the quotes and blanks that separate several of a line taken away."""
@@ -79,50 +95,40 @@ class Fleet:
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
 
-    def _get(self, collection: str) -> list[dict[str, Any]]:
-        """All pages of a collection."""
-        items: list[dict[str, Any]] = []
+    def _get(self, collection: str, make: Callable[[dict[str, Any]], T]) -> list[T]:
+        """All pages of a collection, each item made into what the caller knows."""
+        items: list[T] = []
         token = ""
         while True:
             query = f"?nextPageToken={token}" if token else ""
             answer = self._machines.run(self._machines.entry_point, f"{API}/{collection}'{query}'")
             try:
                 page = json.loads(answer)
-                items += page.get(collection if collection != "state" else "states", [])
+                items += [make(item) for item in page.get({"state": "states"}.get(collection, collection), [])]
                 token = page.get("nextPageToken", "")
-            except (ValueError, AttributeError, TypeError) as wrong:
-                raise AnswerNotUnderstood(f"fleet API /{collection}", answer, str(wrong)) from wrong
+            except (ValueError, AttributeError, TypeError, KeyError) as wrong:
+                raise AnswerNotUnderstood(f"fleet API /{collection}", answer, repr(wrong)) from wrong
             if not token:
                 return items
 
     def machines(self) -> list[FleetMachine]:
         """What fleet lists; empty while its API does not answer."""
         try:
-            listed = self._get("machines")
+            return self._get("machines", FleetMachine.read)
         except CommandFailed as failed:
             if failed.status_seen in (7, 22, 28, 56):  # curl: cannot connect, HTTP 503 without etcd, time-out, reset
                 return []
             raise
-        return [FleetMachine(item["id"], item.get("primaryIP", ""), item.get("metadata") or {}) for item in listed]
 
     def units(self) -> dict[str, Unit]:
         """The registry: unit name -> unit."""
-        return {
-            item["name"]: Unit(
-                item["name"],
-                item.get("desiredState", ""),
-                item.get("currentState", ""),
-                item.get("machineID", ""),
-                tuple((option["section"], option["name"], option["value"]) for option in item.get("options") or ()),
-            )
-            for item in self._get("units")
-        }
+        return {unit.name: unit for unit in self._get("units", Unit.read)}
 
     def states(self) -> dict[str, set[str]]:
         """Unit name -> ids of the machines that publish a systemd state of it."""
         states: dict[str, set[str]] = {}
-        for item in self._get("state"):
-            states.setdefault(item["name"], set()).add(item["machineID"])
+        for name, machine_id in self._get("state", lambda item: (item["name"], item["machineID"])):
+            states.setdefault(name, set()).add(machine_id)
         return states
 
     def placements(self, names: Iterable[str], state: str) -> list[Placement]:

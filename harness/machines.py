@@ -6,9 +6,11 @@ Host keys are pinned: testinfra's own paramiko backend connects to an unknown ke
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -44,16 +46,21 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
         self._connect = connect
         self._recorder = recorder
         self._connection: paramiko.SSHClient | None = None
+        self._connecting = threading.Lock()
 
     @property
     def client(self) -> paramiko.SSHClient:
-        if self._connection is None or not _alive(self._connection):
-            self._connection = self._connect()
-        return self._connection
+        """The kept connection, made again where it dropped; threads that ask at once share one."""
+        with self._connecting:
+            if self._connection is None or not _alive(self._connection):
+                self._connection = self._connect()
+            return self._connection
 
     def close(self) -> None:
+        """Never raises: over an entry point that is just going, closing meets its end."""
         if self._connection is not None:
-            self._connection.close()
+            with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+                self._connection.close()
 
     def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
         return self.run_with_input(self.get_command(command, *args), b"")
@@ -69,14 +76,26 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
             channel = transport.open_session(timeout=CONNECT_LIMIT)
             channel.settimeout(COMMAND_LIMIT)
             channel.exec_command(command.encode())
-            if data:
-                channel.sendall(data)
-            channel.shutdown_write()
-            # read both at once: a command that fills one stream's window would wait for ever
-            with ThreadPoolExecutor(1) as pool:
-                errors = pool.submit(channel.makefile_stderr("rb").read)
-                stdout, stderr = channel.makefile("rb").read(), errors.result()
-            status = channel.recv_exit_status()
+            # the channel's own limit is one between two bytes; closing it ends whatever still reads
+            limit = threading.Timer(COMMAND_LIMIT, channel.close)
+            limit.start()
+            try:
+                if data:
+                    channel.sendall(data)
+                channel.shutdown_write()
+                # both streams at once: a command that fills one's window would wait for ever
+                with ThreadPoolExecutor(1) as pool:
+                    errors = pool.submit(channel.makefile_stderr("rb").read)
+                    stdout, stderr = channel.makefile("rb").read(), errors.result()
+                exit_status = channel.recv_exit_status()
+            finally:
+                limit.cancel()
+            # paramiko says -1 of a command that was killed, and also of one that it heard no end of
+            if exit_status == -1 and time.monotonic() - started >= COMMAND_LIMIT:
+                raise TimeoutError(f"`{command}` did not end within {COMMAND_LIMIT:g} s")
+            if exit_status == -1 and not transport.is_active():
+                raise EOFError("the connection dropped")
+            status = exit_status
         except (paramiko.SSHException, OSError, EOFError) as failed:
             raise MachineUnreachable(
                 f"machine {self._machine} does not answer over SSH: {failed or type(failed).__name__}",

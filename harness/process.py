@@ -65,9 +65,12 @@ class Processes:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._running: set[subprocess.Popen[str]] = set()
+        self._ending = False
 
     def end_all(self) -> None:
-        """Ends every command that runs now, in whichever thread: after an interrupt nobody waits for them."""
+        """Ends every command that runs now, in whichever thread, and starts no further one: after an interrupt nobody
+        waits for them."""
+        self._ending = True
         for process in list(self._running):
             _signal_group(process, signal.SIGINT)
 
@@ -100,6 +103,8 @@ class Processes:
         Raises CommandFailed for another status, PlatformWrong when the time ran out, Misconfigured when there is no
         such program.
         """
+        if self._ending:
+            raise KeyboardInterrupt
         environment = {**(os.environ if env is None else env), **(add_env or {})}
         event = self._recorder.new_id("command")
         self._recorder.emit(

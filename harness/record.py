@@ -75,8 +75,10 @@ class Redactor:
             if len(part) < 8:
                 continue
             encoded = base64.b64encode(part.encode()).decode().rstrip("=")
+            # the program base64 breaks its lines at 76
+            wrapped = [encoded[at : at + 76] for at in range(0, len(encoded), 76)]
             in_json = (json.dumps(part, ensure_ascii=ascii)[1:-1] for ascii in (True, False))
-            for form in (part, encoded, urllib.parse.quote(part, safe=""), *in_json):
+            for form in (part, encoded, *wrapped, urllib.parse.quote(part, safe=""), *in_json):
                 (self._long if LONG.fullmatch(form) else self._other)[form] = f"[{name}]"
 
     def __call__(self, text: str) -> str:

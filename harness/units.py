@@ -6,12 +6,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import Misconfigured
+from harness.errors import AnswerNotUnderstood, Misconfigured
 from harness.fleet import Fleet
 from harness.machines import Machines
 
-# fleet's reader (go-systemd) refuses longer lines
-LONGEST_LINE = 2048
+# fleet's reader (go-systemd) refuses longer lines, continued ones too
+LONGEST_LINE = 2047
 PROPERTIES = ("Id", "ActiveState", "SubState", "Result", "MainPID", "NRestarts")
 
 
@@ -27,10 +27,15 @@ class UnitFile:
         """Raises Misconfigured with file and line for what is no unit file, or what fleet would refuse."""
         options: list[tuple[str, str, str]] = []
         section = ""
-        lines = iter(enumerate(path.read_text().splitlines(), 1))
-        for number, line in lines:
+        try:
+            numbered = list(enumerate(path.read_text().splitlines(), 1))
+        except UnicodeDecodeError as wrong:
+            raise Misconfigured(f"{path} is no unit file: it is no text") from wrong
+        for number, line in numbered:
             if len(line.encode()) > LONGEST_LINE:
                 raise Misconfigured(f"{path}:{number}: fleet refuses lines of more than {LONGEST_LINE} bytes")
+        lines = iter(numbered)
+        for number, line in lines:
             text = line.strip()
             if not text or text[0] in "#;":
                 continue
@@ -49,6 +54,8 @@ class UnitFile:
 def read_units(*folders: Path) -> list[UnitFile]:
     """The *.service files of these folders. fleet knows a unit by its base name: no two may share one."""
     paths = sorted(path for folder in folders for path in folder.glob("*.service"))
+    if not paths:
+        raise Misconfigured(f"no *.service files in {' and '.join(map(str, folders))}")
     names = [path.name for path in paths]
     for path in paths:
         if names.count(path.name) > 1:
@@ -90,7 +97,8 @@ class UnitStates:
         """Unit (with its machine behind an @ where fleet has it on several) -> state. A unit that is on no machine has
         a state that says so."""
         places = self._fleet.states()
-        names_by_id = {machine.id: machine.name for machine in self._fleet.machines()}
+        ours = set(self._machines.names)
+        names_by_id = {machine.id: machine.name for machine in self._fleet.machines() if machine.name in ours}
         asked: dict[str, list[str]] = {}
         states: dict[str, UnitState] = {}
         for unit in self._names:
@@ -117,5 +125,8 @@ class UnitStates:
         states = {}
         for block in self._machines.run(machine, ask).strip().split("\n\n"):
             shown = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-            states[shown["Id"]] = UnitState(machine, *(shown[name] for name in PROPERTIES[1:]))
+            try:
+                states[shown["Id"]] = UnitState(machine, *(shown[name] for name in PROPERTIES[1:]))
+            except KeyError as missing:
+                raise AnswerNotUnderstood(f"systemctl show on {machine}", block, f"no {missing}") from missing
         return states

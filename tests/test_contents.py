@@ -98,6 +98,15 @@ def test_place_that_is_a_link_is_followed(contents: Contents, machines: FolderMa
     assert contents.missing(source / "web", "/home/core/current") == []
 
 
+def test_file_below_a_link_counts(contents: Contents, machines: FolderMachines, tmp_path: Path) -> None:
+    for name in NAMES:
+        (machines.core(name) / "current").symlink_to("web")
+
+    source = write(tmp_path / "source", {"current/site.conf": FILES["web/site.conf"]})
+
+    assert contents.missing(source, "/home/core") == []
+
+
 # -- releases --------------------------------------------------------------------------------------------------------
 
 

@@ -188,7 +188,6 @@ def test_machine_whose_etcd_is_unhealthy(machines: RecordedMachines) -> None:
     assert findings[0].finding == "its etcd is no healthy member"
 
 
-@pytest.mark.xfail(strict=True, reason="a machine that lists nobody speaks against every member")
 def test_machines_beside_one_whose_etcd_is_unhealthy_are_not_named(machines: RecordedMachines) -> None:
     machines.on("2379/health", "\n", "coreos-1")
 
@@ -254,7 +253,6 @@ def test_unit_that_does_not_run(machines: RecordedMachines, active: str, sub: st
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="the layer of units judges also those that were never loaded")
 def test_unit_that_was_never_loaded_is_no_unit_that_is_wrong(machines: RecordedMachines) -> None:
     forget_unit(machines, "blog.service")
 

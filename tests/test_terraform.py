@@ -82,7 +82,6 @@ def test_plan_with_a_container_in_a_module_of_its_own() -> None:
     assert "deep" in read(plan).made
 
 
-@pytest.mark.xfail(strict=True, reason="the query reads planned_values of the root module only")
 def test_plan_with_an_opening_in_a_module_of_its_own() -> None:
     plan = one_more(document("plan.json"), ["create"], hostname="deep", name="deep", ports=[{"internal": 2379}])
     root = plan["planned_values"]["root_module"]
