@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 import urllib.parse
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -286,8 +287,9 @@ def variables(operator: OperatorShell) -> Callable[[], Mapping[str, Any]]:
 @pytest.fixture
 def registration(variables: Callable[[], Mapping[str, Any]], recorder: Recorder) -> Registration:
     url = variables()["discovery_url"]
-    parts = urllib.parse.urlsplit(url)
-    return Registration.read(url, open_session(parts.netloc, [], recorder))
+    # the one name that is looked up: the discovery service is the operator's, not the cluster's
+    host = urllib.parse.urlsplit(url).hostname or ""
+    return Registration.read(url, open_session(socket.gethostbyname(host), [host], recorder))
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def diagnose(machines: Machines, units: Sequence[str]) -> list[Finding]:
         lambda: _bootstrap(machines, fleet),
         lambda: [
             Finding("schedule", "cluster", f"{placement.unit}: {placement.objection}", "fleetctl list-unit-files")
-            for placement in fleet.placements([unit for unit in units if unit in fleet.units()], "launched")
+            for placement in fleet.placements([unit for unit in units if unit in fleet.units()], "")
             if placement.objection
         ],
         lambda: [

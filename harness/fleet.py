@@ -71,7 +71,7 @@ class Unit:
         """Whether MachineID and MachineMetadata allow this machine: different keys must all match, of the same key
         one (fleet, Documentation/unit-files-and-scheduling.md)."""
         ids = self.fleet_options("MachineID")
-        if ids and not any(machine.id.startswith(wanted) for wanted in ids):
+        if ids and not {machine.id, machine.id[:8]} & set(ids):
             return False
         wanted: dict[str, set[str]] = {}
         for pair in self.fleet_options("MachineMetadata"):
@@ -132,8 +132,8 @@ class Fleet:
         return states
 
     def placements(self, names: Iterable[str], state: str) -> list[Placement]:
-        """Where each of these units is. A unit that is not placed, or not in `state` (loaded, launched), has the
-        objection that says so."""
+        """Where each of these units is. A unit that is not placed, or not in `state` (loaded, launched; "" for the one
+        that is desired of it), has the objection that says so."""
         units, states = self.units(), self.states()
         machines = {machine.id: machine for machine in self.machines()}
         placements = []
@@ -150,7 +150,7 @@ class Fleet:
                     Placement(
                         name,
                         machine.name if machine else "",
-                        _objection(unit, machine, state, on, allowed, states, units),
+                        _objection(unit, machine, state or unit.desired, on, allowed, states, units),
                     )
                 )
         return placements

@@ -93,7 +93,7 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
             # paramiko says -1 of a command that was killed, and also of one that it heard no end of
             if exit_status == -1 and time.monotonic() - started >= COMMAND_LIMIT:
                 raise TimeoutError(f"`{command}` did not end within {COMMAND_LIMIT:g} s")
-            if exit_status == -1 and not transport.is_active():
+            if exit_status == -1 and not channel.eof_received:
                 raise EOFError("the connection dropped")
             status = exit_status
         except (paramiko.SSHException, OSError, EOFError) as failed:

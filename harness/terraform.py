@@ -150,5 +150,7 @@ def target_data(folder: Path) -> dict[str, Any]:
         data = json.loads((folder / "target.json").read_text())
     except FileNotFoundError as missing:
         raise Misconfigured(f"{folder} is no target: it has no target.json") from missing
+    except ValueError as wrong:
+        raise Misconfigured(f"{folder}/target.json is no JSON: {wrong}") from wrong
     assert isinstance(data, dict)
     return data

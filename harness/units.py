@@ -54,8 +54,9 @@ class UnitFile:
 def read_units(*folders: Path) -> list[UnitFile]:
     """The *.service files of these folders. fleet knows a unit by its base name: no two may share one."""
     paths = sorted(path for folder in folders for path in folder.glob("*.service"))
-    if not paths:
-        raise Misconfigured(f"no *.service files in {' and '.join(map(str, folders))}")
+    for folder in folders:
+        if not any(path.parent == folder for path in paths):
+            raise Misconfigured(f"no *.service files in {folder}")
     names = [path.name for path in paths]
     for path in paths:
         if names.count(path.name) > 1:

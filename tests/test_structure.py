@@ -429,13 +429,16 @@ IMAGE = re.compile(r"(?:\$\{IMAGE_REGISTRY\}/)?[a-z0-9._/-]+(?::(?P<tag>[\w.-]+)
 
 
 def unit_files_that_fleet_takes_amiss(root: Path) -> list[str]:
+    paths = sorted((root / "units").glob("**/*.service"))
+    if not paths:
+        return ["there are no unit files"]
     try:
-        units = read_units(*sorted({path.parent for path in (root / "units").glob("**/*.service")}))
+        units = read_units(*sorted({path.parent for path in paths}))
     except Misconfigured as refused:
         return [str(refused)]
     names = {unit.name for unit in units}
-    faults = [] if units else ["there are no unit files"]
-    for path in sorted((root / "units").glob("**/*.service")):
+    faults = []
+    for path in paths:
         unit = next(unit for unit in units if unit.name == path.name)
         faults += [f"{path.relative_to(root)}: {fault}" for fault in _faults_of_unit(unit, names, root)]
         faults += [f"{path.relative_to(root)}:{number}: {fault}" for number, fault in _faults_of_lines(path)]

@@ -157,6 +157,13 @@ def test_folder_without_units_is_refused(tmp_path: Path) -> None:
         read_units(tmp_path / "unitz")
 
 
+def test_folder_without_units_beside_one_with_some_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "blog.service").write_text("[Unit]\nDescription=a\n")
+
+    with pytest.raises(Misconfigured, match="unitz"):
+        read_units(tmp_path, tmp_path / "unitz")
+
+
 def test_other_files_are_no_units(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("junk")
     (tmp_path / "blog.service").write_text("[Unit]\nDescription=a\n")
