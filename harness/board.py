@@ -80,7 +80,14 @@ class Board:
         began = self.stages.pop(stage, now)
         seconds = event.get("seconds", now - began)
         counts = f": {self.counted()}" if stage == "runbook" and self.scenarios else ""
-        lines.append(ended(stage + counts, event.get("outcome", "ended"), seconds, bold=True))
+        outcome = event.get("outcome", "ended")
+        if (
+            counts
+            and outcome == "passed"
+            and {"failed", "error"} & {scenario.outcome for scenario in self.scenarios.values()}
+        ):
+            outcome = "failed"  # the stage itself went through; what it is for did not
+        lines.append(ended(stage + counts, outcome, seconds, bold=True))
         return lines + fault(event.get("error"), indent=1)
 
     def _on_task_started(self, event: Event) -> None:

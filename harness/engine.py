@@ -43,7 +43,8 @@ class Engine:
         if not self._answers():
             self._may_start_one()
             if not shutil.which("dockerd"):
-                self.install(["docker.io"])
+                # apparmor only recommended there; a kernel that has it on runs no container without its parser
+                self.install(["docker.io", "apparmor"])
             if not shutil.which("docker"):
                 self.install(["docker-cli"])  # newer releases pack the client by itself
             self._start()
@@ -192,7 +193,7 @@ class Engine:
     def build(self, context: Path, arguments: Mapping[str, str]) -> str:
         """An image from a Dockerfile whose base is local; its id. With the engine's own builder: no plugin needed."""
         values = [f"--build-arg={name}={value}" for name, value in arguments.items()]
-        argv = ["docker", "build", "--quiet", *values, str(context)]
+        argv = ["docker", "build", "--quiet", "--force-rm", *values, str(context)]
         return self._process.run(argv, add_env={"DOCKER_BUILDKIT": "0"}, within=600).stdout.strip()
 
     def fill_registry(self, storage: Path, registry_image: str, images: Mapping[str, str]) -> None:

@@ -28,8 +28,9 @@ QUESTIONS: Mapping[str, str] = {
     "curl -sm 3 '127.0.0.1:2379/v2/keys/_coreos.com?recursive=true'; echo; journalctl -b -u etcd --no-pager",
     "fleet": "systemctl status -l fleet fleet.socket; cat /etc/fleet/fleet.conf /etc/machine-id; "
     f"ls -l /run/fleet.sock; {API}/machines; {API}/units; {API}/state; journalctl -b -u fleet --no-pager",
-    "units": "systemctl list-units --all --no-pager '*.service'; for u in /run/fleet/units/*; do systemctl status -l "
-    '"$(basename "$u")"; journalctl -b --no-pager -u "$(basename "$u")"; done',
+    "units": "systemctl list-units --all --no-pager '*.service'; "
+    'for u in /run/fleet/units/*; do [ -e "$u" ] || continue; systemctl status -l "$(basename "$u")"; '
+    'journalctl -b --no-pager -u "$(basename "$u")"; done',
     "containers": "docker ps --all --no-trunc; docker images; for c in $(docker ps --all --quiet); do "
     "docker inspect $c; docker logs --tail 200 $c; done",
     "services": "curl -sm 3 '127.0.0.1:2379/v2/keys/services?recursive=true'; echo; ss -ltnp; "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import socket
 import threading
@@ -26,6 +27,9 @@ from harness.record import Recorder
 from harness.terraform import Outputs
 
 T = TypeVar("T")
+
+# What SSH met is told by MachineUnreachable; paramiko's threads would print tracebacks over the display as well.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 CONNECT_LIMIT = 5.0
 COMMAND_LIMIT = 60.0

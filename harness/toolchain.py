@@ -52,12 +52,16 @@ sys.stderr.write(stderr)
 sys.exit(status)
 """
 
-# Programs that the tests use, and the Debian packages that hold them
-PACKAGES_OF_TESTS = {"etcd": ("etcd-server",), "systemd-analyze": ("systemd", "libsystemd-shared")}
+# Programs that the tests use, and the Debian packages that hold them, with libraries that a minimal system lacks
+PACKAGES_OF_TESTS = {
+    "etcd": ("etcd-server",),
+    "systemd-analyze": ("systemd", "libsystemd-shared", "libkmod2", "libapparmor1"),
+}
 # Runs a program of a package that was unpacked, with the libraries that were unpacked beside it
 UNPACKED = """#!/bin/sh
 here=$(dirname "$(readlink -f "$0")")
-LD_LIBRARY_PATH=$(echo "$here"/usr/lib/*-linux-gnu/systemd) exec "$here/usr/bin/{name}" "$@"
+libraries=$(echo "$here"/usr/lib/*-linux-gnu/systemd "$here"/usr/lib/*-linux-gnu "$here"/lib/*-linux-gnu | tr ' ' :)
+LD_LIBRARY_PATH=$libraries exec "$here/usr/bin/{name}" "$@"
 """
 
 

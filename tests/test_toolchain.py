@@ -573,12 +573,12 @@ def test_an_engine_that_is_missing_is_installed_with_its_client_and_started(
         (folder / name).unlink()
     apt = "env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120"
     silent.on(f"{apt} update").on(
-        f"{apt} install --no-install-recommends -y docker.io", does=lambda: programs("dockerd")
+        f"{apt} install --no-install-recommends -y docker.io apparmor", does=lambda: programs("dockerd")
     )
     silent.on(f"{apt} install --no-install-recommends -y docker-cli", does=lambda: programs("docker"))
 
     assert engine.ensure() == "done"
-    assert [call.split()[-1] for call in changes(silent)[:4]] == ["update", "docker.io", "update", "docker-cli"]
+    assert [call.split()[-1] for call in changes(silent)[:4]] == ["update", "apparmor", "update", "docker-cli"]
 
 
 def test_sudo_that_asks_no_password_is_used(
