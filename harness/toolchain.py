@@ -61,7 +61,9 @@ PACKAGES_OF_TESTS = {
 UNPACKED = """#!/bin/sh
 here=$(dirname "$(readlink -f "$0")")
 libraries=$(echo "$here"/usr/lib/*-linux-gnu/systemd "$here"/usr/lib/*-linux-gnu "$here"/lib/*-linux-gnu | tr ' ' :)
-LD_LIBRARY_PATH=$libraries exec "$here/usr/bin/{name}" "$@"
+# systemd's own units too: a minimal system has none
+units="${{SYSTEMD_UNIT_PATH%:}}:$here/lib/systemd/system:"
+SYSTEMD_UNIT_PATH=${{units#:}} LD_LIBRARY_PATH=$libraries exec "$here/usr/bin/{name}" "$@"
 """
 
 
@@ -304,7 +306,7 @@ class Toolchain:
                 program.write_text(UNPACKED.format(name=name))
                 program.chmod(0o755)
 
-        folder = self.cache.entry("programs-of-tests", key_of(UNPACKED, *missing), build)
+        folder = self.cache.entry("programs-of-tests", key_of(UNPACKED, *missing, str(PACKAGES_OF_TESTS)), build)
         self.path.append(folder)
         return _fresh(folder, before)
 
