@@ -21,6 +21,7 @@ from harness.cache import Cache, cache_folder
 from harness.display import Display
 from harness.engine import Engine
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError
+from harness.ground import make_ground
 from harness.junit import junit_xml
 from harness.machines import Machines
 from harness.record import fold, read_events
@@ -114,7 +115,7 @@ class Acceptance:
             self.toolchain.forget_build_files()
         with self.run.stage("ground"):
             self._shell = self.run.open_shell(self.toolchain)
-            self.run.make_ground(self.toolchain, self._shell)
+            make_ground(self.run, self.toolchain, self._shell)
 
     def _runbook(self) -> None:
         with self.run.stage("runbook"), (self.run.folder / "pytest.log").open("w") as log:
@@ -184,8 +185,15 @@ class Acceptance:
         judged = verdict.judge(self._document())
         self.run.recorder.emit("run.ended", status=int(judged.status), headline=judged.headline)
         self.run.recorder.close()
-        document = write_record(self.run.folder)
+        try:
+            document = write_record(self.run.folder)
+        except OSError as refused:
+            self.run.recorder.lost = refused.strerror or str(refused)
+            document = self._document()
         print(verdict.screen(document, judged), file=sys.stderr)
+        if self.run.recorder.lost:
+            print(f"platform: the record of this run is not whole: {self.run.recorder.lost}", file=sys.stderr)
+            return judged.status or ExitStatus.ENVIRONMENT_FAILED
         return judged.status
 
 

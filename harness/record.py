@@ -101,6 +101,8 @@ class Recorder:
         self._clock = clock
         self._context: dict[str, Any] = {}
         self._numbers = itertools.count(1)
+        # why events could not be written; "" while all were
+        self.lost = ""
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def emit(self, kind: str, **fields: Any) -> None:
@@ -109,7 +111,11 @@ class Recorder:
         event = {"t": round(self._clock(), 4), "kind": kind, **self._context, **fields}
         # each text by itself: what JSON would escape could not be found in the line
         line = json.dumps(_redacted(event, self.redact), ensure_ascii=False) + "\n"
-        os.write(self._file, line.encode("utf-8", "replace"))
+        try:
+            os.write(self._file, line.encode("utf-8", "replace"))
+        except OSError as refused:
+            # a full disk must not keep the teardown from its work: who ends the run asks what was lost
+            self.lost = refused.strerror or str(refused)
 
     def new_id(self, prefix: str) -> str:
         """An id that no other event of the run has: it carries the process."""

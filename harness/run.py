@@ -15,15 +15,12 @@ finds them by that.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import os
-import random
 import secrets
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import tempfile
 import time
@@ -32,26 +29,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from harness.errors import CommandFailed, EnvironmentFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong
+from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong
 from harness.inventory import Inventory
 from harness.process import Processes
 from harness.record import Recorder, Redactor
 from harness.shell import OperatorShell
 from harness.terraform import Terraform
 from harness.toolchain import Toolchain
-from harness.wait import NotYet, Waiter
+from harness.wait import Waiter
 
 # What the runbook's commands need, copied so that a run never writes to the checkout.
 OPERATORS_FILES = ("bin", "harness", "infra", "units", "container", "sites", "requirements", "terraform.example.tfvars")
 # fleet's authors advise no more machines than this; host keys are made for all that could be asked for.
 MACHINES_AT_MOST = 100
-# Clusters live in /24 networks of this block, which neither Docker's own pools nor home routers use by default.
-SUBNETS = ipaddress.IPv4Network("10.208.0.0/12")
-GROUND_LIMIT = 30.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +99,9 @@ class Run:
         except HarnessError as failed:
             error, status = str(failed), int(failed.status)
             raise
+        except OSError as failed:  # a full disk, a folder that went away
+            error, status = f"{name}: {failed}", int(ExitStatus.ENVIRONMENT_FAILED)
+            raise EnvironmentFailed(error) from failed
         except KeyboardInterrupt:
             outcome = "interrupted"
             raise
@@ -130,7 +126,7 @@ class Run:
         environment = self._environment(toolchain)
         environment["SSH_AUTH_SOCK"] = str(self._start_agent(user, environment))
         os.environ["SSH_AUTH_SOCK"] = environment["SSH_AUTH_SOCK"]  # our own SSH connections use the same agent
-        self._hand_over({"run_id": self.run_id, "ssh_public_key": user.public, "ssh_host_keys": self._host_keys()})
+        self.hand_over({"run_id": self.run_id, "ssh_public_key": user.public, "ssh_host_keys": self._host_keys()})
         return OperatorShell.open(self.process, self.shell_state, self.operators, environment)
 
     @property
@@ -166,7 +162,7 @@ class Run:
             self.redact.add("ssh host key", key.private)
         return {name: {"private": key.private, "public": key.public} for name, key in keys.items()}
 
-    def _hand_over(self, variables: dict[str, object]) -> None:
+    def hand_over(self, variables: dict[str, object]) -> None:
         """Gives the target what the operator does not choose, as a file Terraform reads by itself (*.auto.tfvars)."""
         file = self.target_folder / "run.auto.tfvars.json"
         known = json.loads(file.read_text()) if file.exists() else {}
@@ -196,72 +192,6 @@ class Run:
             raise EnvironmentFailed(f"the ssh-agent of the run: {failed}") from failed
         return socket_path
 
-    # -- the ground ----------------------------------------------------------------------------------------------
-
-    def make_ground(self, toolchain: Toolchain, shell: OperatorShell) -> None:
-        """Discovery service, image registry and network: made where the target has a ground module, else given."""
-        module = self.root / "infra/ground" / self.target
-        if module.is_dir():
-            shutil.copytree(module, self.ground_folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
-            ground = self._ground_terraform(shell.env)
-            try:
-                ground.init()
-                self._apply_on_free_subnet(ground, toolchain)
-                outputs = ground.raw_outputs()
-            except PlatformWrong as failed:
-                raise EnvironmentFailed(f"the ground could not be made: {failed}") from failed
-            discovery, registry = outputs["discovery-service"], outputs["image-registry"]
-            machine_image = toolchain.machine_image
-            self._until_ground_answers(discovery.partition("/v2/keys")[0] + "/health", f"http://{registry}/v2/")
-        else:
-            discovery, registry, machine_image = (
-                _required(name) for name in ("DISCOVERY_SERVICE", "IMAGE_REGISTRY", "MACHINE_IMAGE")
-            )
-        self._hand_over({"image_registry": registry, "machine_image": machine_image})
-        shell.export(DISCOVERY_SERVICE=discovery)
-
-    def _ground_terraform(self, environment: dict[str, str]) -> Terraform:
-        return Terraform(self.process, self.ground_folder, environment)
-
-    def _apply_on_free_subnet(self, ground: Terraform, toolchain: Toolchain) -> None:
-        """Applies the ground; another run may take the same subnet between our look and the engine's."""
-        fixed = {
-            "run_id": self.run_id,
-            "machine_image": toolchain.machine_image,
-            "registry_storage": str(toolchain.registry_storage),
-        }
-        for attempt in range(5):
-            variables = fixed | {"subnet": str(free_subnet(Path("/proc/net/route").read_text(), random.Random()))}
-            (self.ground_folder / "run.auto.tfvars.json").write_text(json.dumps(variables))
-            try:
-                ground.apply()
-                return
-            except CommandFailed as failed:
-                if "overlaps" not in failed.stderr or attempt == 4:
-                    raise
-
-    def _until_ground_answers(self, *urls: str) -> None:
-        with requests.Session() as session:
-            session.trust_env = False
-
-            def probe() -> list[int]:
-                try:
-                    return [session.get(url, timeout=2).status_code for url in urls]
-                except requests.RequestException as refused:
-                    raise NotYet(type(refused).__name__) from refused
-
-            try:
-                self.waiter.until(
-                    "discovery service and image registry answer",
-                    probe,
-                    lambda statuses: set(statuses) == {200},
-                    within=GROUND_LIMIT,
-                )
-            except HarnessError as failed:
-                raise EnvironmentFailed(
-                    f"the ground does not answer ({failed}): can containers' addresses be reached from this machine?"
-                ) from failed
-
     # -- teardown ------------------------------------------------------------------------------------------------
 
     def tear_down(self, environment: dict[str, str]) -> None:
@@ -276,7 +206,9 @@ class Run:
                 stack.callback(self._remove_secrets)
                 stack.callback(self.task, "look for leaks", inventory.sweep)
                 stack.callback(self.task, "end ssh-agent", self._end_agent)
-                stack.callback(self.task, "destroy ground", self._destroy, self._ground_terraform(environment))
+                stack.callback(
+                    self.task, "destroy ground", self._destroy, Terraform(self.process, self.ground_folder, environment)
+                )
                 stack.callback(self.task, "destroy machines", self._destroy, self._target_terraform(environment))
         except (HarnessError, OSError, subprocess.SubprocessError) as failed:
             raise EnvironmentFailed(f"the teardown is not complete: {failed}") from failed
@@ -338,30 +270,6 @@ def targets(root: Path) -> list[str]:
     return sorted(file.parent.name for file in (root / "infra").glob("*/target.json"))
 
 
-def free_subnet(routes: str, choice: random.Random) -> ipaddress.IPv4Network:
-    """A random /24 of SUBNETS that no route of this machine (/proc/net/route) overlaps."""
-    taken = []
-    for line in routes.splitlines()[1:]:
-        _, destination, _, _, _, _, _, mask, *_ = line.split()
-        # both are hexadecimal, in the machine's byte order
-        address, netmask = (socket.inet_ntoa(struct.pack("=L", int(word, 16))) for word in (destination, mask))
-        if netmask != "0.0.0.0":
-            taken.append(ipaddress.ip_network(f"{address}/{netmask}", strict=False))
-    candidates = [net for net in SUBNETS.subnets(new_prefix=24) if not any(net.overlaps(other) for other in taken)]
-    if not candidates:
-        raise EnvironmentFailed(f"no /24 network of {SUBNETS} is free on this machine (see: ip route)")
-    return choice.choice(candidates)
-
-
 def _listens(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(str(path)) == 0
-
-
-def _required(name: str) -> str:
-    value = os.environ.get(name)
-    if not value:
-        raise Misconfigured(
-            f"{name} is not set: this target has no ground of its own (infra/ground), so it must be given"
-        )
-    return value

@@ -26,6 +26,7 @@ HEADLINES = {
     ExitStatus.ENVIRONMENT_FAILED: "The environment failed, so the platform was not judged",
 }
 NO_END = "Interrupted: the record has no end"
+NOT_CLEAN = "Verified, but the run could not be removed cleanly"
 # Layers from the ground up, and the one that a feature's steps look at first
 LAYERS = ("config", "toolchain", "provision", "bootstrap", "schedule", "unit", "discovery", "content", "entry")
 LAYER_OF_TAG = {
@@ -91,7 +92,9 @@ def judge(run: Item) -> Verdict:
     counts = dict(Counter(scenario["outcome"] for scenario in run["scenarios"]))
     faults = (*_faults_in_time(run), *_drift(run), *map(_of_leak, run["leaks"]))
     status = _status(run, faults, counts)
-    return Verdict(status, HEADLINES[status], faults, counts)
+    # the platform was judged before the teardown failed
+    judged = set(counts) == {"passed"} and status is ExitStatus.ENVIRONMENT_FAILED
+    return Verdict(status, NOT_CLEAN if judged else HEADLINES[status], faults, counts)
 
 
 def _status(run: Item, faults: tuple[Fault, ...], counts: dict[str, int]) -> ExitStatus:

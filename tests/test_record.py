@@ -463,3 +463,11 @@ def test_hiding_many_keys_costs_little(tmp_path: Path) -> None:
         recorder.emit("remote", machine="coreos-0", stdout=coded if number % 10 == 0 else text)
 
     assert time.process_time() - began < 2
+
+
+def test_a_full_disk_loses_events_and_nothing_else() -> None:
+    """The teardown emits events too: it must not end for them."""
+    recorder = Recorder(Path("/dev/full"))
+    recorder.emit("note", text="a")
+
+    assert recorder.lost == "No space left on device"

@@ -27,15 +27,14 @@ import pytest
 from harness.cache import Cache
 from harness.engine import Engine
 from harness.errors import CommandFailed, EnvironmentFailed, ExitStatus, HarnessError, Misconfigured
+from harness.ground import SUBNETS, free_subnet, make_ground
 from harness.record import Recorder, Redactor, fold, read_events
 from harness.run import (
     MACHINES_AT_MOST,
     OPERATORS_FILES,
-    SUBNETS,
     Keys,
     Run,
     add_secrets,
-    free_subnet,
     new_run_id,
     targets,
 )
@@ -575,7 +574,7 @@ def test_a_ground_that_cannot_be_made_is_not_the_platforms_fault(
     runner.on("terraform").on(f"terraform {command}", status=1, stderr="Cannot connect to the Docker daemon")
 
     with pytest.raises(HarnessError, match="Cannot connect to the Docker daemon") as failed:
-        run.make_ground(toolchain, given_shell)
+        make_ground(run, toolchain, given_shell)
     assert failed.value.status is ExitStatus.ENVIRONMENT_FAILED
 
 
@@ -591,7 +590,7 @@ def test_a_subnet_that_another_run_took_is_given_up_for_the_next(
 
     runner.on("terraform init").on("terraform output", outputs(service))
     runner.on("terraform apply", status=1, stderr="Pool overlaps with other one on this address space", does=taken)
-    run.make_ground(toolchain, given_shell)
+    make_ground(run, toolchain, given_shell)
 
     assert len(tried) == 3
     assert len([call for call in runner.calls if call.startswith("terraform apply")]) == 4
@@ -603,7 +602,7 @@ def test_a_machine_whose_subnets_are_all_taken_is_the_environments_failure(
     runner.on("terraform init").on("terraform apply", status=1, stderr="Pool overlaps with other one")
 
     with pytest.raises(EnvironmentFailed, match="the ground could not be made"):
-        run.make_ground(toolchain, given_shell)
+        make_ground(run, toolchain, given_shell)
     assert len([call for call in runner.calls if call.startswith("terraform apply")]) == 5
 
 
@@ -614,14 +613,14 @@ def test_a_ground_that_does_not_answer_is_the_environments_failure(
     run.waiter = Waiter(run.recorder, FakeClock(), every=10)
 
     with pytest.raises(EnvironmentFailed, match=r"the ground does not answer .*ConnectionError"):
-        run.make_ground(toolchain, given_shell)
+        make_ground(run, toolchain, given_shell)
 
 
 def test_a_ground_that_answers_is_handed_to_the_operator_and_the_target(
     run: Run, toolchain: Toolchain, runner: FakeRunner, given_shell: OperatorShell, ground: Path, service: str
 ) -> None:
     runner.on("terraform").on("terraform output", outputs(service))
-    run.make_ground(toolchain, given_shell)
+    make_ground(run, toolchain, given_shell)
 
     assert given_shell.env["DISCOVERY_SERVICE"] == f"http://{service}/v2/keys/discovery"
     handed_over = json.loads((run.target_folder / "run.auto.tfvars.json").read_text())
@@ -639,7 +638,7 @@ def test_a_target_without_a_ground_must_be_given_one(
         monkeypatch.setenv(name, "given")
 
     with pytest.raises(Misconfigured, match=f"{missing} is not set"):
-        run.make_ground(toolchain, given_shell)
+        make_ground(run, toolchain, given_shell)
 
 
 def test_a_ground_that_is_given_is_taken_as_it_is(
@@ -648,7 +647,7 @@ def test_a_ground_that_is_given_is_taken_as_it_is(
     monkeypatch.setenv("DISCOVERY_SERVICE", "https://discovery.example")
     monkeypatch.setenv("IMAGE_REGISTRY", "registry.example")
     monkeypatch.setenv("MACHINE_IMAGE", "ami-1")
-    run.make_ground(toolchain, given_shell)
+    make_ground(run, toolchain, given_shell)
 
     assert runner.calls == []
     assert given_shell.env["DISCOVERY_SERVICE"] == "https://discovery.example"

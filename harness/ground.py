@@ -1,0 +1,118 @@
+"""The ground: what must stand before the runbook's third step, a discovery service, an image registry, a network."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import random
+import shutil
+import socket
+import struct
+from pathlib import Path
+
+import requests
+
+from harness.errors import CommandFailed, EnvironmentFailed, HarnessError, Misconfigured, PlatformWrong
+from harness.run import Run
+from harness.shell import OperatorShell
+from harness.terraform import Terraform
+from harness.toolchain import Toolchain
+from harness.wait import NotYet, Waiter
+
+# Clusters live in /24 networks of this block, which neither Docker's own pools nor home routers use by default.
+SUBNETS = ipaddress.IPv4Network("10.208.0.0/12")
+GROUND_LIMIT = 30.0
+# How often another run may take the subnet between our look and the engine's
+SUBNETS_TRIED = 5
+
+
+def make_ground(run: Run, toolchain: Toolchain, shell: OperatorShell) -> None:
+    """Makes the ground where the target has a module for it (infra/ground/TARGET), else takes what is given.
+
+    Tells the target of its registry and image, and the operator's shell of its discovery service. Raises
+    EnvironmentFailed when the ground cannot be made or does not answer, Misconfigured when it is not given.
+    """
+    module = run.root / "infra/ground" / run.target
+    if module.is_dir():
+        shutil.copytree(module, run.ground_folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
+        ground = Terraform(run.process, run.ground_folder, shell.env)
+        fixed = {
+            "run_id": run.run_id,
+            "machine_image": toolchain.machine_image,
+            "registry_storage": str(toolchain.registry_storage),
+        }
+        try:
+            ground.init()
+            _apply_on_free_subnet(ground, fixed)
+            outputs = ground.raw_outputs()
+        except PlatformWrong as failed:
+            raise EnvironmentFailed(f"the ground could not be made: {failed}") from failed
+        discovery, registry = outputs["discovery-service"], outputs["image-registry"]
+        machine_image = toolchain.machine_image
+        _until_ground_answers(run.waiter, discovery.partition("/v2/keys")[0] + "/health", f"http://{registry}/v2/")
+    else:
+        discovery, registry, machine_image = (
+            _required(name) for name in ("DISCOVERY_SERVICE", "IMAGE_REGISTRY", "MACHINE_IMAGE")
+        )
+    run.hand_over({"image_registry": registry, "machine_image": machine_image})
+    shell.export(DISCOVERY_SERVICE=discovery)
+
+
+def _apply_on_free_subnet(ground: Terraform, fixed: dict[str, str]) -> None:
+    for attempt in range(1, SUBNETS_TRIED + 1):
+        variables = fixed | {"subnet": str(free_subnet(Path("/proc/net/route").read_text(), random.Random()))}
+        (ground.folder / "run.auto.tfvars.json").write_text(json.dumps(variables))
+        try:
+            ground.apply()
+            return
+        except CommandFailed as failed:
+            if "overlaps" not in failed.stderr or attempt == SUBNETS_TRIED:
+                raise
+
+
+def _until_ground_answers(waiter: Waiter, *urls: str) -> None:
+    with requests.Session() as session:
+        session.trust_env = False
+
+        def probe() -> list[int]:
+            try:
+                return [session.get(url, timeout=2).status_code for url in urls]
+            except requests.RequestException as refused:
+                raise NotYet(type(refused).__name__) from refused
+
+        try:
+            waiter.until(
+                "discovery service and image registry answer",
+                probe,
+                lambda statuses: set(statuses) == {200},
+                within=GROUND_LIMIT,
+            )
+        except HarnessError as failed:
+            raise EnvironmentFailed(
+                f"the ground does not answer ({failed}): can containers' addresses be reached from this machine?"
+            ) from failed
+
+
+def free_subnet(routes: str, choice: random.Random) -> ipaddress.IPv4Network:
+    """A random /24 of SUBNETS that no route of this machine (/proc/net/route) overlaps."""
+    taken = []
+    for line in routes.splitlines()[1:]:
+        _, destination, _, _, _, _, _, mask, *_ = line.split()
+        # both are hexadecimal, in the machine's byte order
+        address, netmask = (socket.inet_ntoa(struct.pack("=L", int(word, 16))) for word in (destination, mask))
+        if netmask != "0.0.0.0":
+            taken.append(ipaddress.ip_network(f"{address}/{netmask}", strict=False))
+    candidates = [net for net in SUBNETS.subnets(new_prefix=24) if not any(net.overlaps(other) for other in taken)]
+    if not candidates:
+        raise EnvironmentFailed(f"no /24 network of {SUBNETS} is free on this machine (see: ip route)")
+    return choice.choice(candidates)
+
+
+def _required(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise Misconfigured(
+            f"{name} is not set: this target has no ground of its own (infra/ground), so it must be given"
+        )
+    return value
