@@ -7,14 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness import deploy, discovery
 from harness.cache import Cache, cache_folder
-from harness.errors import ExitStatus, HarnessError, Misconfigured
+from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured
+from harness.inventory import Inventory
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -63,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--rounds", type=int, default=5, help="medians are over this many rounds")
     bench.set_defaults(do=_bench)
+    down = commands.add_parser("down", help="remove what a run left whose teardown was not complete")
+    down.add_argument("folder", type=Path, help="the run's folder, .runs/RUN-ID")
+    down.set_defaults(do=_down)
     again = commands.add_parser("report", help="write run.json, report.html and junit.xml of a run again")
     again.add_argument("folder", type=Path, help="the run's folder, .runs/RUN-ID")
     again.set_defaults(do=_report)
@@ -146,11 +149,33 @@ def _bench(arguments: argparse.Namespace) -> int:
     return ExitStatus.VERIFIED
 
 
+def _down(arguments: argparse.Namespace) -> int:
+    from harness.toolchain import prepared
+
+    folder = _run_folder(arguments)
+    with prepared(ROOT, ("docker engine",)) as toolchain:
+        inventory = Inventory(toolchain.process, toolchain.recorder, folder.name, folder)
+        inventory.sweep()
+        left = [f"{leak.what} {leak.name}" for leak in inventory.leaks()]
+    for kept in ("operator", "ground"):
+        shutil.rmtree(folder / kept, ignore_errors=True)
+    if left:
+        raise EnvironmentFailed(f"of run {folder.name} remain: {', '.join(left)}")
+    print(f"nothing of run {folder.name} is left")
+    return ExitStatus.VERIFIED
+
+
+def _run_folder(arguments: argparse.Namespace) -> Path:
+    folder: Path = arguments.folder.resolve()
+    if not (folder / "events.jsonl").is_file():
+        raise Misconfigured(f"{arguments.folder} is no run's folder: it has no events.jsonl")
+    return folder
+
+
 def _report(arguments: argparse.Namespace) -> int:
     from harness.acceptance import write_record
 
-    if not (arguments.folder / "events.jsonl").is_file():
-        raise Misconfigured(f"{arguments.folder} is no run's folder: it has no events.jsonl")
+    _run_folder(arguments)
     write_record(arguments.folder)
     print(arguments.folder / "report.html")
     return ExitStatus.VERIFIED
@@ -159,8 +184,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _clean(arguments: argparse.Namespace) -> int:
     from harness.toolchain import forget_everything
 
-    with tempfile.TemporaryDirectory() as scratch:
-        forget_everything(Path(scratch))
+    forget_everything(ROOT)
     shutil.rmtree(ROOT / ".runs", ignore_errors=True)
     folder = Cache(cache_folder()).folder
     shutil.rmtree(folder)

@@ -211,7 +211,10 @@ class Run:
                 )
                 stack.callback(self.task, "destroy machines", self._destroy, self._target_terraform(environment))
         except (HarnessError, OSError, subprocess.SubprocessError) as failed:
-            raise EnvironmentFailed(f"the teardown is not complete: {failed}") from failed
+            again = f"bin/platform down {os.path.relpath(self.folder)}"
+            raise EnvironmentFailed(
+                f"the teardown is not complete (remove the rest with `{again}`): {failed}"
+            ) from failed
 
     def _target_terraform(self, environment: dict[str, str]) -> Terraform:
         return Terraform(self.process, self.target_folder, environment, "../../terraform.tfvars")

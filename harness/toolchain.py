@@ -367,8 +367,9 @@ def prepared(root: Path, tasks: Iterable[str]) -> Iterator[Toolchain]:
 
 
 def forget_everything(root: Path) -> None:
-    """Removes the images that were built here; the cache folder is the caller's."""
-    with prepared(root, ()) as toolchain:
+    """Removes the images that were built here, for which an engine that was stopped is started; the cache folder is
+    the caller's."""
+    with prepared(root, ("docker engine",) if shutil.which("dockerd") else ()) as toolchain:
         toolchain.engine.remove_images("platform-*")
 
 
