@@ -52,6 +52,8 @@ sys.stderr.write(stderr)
 sys.exit(status)
 """
 
+# What mmdebstrap checks Debian's packages with; Ubuntu has it in a package of its own
+DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Programs that the tests use, and the Debian packages that hold them, with libraries that a minimal system lacks
 PACKAGES_OF_TESTS = {
     "etcd": ("etcd-server",),
@@ -141,7 +143,10 @@ class Toolchain:
 
     def packages(self) -> str:
         needed = {"mmdebstrap": "mmdebstrap", "ssh-agent": "openssh-client"}
-        return self.engine.install(package for program, package in needed.items() if not shutil.which(program))
+        missing = [package for program, package in needed.items() if not shutil.which(program)]
+        if not DEBIAN_KEYRING.exists():
+            missing.append("debian-archive-keyring")
+        return self.engine.install(missing)
 
     def go(self) -> str:
         needed = max(_go_directive(self.root / f"infra/toolchain/{name}/go.mod") for name in ("fleet", "provider"))
