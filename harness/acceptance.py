@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -182,7 +183,7 @@ class Acceptance:
         return fold(read_events(self.run.folder / "events.jsonl"))
 
     def _close(self) -> ExitStatus:
-        judged = verdict.judge(self._document())
+        judged = self._judged()
         self.run.recorder.emit("run.ended", status=int(judged.status), headline=judged.headline)
         self.run.recorder.close()
         try:
@@ -190,11 +191,17 @@ class Acceptance:
         except OSError as refused:
             self.run.recorder.lost = refused.strerror or str(refused)
             document = self._document()
+        judged = self._judged()
         print(verdict.screen(document, judged), file=sys.stderr)
-        if self.run.recorder.lost:
-            print(f"platform: the record of this run is not whole: {self.run.recorder.lost}", file=sys.stderr)
-            return judged.status or ExitStatus.ENVIRONMENT_FAILED
         return judged.status
+
+    def _judged(self) -> verdict.Verdict:
+        """The verdict of the record; of one that could not be written whole nothing can be said."""
+        judged = verdict.judge(self._document())
+        lost = self.run.recorder.lost
+        failed = ExitStatus.ENVIRONMENT_FAILED
+        headline = f"The environment failed: the record could not be written ({lost})"
+        return dataclasses.replace(judged, status=failed, headline=headline) if lost else judged
 
 
 def write_record(folder: Path) -> dict[str, object]:

@@ -72,9 +72,13 @@ class Cache:
 
     def require_space(self, needed: int) -> None:
         """Raises EnvironmentFailed when fewer than `needed` bytes are free."""
-        free = shutil.disk_usage(self.folder).free
-        if free < needed:
-            raise EnvironmentFailed(
-                f"{self.folder} has {free / 2**30:.1f} GiB free, {needed / 2**30:.0f} GiB are needed: "
-                "free some space, or set PLATFORM_CACHE to a folder on a larger disk"
-            )
+        require_space(self.folder, needed, ", or set PLATFORM_CACHE to a folder on a larger disk")
+
+
+def require_space(folder: Path, needed: int, remedy: str = "") -> None:
+    """Raises EnvironmentFailed when fewer than `needed` bytes are free where `folder` is."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        unit, size = ("GiB", 2**30) if needed >= 2**30 else ("MiB", 2**20)
+        has = f"{folder} has {free / size:.1f} {unit} free, {needed / size:.0f} {unit} are needed"
+        raise EnvironmentFailed(f"{has}: free some space{remedy}")

@@ -32,6 +32,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from harness.cache import require_space
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong
 from harness.inventory import Inventory
 from harness.process import Processes
@@ -43,6 +44,8 @@ from harness.wait import Waiter
 
 # What the runbook's commands need, copied so that a run never writes to the checkout.
 OPERATORS_FILES = ("bin", "harness", "infra", "units", "container", "sites", "requirements", "terraform.example.tfvars")
+# The operator's copy, Terraform's state, the record, and what a failure collects
+RUN_BYTES = 128 * 2**20
 # fleet's authors advise no more machines than this; host keys are made for all that could be asked for.
 MACHINES_AT_MOST = 100
 
@@ -75,7 +78,9 @@ class Run:
         self.operators = self.folder / "operator"
         self.ground_folder = self.folder / "ground"
         try:
-            self.folder.mkdir(parents=True)
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            require_space(self.folder.parent, RUN_BYTES)
+            self.folder.mkdir()
         except OSError as refused:
             raise EnvironmentFailed(f"the run folder {self.folder} cannot be made: {refused.strerror}") from refused
         self.redact = Redactor()
