@@ -745,7 +745,12 @@ AMBIGUOUS += '\n@then(parsers.parse("{count:d} machines are listed"))\ndef more(
         (addresses_of_package_registries, LOCK, "--index-url https://a.example/simple\na==1\n", "runtime.txt:1: --"),
         (addresses_of_package_registries, LOCK, "a @ https://x/a.whl\n", "runtime.txt:1: https://"),
         (addresses_of_package_registries, BOOT, "GOPROXY=https://mirror.example go build\n", "first-boot:1: GOPROXY"),
-        (addresses_of_package_registries, DRIVER, "URL = 'https://pypi.example/simple'\n", "driver.py:1: https://pypi."),
+        (
+            addresses_of_package_registries,
+            DRIVER,
+            "URL = 'https://pypi.example/simple'\n",
+            "driver.py:1: https://pypi.",
+        ),
         (addresses_of_package_registries, "infra/list", "deb http://deb.example/debian stable main\n", "list:1: deb"),
     ],
 )
