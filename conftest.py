@@ -46,6 +46,12 @@ pytest_plugins = [
 # -- the record ------------------------------------------------------------------------------------------------------
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--read-only", action="store_true", help="run no scenario that changes something, and no such call"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     folder = os.environ.get("PLATFORM_FOLDER")
     if folder:
@@ -88,6 +94,8 @@ class Recording:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         if self.broken_by:
             pytest.skip(f'stands on "{self.broken_by}", which failed')
+        if item.config.getoption("--read-only") and _changes_something(item):
+            pytest.skip("changes something, and this run is read-only")
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         if not self.broken_by:
@@ -164,16 +172,20 @@ class Recording:
         self.recorder.within(scenario=None, step=None)
 
     def pytest_runtest_teardown(self, item: pytest.Item) -> None:
-        scenario = _scenario_of(item)
         failed = self._outcome.get(item.nodeid, ("",))[0] in ("failed", "error")
-        if failed and {"mutates", "destructive"} & (scenario.tags | scenario.feature.tags):
-            self.broken_by = self.broken_by or scenario.name
+        if failed and _changes_something(item):
+            self.broken_by = self.broken_by or _scenario_of(item).name
 
 
 def _scenario_of(item: pytest.Item) -> Scenario:
     assert isinstance(item, pytest.Function)
     template = scenario_wrapper_template_registry[item.function]
     return template.render({})
+
+
+def _changes_something(item: pytest.Item) -> bool:
+    scenario = _scenario_of(item)
+    return bool({"mutates", "destructive"} & (scenario.tags | scenario.feature.tags))
 
 
 def _described(error: BaseException | None) -> dict[str, Any] | None:
@@ -226,8 +238,13 @@ def waiter(recorder: Recorder) -> Waiter:
 
 
 @pytest.fixture(scope="session")
-def operator(process: Processes, folder: Path) -> OperatorShell:
-    return OperatorShell(process, folder / "operator.json")
+def read_only(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--read-only"))
+
+
+@pytest.fixture(scope="session")
+def operator(process: Processes, folder: Path, read_only: bool) -> OperatorShell:
+    return OperatorShell(process, folder / "operator.json", read_only=read_only)
 
 
 @pytest.fixture(scope="session")
@@ -236,8 +253,8 @@ def target(operator: OperatorShell, folder: Path) -> Path:
 
 
 @pytest.fixture
-def terraform(process: Processes, operator: OperatorShell, target: Path) -> Terraform:
-    return Terraform(process, target, operator.env, "../../terraform.tfvars")
+def terraform(process: Processes, operator: OperatorShell, target: Path, read_only: bool) -> Terraform:
+    return Terraform(process, target, operator.env, "../../terraform.tfvars", read_only=read_only)
 
 
 @pytest.fixture

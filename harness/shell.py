@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from harness.errors import EnvironmentFailed
+from harness.errors import EnvironmentFailed, ReadOnly
 from harness.process import Result, Runner
 
 # Behind the line: where it left the shell, NUL-separated, so that any value survives. Descriptor 3 is a file of ours.
@@ -28,9 +28,10 @@ NOT_CARRIED = ("_", "SHLVL")
 class OperatorShell:
     """bash in the operator's working folder, with the operator's environment."""
 
-    def __init__(self, process: Runner, state: Path) -> None:
+    def __init__(self, process: Runner, state: Path, *, read_only: bool = False) -> None:
         self._process = process
         self._state = state
+        self._read_only = read_only
 
     @classmethod
     def open(cls, process: Runner, state: Path, cwd: Path, env: Mapping[str, str]) -> OperatorShell:
@@ -50,8 +51,11 @@ class OperatorShell:
     def type(self, line: str, *, within: float = 300, ok: Collection[int] | None = (0,)) -> Result:
         """Types one line of the runbook and waits for its end, for at most `within` seconds.
 
-        Raises what harness.process raises: CommandFailed for a status not in `ok`.
+        Raises what harness.process raises: CommandFailed for a status not in `ok`; ReadOnly in a run that must change
+        nothing, for the runbook's lines change something.
         """
+        if self._read_only:
+            raise ReadOnly(f"`{line}` is not typed: this run must change nothing")
         cwd, env = self._load()
         after = self._state.with_suffix(".after")
         after.touch(mode=0o600)

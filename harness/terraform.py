@@ -15,7 +15,7 @@ import jmespath
 from python_terraform import IsFlagged
 from python_terraform import Terraform as PythonTerraform
 
-from harness.errors import AnswerNotUnderstood, Misconfigured, PlatformWrong
+from harness.errors import AnswerNotUnderstood, Misconfigured, PlatformWrong, ReadOnly
 from harness.process import Result, Runner
 
 
@@ -82,8 +82,17 @@ class Plan:
 class Terraform:
     """One root module in its working folder."""
 
-    def __init__(self, process: Runner, folder: Path, env: Mapping[str, str], var_file: str | None = None) -> None:
+    def __init__(
+        self,
+        process: Runner,
+        folder: Path,
+        env: Mapping[str, str],
+        var_file: str | None = None,
+        *,
+        read_only: bool = False,
+    ) -> None:
         self.folder = folder
+        self._read_only = read_only
         self._terraform = _Recorded(process, folder, env)
         self._variables = {} if var_file is None else {"var_file": var_file}
 
@@ -91,13 +100,19 @@ class Terraform:
         self._terraform.cmd("init", input=False, no_color=IsFlagged)
 
     def apply(self) -> None:
+        self._refuse("apply")
         self._terraform.cmd("apply", input=False, no_color=IsFlagged, auto_approve=IsFlagged, **self._variables)
 
     def destroy(self) -> None:
         """Destroys all that the state knows; without a refresh, which what is half gone could fail."""
+        self._refuse("destroy")
         self._terraform.cmd(
             "destroy", input=False, no_color=IsFlagged, auto_approve=IsFlagged, refresh=False, **self._variables
         )
+
+    def _refuse(self, command: str) -> None:
+        if self._read_only:
+            raise ReadOnly(f"terraform {command} in {self.folder} is refused: this run must change nothing")
 
     def show_plan(self, plan: str) -> dict[str, Any]:
         """A stored plan as the document of `terraform show -json`."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import CommandFailed, EnvironmentFailed, PlatformWrong
+from harness.errors import CommandFailed, EnvironmentFailed, PlatformWrong, ReadOnly
 from harness.process import Processes
 from harness.record import Recorder
 from harness.shell import OperatorShell
@@ -299,3 +299,11 @@ def test_a_child_in_the_background_that_keeps_the_lines_streams_is_ended_with_it
         shell.type("echo said; export KEPT=yes; sleep 1 &", within=0.3)
 
     assert shell.env["KEPT"] == "yes"
+
+
+def test_a_read_only_shell_types_nothing(shell: OperatorShell, recorder: Recorder, tmp_path: Path) -> None:
+    refusing = OperatorShell(Processes(recorder), tmp_path / "operator.json", read_only=True)
+
+    with pytest.raises(ReadOnly, match="`touch made` is not typed"):
+        refusing.type("touch made")
+    assert not (shell.cwd / "made").exists()

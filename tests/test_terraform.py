@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import AnswerNotUnderstood, CommandFailed, ExitStatus, Misconfigured, PlatformWrong
+from harness.errors import AnswerNotUnderstood, CommandFailed, ExitStatus, Misconfigured, PlatformWrong, ReadOnly
 from harness.terraform import Outputs, Plan, Terraform, target_data
 from tests.fakes import FakeRunner
 from tests.transcripts.machines import document
@@ -342,3 +342,12 @@ def test_state_is_known_by_its_file(tmp_path: Path) -> None:
     (tmp_path / "terraform.tfstate").touch()
 
     assert driver.has_state()
+
+
+@pytest.mark.parametrize("change", ["apply", "destroy"])
+def test_read_only_terraform_changes_nothing(tmp_path: Path, change: str) -> None:
+    runner = FakeRunner()
+
+    with pytest.raises(ReadOnly, match=f"terraform {change} .* is refused"):
+        getattr(Terraform(runner, tmp_path, {}, read_only=True), change)()
+    assert runner.calls == []
