@@ -25,6 +25,7 @@ from harness.errors import EnvironmentFailed, ExitStatus, HarnessError
 from harness.ground import make_ground
 from harness.junit import junit_xml
 from harness.machines import Machines
+from harness.process import Processes
 from harness.record import fold, read_events
 from harness.report import render_html
 from harness.run import Run, new_run_id
@@ -45,8 +46,9 @@ class Acceptance:
         self.run = Run(root, new_run_id(), target)
         self._selection = list(selection)
         self._console = Console(stderr=True)
-        engine = Engine(self.run.process, self.run.recorder, self.run.waiter)
-        process, recorder = self.run.process, self.run.recorder
+        # a starter of its own: an interrupt ends set-up's commands for good, and those of the teardown must still start
+        process, recorder = Processes(self.run.recorder), self.run.recorder
+        engine = Engine(process, recorder, self.run.waiter)
         self.toolchain = Toolchain(root, Cache(cache_folder()), process, recorder, engine, process.end_all)
         self._shell: OperatorShell | None = None
         readme = runbook.commands_of_readme((root / "README.md").read_text())

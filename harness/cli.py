@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     test = commands.add_parser("test", help="the harness's own tests: offline, without Docker")
     test.add_argument("pytest", nargs="*", help="what to choose, as pytest takes it")
     test.set_defaults(do=_test)
-    lint = commands.add_parser("lint", help="style, types, shell, Terraform and unit files; reports all problems")
+    lint = commands.add_parser("lint", help="style, types, shell and Terraform; reports all problems")
     lint.set_defaults(do=_lint)
     bench = commands.add_parser(
         "bench", help="what the runbook costs beside a plain script (a warm machine, no other load)"

@@ -87,6 +87,12 @@ def collect(
 def diagnose(machines: Machines, units: Sequence[str]) -> list[Finding]:
     """What is wrong, from the lowest layer up. A layer that is wrong ends it: what stands on it cannot be judged."""
     fleet = Fleet(machines)
+
+    def loaded() -> list[str]:
+        """A unit that was never loaded is not wrong: the runbook did not come that far."""
+        held = fleet.units()
+        return [unit for unit in units if unit in held]
+
     layers: list[Callable[[], list[Finding]]] = [
         lambda: [
             Finding("provision", name, reason, f"ssh core@{machines.addresses[name]}")
@@ -95,14 +101,12 @@ def diagnose(machines: Machines, units: Sequence[str]) -> list[Finding]:
         lambda: _bootstrap(machines, fleet),
         lambda: [
             Finding("schedule", "cluster", f"{placement.unit}: {placement.objection}", "fleetctl list-unit-files")
-            for placement in fleet.placements([unit for unit in units if unit in fleet.units()], "")
+            for placement in fleet.placements(loaded(), "")
             if placement.objection
         ],
         lambda: [
             Finding("unit", state.machine, f"{unit}: {state.short}", f"fleetctl status {unit.partition('@')[0]}")
-            for unit, state in UnitStates(fleet, machines, [unit for unit in units if unit in fleet.units()])
-            .now()
-            .items()
+            for unit, state in UnitStates(fleet, machines, loaded()).now().items()
             if not state.runs
         ],
     ]

@@ -68,8 +68,8 @@ class Processes:
         self._ending = False
 
     def end_all(self) -> None:
-        """Ends every command that runs now, in whichever thread, and starts no further one: after an interrupt nobody
-        waits for them."""
+        """Ends every command that runs now, in whichever thread, and starts no further one, ever: after an interrupt
+        nobody waits for them."""
         self._ending = True
         for process in list(self._running):
             _signal_group(process, signal.SIGINT)

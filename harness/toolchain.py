@@ -87,6 +87,8 @@ class Toolchain:
     terraform_config: Path = Path()
     _fleet: Path = Path()
     _go: str = ""
+    _base: str = ""
+    _web: str = ""
 
     # task -> (what it stands on, what does it)
     TASKS: ClassVar[dict[str, tuple[tuple[str, ...], Callable[[Toolchain], str]]]]
@@ -156,13 +158,14 @@ class Toolchain:
             if _version(answer) >= needed:
                 self._go, self.facts["go"] = own, answer.strip()
                 return "cached"
+        before = time.time()
         wheel = self._wheel("go")
         self._go = str(next(wheel.rglob("go/bin/go")))
         for program in (wheel / "go").rglob("*"):
             if program.is_file() and program.parent.name in ("bin", "linux_amd64", "linux_arm64"):
                 program.chmod(0o755)
         self.facts["go"] = self.process.run([self._go, "env", "GOVERSION"]).stdout.strip()
-        return "done"
+        return _fresh(wheel, before)
 
     def terraform(self) -> str:
         own = shutil.which("terraform")
@@ -172,6 +175,7 @@ class Toolchain:
                 self.path.append(Path(own).parent)
                 self.facts["terraform"] = json.loads(answer)["terraform_version"]
                 return "cached"
+        before = time.time()
         library = self._wheel("terraform")
 
         def shim(folder: Path) -> None:
@@ -183,7 +187,7 @@ class Toolchain:
         self.path.append(folder)
         answer = self.process.run([str(folder / "terraform"), "version", "-json"]).stdout
         self.facts["terraform"] = json.loads(answer)["terraform_version"] + " (wheel)"
-        return "done"
+        return _fresh(library, before)
 
     def _wheel(self, name: str) -> Path:
         """The contents of one hashed requirement file, unpacked beside each other and not installed anywhere."""
@@ -228,7 +232,10 @@ class Toolchain:
 
     def provider(self) -> str:
         before = time.time()
-        architecture = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+        kind = os.uname().machine
+        architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(kind)
+        if architecture is None:
+            raise Misconfigured(f"this machine is of kind {kind}: the toolchain is built for x86_64 and aarch64")
         mirror = f"{PROVIDER}/{PROVIDER_VERSION}/linux_{architecture}"
         program = f"{mirror}/terraform-provider-docker_v{PROVIDER_VERSION}"
         # without its Compose resources, which nothing here uses and which are a good part of the build
@@ -255,7 +262,7 @@ class Toolchain:
         self._base = tag
         return self.engine.make_image(tag, self.cache, lambda: self.engine.import_root([str(source / "build-base")]))
 
-    def machine_image_(self) -> str:
+    def boot_image(self) -> str:
         source = self.root / "infra/image"
         key = key_of(self._base, source / "Dockerfile", source / "files", self._fleet)
         self.machine_image = f"platform-machine:{key}"
@@ -349,7 +356,7 @@ Toolchain.TASKS = {
     "terraform provider": (("go",), Toolchain.provider),
     "fleet": (("go",), Toolchain.fleet),
     "base image": (("docker engine",), Toolchain.base_image),
-    "machine image": (("base image", "fleet"), Toolchain.machine_image_),
+    "machine image": (("base image", "fleet"), Toolchain.boot_image),
     "web image": (("docker engine",), Toolchain.web_image),
     "image registry": (("machine image", "web image"), Toolchain.registry),
     "programs of tests": (("disk space",), Toolchain.programs_of_tests),
@@ -396,4 +403,5 @@ def _go_directive(module: Path) -> tuple[int, ...]:
 
 
 def _fresh(folder: Path, since: float) -> str:
-    return "done" if folder.stat().st_ctime >= since else "cached"
+    # the kernel stamps files with the time of its last tick, up to 10 ms ago
+    return "done" if folder.stat().st_ctime >= since - 0.01 else "cached"
