@@ -10,4 +10,4 @@ Feature: 2. Use a new discovery URL
     And no machine has met through the discovery URL before
 
   Scenario: The discovery URL is for a cluster of this size
-    Then the discovery URL expects as many machines as the variables name
+    Then the discovery URL expects one etcd member a machine, 5 at most

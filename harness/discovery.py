@@ -37,6 +37,9 @@ HOW_TO_SET = (
     "set DISCOVERY_SERVICE or --service to your own, such as http://HOST:2379/v2/keys/_etcd/registry "
     "(an etcd 3.4 or 3.5 with --enable-v2)"
 )
+# etcd 3.4's FAQ advises a cluster of five members in production, and seven at most: each one more makes every write
+# slower. With 40 members on one machine the cluster did not come to rest at all.
+MEMBERS_AT_MOST = 5
 # Seconds for a connection, for each wait for bytes, and for the whole of an answer's body.
 LIMIT = 5.0
 # An answer is a line or a small JSON document; of a longer one (a web page) this many bytes are read. A discovery URL
@@ -72,7 +75,7 @@ class _Answer:
 
 
 def new_discovery_url(service: str, size: int, session: Session) -> str:
-    """A discovery URL nobody has used yet, for a cluster of `size` machines, from `service` (see the module's head).
+    """A discovery URL nobody has used yet, for an etcd cluster of `size` members, from `service` (see the module's head).
 
     Raises EnvironmentFailed when the service is out of reach, too slow (LIMIT) or fails itself; Misconfigured when
     `service` is no URL or answers as no discovery service does.
@@ -85,16 +88,17 @@ def new_discovery_url(service: str, size: int, session: Session) -> str:
 
 
 def use_new_discovery_url(path: Path, service: str, session: Session) -> str:
-    """A new discovery URL for as many machines as the file says; it is `discovery_url` in the file from now on.
+    """A new discovery URL for a cluster of as many machines as the file says; it is `discovery_url` in the file from
+    now on. It is for one etcd member a machine, but for MEMBERS_AT_MOST: the machines beyond are proxies.
 
     The service is asked only when the file is sound, and the file is replaced as a whole or not at all. Raises
     Misconfigured, or EnvironmentFailed as `new_discovery_url` does and when the disk is full.
     """
     text = files.read(path, if_missing=IF_MISSING)
-    size = _machines(text, path)
+    machines = _machines(text, path)
     tfvars.set_string(text, "discovery_url", "", str(path))  # a value that cannot be replaced is found before asking
     files.refuse_write_protected(path)
-    url = new_discovery_url(service, size, session)
+    url = new_discovery_url(service, min(machines, MEMBERS_AT_MOST), session)
     if files.read(path, if_missing=IF_MISSING) != text:
         raise Misconfigured(f"{path} was changed while the discovery service was asked: run {COMMAND} again")
     files.replace(path, tfvars.set_string(text, "discovery_url", url, str(path)))

@@ -55,16 +55,24 @@ class Etcd:
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
 
-    def healthy_members(self) -> list[str]:
-        """Names of the machines whose etcd is healthy, serves v2 keys and is a member, as all healthy ones see it.
+    def objections(self, members: int) -> dict[str, str]:
+        """Machine -> what speaks against its etcd; empty when each is healthy, serves v2 keys and lists the first
+        `members` machines as the cluster's members.
 
-        /health alone proves too little: it says true on a member without v2, which fleet cannot use.
+        /health alone proves too little: it says true on a member without v2, which fleet cannot use. On a machine that
+        is no member a proxy answers, with the cluster's health.
         """
+        expected = self._machines.names[:members]
         ask = f"{CURL} http://127.0.0.1:2379/health; echo; {CURL} http://127.0.0.1:2379/v2/members"
         answers = self._machines.everywhere(lambda name: self._machines.run(name, ask, ok=range(256)))
-        listed = {name: _member_names(answer) for name, answer in answers.items()}
-        healthy = {name: members for name, members in listed.items() if members}
-        return sorted(name for name in healthy if all(name in members for members in healthy.values()))
+        objections = {}
+        for name, answer in answers.items():
+            listed = _member_names(answer)
+            if not listed:
+                objections[name] = "not healthy"
+            elif listed != set(expected):
+                objections[name] = f"lists {', '.join(sorted(listed))}, not {', '.join(expected)}"
+        return objections
 
 
 def _member_names(answer: str) -> set[str]:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from harness.discovery import MEMBERS_AT_MOST
 from harness.errors import HarnessError
 from harness.etcd import Etcd
 from harness.fleet import API, Fleet
@@ -22,7 +23,8 @@ from harness.units import UnitStates
 
 # file name -> what is asked on each machine; order bottom-up
 QUESTIONS: Mapping[str, str] = {
-    "boot": "cat /var/lib/platform/first-boot.env | grep -v KEY; journalctl -b -u first-boot -u filter --no-pager",
+    "boot": "grep -E '^[A-Z_]+=' /var/lib/platform/user-data | grep -v KEY; "
+    "journalctl -b -u first-boot -u filter --no-pager",
     "etcd": "systemctl status -l etcd; cat /etc/default/etcd; curl -sm 3 127.0.0.1:2379/health; echo; "
     "curl -sm 3 127.0.0.1:2379/version; echo; curl -sm 3 127.0.0.1:2379/v2/members; echo; "
     "curl -sm 3 '127.0.0.1:2379/v2/keys/_coreos.com?recursive=true'; echo; journalctl -b -u etcd --no-pager",
@@ -118,12 +120,10 @@ def diagnose(machines: Machines, units: Sequence[str]) -> list[Finding]:
 
 
 def _bootstrap(machines: Machines, fleet: Fleet) -> list[Finding]:
-    healthy = Etcd(machines).healthy_members()
     listed = {machine.name for machine in fleet.machines()}
     findings = [
-        Finding("bootstrap", name, "its etcd is no healthy member", "ETCDCTL_API=2 etcdctl cluster-health")
-        for name in machines.names
-        if name not in healthy
+        Finding("bootstrap", name, f"etcd: {objection}", "ETCDCTL_API=2 etcdctl cluster-health")
+        for name, objection in Etcd(machines).objections(MEMBERS_AT_MOST).items()
     ]
     findings += [
         Finding("bootstrap", name, "fleet does not list it", "fleetctl list-machines")

@@ -124,7 +124,8 @@ class Machines:
     """The machines of a cluster, by name, as the target's outputs name them."""
 
     def __init__(self, outputs: Outputs, recorder: Recorder) -> None:
-        self.addresses: Mapping[str, str] = outputs.machines
+        # by number: coreos-2 before coreos-10
+        self.addresses: Mapping[str, str] = dict(sorted(outputs.machines.items(), key=lambda it: (len(it[0]), it[0])))
         self.entry_point = next(
             (name for name, address in outputs.machines.items() if address == outputs.entry_point), ""
         )
@@ -220,10 +221,10 @@ def open_ports(addresses: Mapping[str, str], ports: Iterable[int], within: float
         except OSError:
             return False
 
-    with ThreadPoolExecutor(max_workers=64) as pool:
-        tries = {
-            (name, port): pool.submit(accepts, address, port) for name, address in addresses.items() for port in ports
-        }
+    # all at once: each closed port takes its whole second
+    wanted = [(name, port) for name in addresses for port in ports]
+    with ThreadPoolExecutor(max_workers=max(len(wanted), 1)) as pool:
+        tries = {(name, port): pool.submit(accepts, addresses[name], port) for name, port in wanted}
     return {name: [port for port in ports if tries[name, port].result()] for name in addresses}
 
 

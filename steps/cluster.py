@@ -12,12 +12,16 @@ from harness.wait import Waiter
 from steps.phrases import phrase, require
 
 
-@then(parsers.parse("every machine is a healthy member of the etcd cluster within {seconds:d} seconds"))
-def etcd_is_healthy(etcd: Etcd, machines: Machines, waiter: Waiter, seconds: int) -> None:
+@then(
+    parsers.parse(
+        "every machine reaches the healthy etcd cluster of the first {members:d} machines within {seconds:d} seconds"
+    )
+)
+def etcd_is_healthy(etcd: Etcd, waiter: Waiter, members: int, seconds: int) -> None:
     waiter.until(
-        "every machine is a healthy member of the etcd cluster",
-        etcd.healthy_members,
-        lambda members: members == sorted(machines.names),
+        "every machine reaches the healthy etcd cluster",
+        lambda: etcd.objections(members),
+        lambda objections: not objections,
         within=seconds,
         paste="ETCDCTL_API=2 etcdctl cluster-health",
     )

@@ -328,8 +328,8 @@ def test_a_symlink_is_followed_and_stays(file: Path, tmp_path: Path) -> None:
     assert tfvars.read(file.read_text())["discovery_url"] == NEW_URL
 
 
-@pytest.mark.parametrize(("written", "size"), [("1", "1"), ("3.0", "3"), ('"07"', "7"), ("100", "100")])
-def test_the_size_is_the_number_of_machines(file: Path, written: str, size: str) -> None:
+@pytest.mark.parametrize(("written", "size"), [("1", "1"), ("3.0", "3"), ('"04"', "4"), ("100", "5")])
+def test_the_size_is_one_member_a_machine_and_five_at_most(file: Path, written: str, size: str) -> None:
     file.write_text(f"machines = {written}")
     session = FakeSession(answer(200, NEW_URL))
     use_new_discovery_url(file, PUBLIC, session)

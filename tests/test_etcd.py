@@ -24,7 +24,7 @@ def machines() -> RecordedMachines:
 
 
 def healthy(machines: RecordedMachines) -> list[str]:
-    return Etcd(machines).healthy_members()
+    return [name for name in NAMES if name not in Etcd(machines).objections(5)]
 
 
 def parts(machines: RecordedMachines, machine: str) -> tuple[str, Any]:
@@ -62,6 +62,18 @@ def test_member_that_says_it_is_unhealthy_is_not_named(machines: RecordedMachine
     assert "coreos-1" not in healthy(machines)
 
 
+def test_machines_beyond_the_members_reach_the_cluster_through_a_proxy(machines: RecordedMachines) -> None:
+    for machine in NAMES:
+        health, members = parts(machines, machine)
+        members["members"] = [member for member in members["members"] if member["name"] in NAMES[:2]]
+        machines.on("2379/health", f"{health}\n{json.dumps(members)}", machine)
+
+    assert Etcd(machines).objections(2) == {}
+    assert Etcd(machines).objections(3) == dict.fromkeys(
+        NAMES, "lists coreos-0, coreos-1, not coreos-0, coreos-1, coreos-2"
+    )
+
+
 @pytest.mark.parametrize("answer", [REFUSED, '{"health":"true"}\n' + NOT_FOUND])
 def test_members_beside_one_that_is_unhealthy_are_named(machines: RecordedMachines, answer: str) -> None:
     assert healthy(machines.on("2379/health", answer, "coreos-1")) == ["coreos-0", "coreos-2"]
@@ -74,12 +86,12 @@ def test_list_of_members_that_is_junk(machines: RecordedMachines, members: str) 
     assert "coreos-1" not in healthy(machines)
 
 
-def test_member_that_one_machine_does_not_list_is_not_named(machines: RecordedMachines) -> None:
+def test_machine_that_does_not_list_a_member_is_named(machines: RecordedMachines) -> None:
     health, members = parts(machines, "coreos-2")
     members["members"] = [member for member in members["members"] if member["name"] != "coreos-0"]
     machines.on("2379/health", f"{health}\n{json.dumps(members)}", "coreos-2")
 
-    assert healthy(machines) == ["coreos-1", "coreos-2"]
+    assert Etcd(machines).objections(5) == {"coreos-2": "lists coreos-1, coreos-2, not coreos-0, coreos-1, coreos-2"}
 
 
 def test_member_that_has_not_started_has_no_name_yet(machines: RecordedMachines) -> None:
@@ -88,7 +100,7 @@ def test_member_that_has_not_started_has_no_name_yet(machines: RecordedMachines)
         next(member for member in members["members"] if member["name"] == "coreos-2")["name"] = ""
         machines.on("2379/health", f"{health}\n{json.dumps(members)}", machine)
 
-    assert healthy(machines) == ["coreos-0", "coreos-1"]
+    assert healthy(machines) == []
 
 
 def test_health_that_ends_with_a_newline_of_its_own(machines: RecordedMachines) -> None:

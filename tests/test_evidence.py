@@ -135,7 +135,7 @@ def test_machines_are_asked_side_by_side(collected: Callable[..., dict[str, str]
         together.wait(5)
         return ""
 
-    machines.on("first-boot.env", meet)
+    machines.on("user-data", meet)
 
     assert len(collected()) == len(NAMES) * len(QUESTIONS)
 
@@ -185,7 +185,7 @@ def test_machine_whose_etcd_is_unhealthy(machines: RecordedMachines) -> None:
     findings = diagnose(machines, UNITS)
 
     assert ("bootstrap", "coreos-1") in layers(findings)
-    assert findings[0].finding == "its etcd is no healthy member"
+    assert findings[0].finding == "etcd: not healthy"
 
 
 def test_machines_beside_one_whose_etcd_is_unhealthy_are_not_named(machines: RecordedMachines) -> None:

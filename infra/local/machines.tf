@@ -9,6 +9,28 @@ locals {
   # coreos-0, coreos-1, ... each with its address. Named, not counted: losing one must not shift the others.
   # The first ten addresses belong to the gateway and the ground.
   machines = { for index in range(var.machines) : "coreos-${index}" => cidrhost(local.ipam.subnet, 10 + index) }
+
+  helpers = "${path.module}/../../container"
+
+  user_data = { for name, address in local.machines : name => <<-EOT
+    #!/bin/sh
+    MACHINE='${name}'
+    ADDRESS='${address}'
+    MACHINES='${join(" ", [for name, address in local.machines : "${name}=${address}"])}'
+    DISCOVERY_URL='${var.discovery_url}'
+    IMAGE_REGISTRY='${var.image_registry}'
+    NETWORK='${local.ipam.subnet}'
+    GATEWAY='${local.ipam.gateway}'
+    BLOG_DOMAIN='${var.blog_domain}'
+    JPBLOG_DOMAIN='${var.jpblog_domain}'
+    AUTHORIZED_KEY='${trimspace(var.ssh_public_key)}'
+    HOST_KEY='${trimspace(var.ssh_host_keys[name].private)}'
+    HOST_KEY_PUBLIC='${trimspace(var.ssh_host_keys[name].public)}'
+    HELPERS='${join("\n", [for file in fileset(local.helpers, "**") :
+"${endswith(file, ".sh") ? 755 : 644} ${file} ${filebase64("${local.helpers}/${file}")}"])}'
+    ${file("${path.module}/../first-boot")}
+    EOT
+}
 }
 
 resource "docker_container" "machine" {
@@ -43,49 +65,14 @@ resource "docker_container" "machine" {
     ipv4_address = each.value
   }
 
-  # What a cloud would hand over as user data.
+  # What a cloud would hand over as user data. One file: each costs the engine a process of its own.
   upload {
-    file       = "/var/lib/platform/first-boot"
-    source     = "${path.module}/../first-boot"
+    file       = "/var/lib/platform/user-data"
+    content    = local.user_data[each.key]
     executable = true
   }
-  upload {
-    file    = "/var/lib/platform/first-boot.env"
-    content = <<-EOT
-      MACHINE='${each.key}'
-      ADDRESS='${each.value}'
-      MEMBERS='${join(" ", [for name, address in local.machines : "${name}=${address}"])}'
-      DISCOVERY_URL='${var.discovery_url}'
-      IMAGE_REGISTRY='${var.image_registry}'
-      NETWORK='${local.ipam.subnet}'
-      GATEWAY='${local.ipam.gateway}'
-      BLOG_DOMAIN='${var.blog_domain}'
-      JPBLOG_DOMAIN='${var.jpblog_domain}'
-      AUTHORIZED_KEY='${trimspace(var.ssh_public_key)}'
-    EOT
-  }
-  upload {
-    file    = "/etc/machine-id"
-    content = "${md5("${var.run_id}/${each.key}")}\n"
-  }
-  upload {
-    file        = "/etc/ssh/ssh_host_ed25519_key"
-    content     = var.ssh_host_keys[each.key].private
-    permissions = "0600"
-  }
-  upload {
-    file    = "/etc/ssh/ssh_host_ed25519_key.pub"
-    content = var.ssh_host_keys[each.key].public
-  }
-  dynamic "upload" {
-    for_each = fileset("${path.module}/../../container", "**")
-
-    content {
-      file       = "/home/core/${upload.value}"
-      source     = "${path.module}/../../container/${upload.value}"
-      executable = endswith(upload.value, ".sh")
-    }
-  }
+  # Not in the user data: systemd wants it before it starts anything.
+  env = ["MACHINE_ID=${md5("${var.run_id}/${each.key}")}"]
 
   labels {
     label = "platform.run"
