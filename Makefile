@@ -1,29 +1,50 @@
 # A table of contents: every target is a command of bin/platform, where the logic and the exit status are.
 # (make itself ends with 2 whatever a command ended with: cron and scripts call bin/platform.)
-TARGET ?= local
+# TARGET, MACHINES, KEEP and RUN reach the command as they are; ARGS is what stands behind it.
 
-.PHONY: help acceptance shell setup test lint bench clean
+.PHONY: help acceptance up check down nightly shell runbook setup test lint bench clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
 
 acceptance: ## execute the runbook on a cluster built for it, and remove it
-	@bin/platform acceptance --target $(TARGET)
+	@bin/platform acceptance $(ARGS)
 
-shell: ## a shell to type the runbook by hand in
-	@bin/platform shell --target $(TARGET)
+up: ## build a cluster by the runbook's commands, and keep it
+	@bin/platform up $(ARGS)
+
+check: ## what must hold on a standing cluster; choose as pytest does
+	@bin/platform check $(ARGS)
+
+down: ## remove a standing cluster, or what is left of one
+	@bin/platform down $(ARGS)
+
+nightly: ## all that must hold on a standing cluster, changing nothing; one line when all is well
+	@bin/platform nightly $(ARGS)
+
+shell: ## a shell to type the runbook by hand in; at its end all is removed
+	@bin/platform shell $(ARGS)
+
+runbook: ## write the runbook as a page, each step with its last evidence
+	@bin/platform runbook $(ARGS)
 
 setup: ## install and build what a run needs, and nothing else
 	@bin/platform setup
 
-test: ## the harness's own tests
-	@bin/platform test
+test: ## the harness's own tests: offline, without Docker
+	@bin/platform test $(ARGS)
 
-lint: ## style, types, shell, Terraform
+lint: ## style, types, shell and Terraform; reports all problems
 	@bin/platform lint
 
-bench: ## what the runbook costs beside a plain script
-	@bin/platform bench
+bench: ## what the runbook costs beside a plain script (a warm machine, no other load)
+	@bin/platform bench $(ARGS)
 
 clean: ## remove the cache, the images and the run folders
 	@bin/platform clean
+
+# a word that is no command, be it the name of a folder: bin/platform knows the nearest one
+%: FORCE
+	@bin/platform $@
+FORCE: ;
+Makefile: ;

@@ -1,11 +1,15 @@
-"""The composition root of the acceptance run: builds the real drivers, and records what pytest-bdd does.
+"""The composition root of a run: builds the real drivers, and records what pytest-bdd does.
 
-`bin/platform` starts pytest with PLATFORM_FOLDER set to the run's folder; the drivers take all they know from there.
+`bin/platform` starts pytest with PLATFORM_FOLDER set to the run's folder, where the record is, and PLATFORM_WORKPLACE
+to that of the run that made the cluster; the drivers take all they know from there.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import os
+import re
 import socket
 import time
 import urllib.parse
@@ -21,17 +25,22 @@ from harness import tfvars
 from harness.contents import Contents
 from harness.errors import ExitStatus, HarnessError, PlatformWrong
 from harness.etcd import Etcd, Registration
+from harness.execution import OUTPUTS
+from harness.fingerprint import fingerprint
 from harness.fleet import Fleet
 from harness.http import open_session
 from harness.machines import Machines, open_ports
 from harness.process import Processes
 from harness.record import Recorder, Redactor
-from harness.run import add_secrets
 from harness.shell import OperatorShell
 from harness.site import Page, Site
 from harness.terraform import Outputs, Plan, Terraform, target_data
+from harness.text import did_you_mean
 from harness.units import UnitFile, UnitStates, read_units
 from harness.wait import Waiter
+from harness.workplace import add_secrets
+
+ROOT = Path(__file__).parent
 
 pytest_plugins = [
     "steps.operator",
@@ -53,11 +62,49 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    folder = os.environ.get("PLATFORM_FOLDER")
-    if folder:
+    config.stash[CHOSEN], config.args = chosen_features(config.args)
+    folder, workplace = os.environ.get("PLATFORM_FOLDER"), os.environ.get("PLATFORM_WORKPLACE")
+    if folder and workplace:
         redact = Redactor()
-        add_secrets(redact, Path(folder))
+        add_secrets(redact, Path(workplace))
         config.pluginmanager.register(Recording(Recorder(Path(folder) / "events.jsonl", redact)), "recording")
+
+
+# -- a feature, or a line of it, as something to choose ---------------------------------------------------------------
+
+CHOSEN = pytest.StashKey[list[tuple[Path, int]]]()
+
+
+def chosen_features(arguments: list[str]) -> tuple[list[tuple[Path, int]], list[str]]:
+    """Feature files and lines (0: the whole file) among pytest's arguments, and the arguments with the features' folder
+    in their place."""
+    chosen, others = [], []
+    for argument in arguments:
+        found = re.fullmatch(r"(.+\.feature)(?::(\d+))?", argument)
+        if found is None:
+            others.append(argument)
+            continue
+        path = Path(found[1]).resolve()
+        if not path.is_file():
+            known = [file.name for file in sorted((ROOT / "features").glob("*.feature"))]
+            raise pytest.UsageError(
+                f"there is no {found[1]}: {did_you_mean(path.name, known)}features are {', '.join(known)}"
+            )
+        chosen.append((path, int(found[2] or 0)))
+    return chosen, [*others, str(ROOT / "features")] if chosen else others
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = config.stash[CHOSEN]
+    if chosen:
+        kept = [item for item in items if any(_is_at(_scenario_of(item), path, line) for path, line in chosen)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+def _is_at(scenario: Scenario, path: Path, line: int) -> bool:
+    last = max([scenario.line_number, *(step.line_number for step in scenario.steps)])
+    return Path(scenario.feature.filename) == path and (not line or scenario.line_number <= line <= last)
 
 
 class Recording:
@@ -95,7 +142,10 @@ class Recording:
         if self.broken_by:
             pytest.skip(f'stands on "{self.broken_by}", which failed')
         if item.config.getoption("--read-only") and _changes_something(item):
-            pytest.skip("changes something, and this run is read-only")
+            pytest.skip("changes something, and this run changes nothing")
+        missing = _missing(item)
+        if missing:
+            pytest.skip(missing)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         if not self.broken_by:
@@ -177,6 +227,15 @@ class Recording:
             self.broken_by = self.broken_by or _scenario_of(item).name
 
 
+def _missing(item: pytest.Item) -> str:
+    """What a scenario needs and this run does not have: "" when it has all."""
+    scenario = _scenario_of(item)
+    outputs_only = (Path(os.environ.get("PLATFORM_WORKPLACE", "")) / OUTPUTS).exists()
+    if outputs_only and "requires_state" in scenario.tags | scenario.feature.tags:
+        return "needs the operator's variables and Terraform's state, and this run knows the target's outputs only"
+    return ""
+
+
 def _scenario_of(item: pytest.Item) -> Scenario:
     assert isinstance(item, pytest.Function)
     template = scenario_wrapper_template_registry[item.function]
@@ -243,23 +302,40 @@ def read_only(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(scope="session")
-def operator(process: Processes, folder: Path, read_only: bool) -> OperatorShell:
-    return OperatorShell(process, folder / "operator.json", read_only=read_only)
+def workplace(folder: Path) -> Path:
+    return Path(os.environ["PLATFORM_WORKPLACE"])
 
 
 @pytest.fixture(scope="session")
-def target(operator: OperatorShell, folder: Path) -> Path:
-    return folder / "operator" / "infra" / operator.env["TARGET"]
+def operator(process: Processes, workplace: Path, read_only: bool) -> OperatorShell:
+    shell = OperatorShell(process, workplace / "operator.json", read_only=read_only)
+    # the agent of this run: the one that the cluster was kept with may be gone
+    shell.own = {"SSH_AUTH_SOCK": os.environ["SSH_AUTH_SOCK"]} if "SSH_AUTH_SOCK" in os.environ else {}
+    return shell
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def target(operator: OperatorShell) -> Path:
+    return operator.cwd / "infra" / operator.env["TARGET"]
+
+
+@pytest.fixture(scope="session")
 def terraform(process: Processes, operator: OperatorShell, target: Path, read_only: bool) -> Terraform:
     return Terraform(process, target, operator.env, "../../terraform.tfvars", read_only=read_only)
 
 
+@pytest.fixture(scope="session")
+def read_outputs(terraform: Terraform, workplace: Path, read_only: bool) -> Callable[[], Outputs]:
+    given = workplace / OUTPUTS
+    if given.exists():
+        return lambda: Outputs.read(json.loads(given.read_text()))
+    # nothing changes in a read-only run: that Terraform's serial stayed the same is part of what it proves
+    return functools.cache(terraform.outputs) if read_only else terraform.outputs
+
+
 @pytest.fixture
-def outputs(terraform: Terraform) -> Outputs:
-    return terraform.outputs()
+def outputs(read_outputs: Callable[[], Outputs]) -> Outputs:
+    return read_outputs()
 
 
 @pytest.fixture(scope="session")
@@ -271,13 +347,35 @@ def connections() -> Iterator[list[tuple[Outputs, Machines]]]:
         machines.close()
 
 
+@pytest.fixture(scope="session")
+def connect(recorder: Recorder, connections: list[tuple[Outputs, Machines]]) -> Callable[[Outputs], Machines]:
+    def connect(outputs: Outputs) -> Machines:
+        for made_from, kept in connections:
+            if made_from == outputs:
+                return kept
+        connections.append((outputs, Machines(outputs, recorder)))
+        return connections[-1][1]
+
+    return connect
+
+
 @pytest.fixture
-def machines(outputs: Outputs, recorder: Recorder, connections: list[tuple[Outputs, Machines]]) -> Machines:
-    for made_from, kept in connections:
-        if made_from == outputs:
-            return kept
-    connections.append((outputs, Machines(outputs, recorder)))
-    return connections[-1][1]
+def machines(outputs: Outputs, connect: Callable[[Outputs], Machines]) -> Machines:
+    return connect(outputs)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def changes_nothing(request: pytest.FixtureRequest, read_only: bool) -> Iterator[None]:
+    """What must be the same behind a run that changes nothing, taken before and after it; the verdict compares."""
+    if not read_only:
+        yield
+        return
+    recorder, connect, terraform = (request.getfixturevalue(name) for name in ("recorder", "connect", "terraform"))
+    read_outputs, workplace = (request.getfixturevalue(name) for name in ("read_outputs", "workplace"))
+    state = None if (workplace / OUTPUTS).exists() else terraform
+    recorder.emit("fingerprint", facts=fingerprint(connect(read_outputs()), state))
+    yield
+    recorder.emit("fingerprint", facts=fingerprint(connect(read_outputs()), state))
 
 
 @pytest.fixture

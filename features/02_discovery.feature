@@ -9,5 +9,6 @@ Feature: 2. Use a new discovery URL
     Then the variables differ from file "terraform.example.tfvars" in "discovery_url" only
     And no machine has met through the discovery URL before
 
+  @requires_state
   Scenario: The discovery URL is for a cluster of this size
     Then the discovery URL expects one etcd member a machine, 5 at most

@@ -17,6 +17,12 @@ Feature: 3. Prepare the infrastructure
     And every machine reaches the healthy etcd cluster of the first 5 machines within 60 seconds
     And fleet lists every machine within 60 seconds
 
+  Scenario: The cluster is whole
+    Then every machine answers over SSH within 10 seconds
+    And every machine reaches the healthy etcd cluster of the first 5 machines within 10 seconds
+    And fleet lists every machine within 10 seconds
+
+  @requires_state
   Scenario: A second plan is empty
     Then a second plan changes nothing
 
@@ -29,7 +35,7 @@ Feature: 3. Prepare the infrastructure
     And every machine tells fleet its own name
 
   Scenario: The outside reaches SSH and HTTP only
-    Given every machine listens on ports 22, 2379 and 2380
+    Given every machine listens on ports 22 and 2379
     Then port 22 of every machine is open to the outside
     And ports 2379, 2380, 4001, 7001 and 49153 of every machine are closed to the outside
     And the fleet API of every machine listens on no port

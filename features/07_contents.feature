@@ -15,6 +15,10 @@ Feature: 7. Deploy the blogs' contents
     Then site "jpblog" tells the version that the operator was given
     And site "jpblog" serves exactly the files of "sites/jpblog"
 
+  Scenario: What was deployed last is what is served
+    Then site "blog" tells the version that was deployed last
+    And site "jpblog" tells the version that was deployed last
+
   Scenario: Every machine holds what is served
     Then every machine holds the version of "blog" that the site tells
     And every machine holds the version of "jpblog" that the site tells

@@ -1,258 +1,179 @@
-"""`platform acceptance`: set up, build a cluster, execute the runbook on it, judge, tear down."""
+"""Clusters that a run makes: `platform acceptance`, `up` and `shell`; and `down`, which removes one that was kept."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
-from rich.console import Console
-
-from harness import evidence, runbook, verdict
-from harness.cache import Cache, cache_folder
-from harness.display import Display
-from harness.engine import Engine
+from harness import tfvars, verdict
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError
+from harness.execution import Execution, signals_ignored, signals_interrupt, write_record
 from harness.ground import make_ground
-from harness.junit import junit_xml
-from harness.machines import Machines
-from harness.process import Processes
-from harness.record import fold, read_events
-from harness.report import render_html
+from harness.limits import room_for
 from harness.run import Run, new_run_id
-from harness.shell import OperatorShell
-from harness.terraform import Terraform, target_data
-from harness.toolchain import FOR_A_RUN, Toolchain
-from harness.units import read_units
+from harness.standing import how_to_reach
+from harness.terraform import target_data
+from harness.toolchain import FOR_A_RUN
+from harness.workplace import EXAMPLE, MACHINES_AT_MOST, Workplace, add_secrets, in_use, targets
 
-# pytest's own exit statuses: all passed, some failed, nothing collected
-ANSWERS_OF_PYTEST = (0, 1, 5)
-PATIENCE = 30.0
+# `up` builds the cluster: it executes the scenarios that type the runbook's commands
+BUILDING = ("-m", "mutates")
 
 
 class Acceptance:
-    """One acceptance run."""
+    """One run that builds a cluster."""
 
-    def __init__(self, root: Path, target: str, command: Sequence[str], selection: Sequence[str] = ()) -> None:
-        self.run = Run(root, new_run_id(), target)
-        self._selection = list(selection)
-        self._console = Console(stderr=True)
-        # a starter of its own: an interrupt ends set-up's commands for good, and those of the teardown must still start
-        process, recorder = Processes(self.run.recorder), self.run.recorder
-        engine = Engine(process, recorder, self.run.waiter)
-        self.toolchain = Toolchain(root, Cache(cache_folder()), process, recorder, engine, process.end_all)
-        self._shell: OperatorShell | None = None
-        readme = runbook.commands_of_readme((root / "README.md").read_text())
-        self.run.recorder.emit(
-            "run.started",
-            run_id=self.run.run_id,
-            target=target,
-            command=list(command),
-            folder=os.path.relpath(self.run.folder),
-            readme=readme,
-            selection=self._selection or None,
-        )
-        began = os.environ.get("PLATFORM_BEGAN")
-        if began:
-            self.run.recorder.emit("run.facts", **{"seconds before the record": f"{time.time() - float(began):.2f}"})
+    def __init__(self, root: Path, target: str, machines: int | None, command: Sequence[str]) -> None:
+        self.run = Run(root, new_run_id())
+        self.workplace = Workplace(self.run, self.run.folder)
+        self.execution = Execution(self.run, target, command, self.workplace)
+        self._root = root
+        self._target = target
+        self._machines = machines
 
-    def __call__(self) -> ExitStatus:
-        """The whole run; always ends with the teardown and a written record."""
-        display = Display(self.run.folder / "events.jsonl", self._console)
-        display.start()
+    def __call__(self, selection: Sequence[str] = (), *, keep: bool = False) -> ExitStatus:
+        """Builds the cluster by the runbook, executes what is selected of it, and removes the cluster, unless `keep`.
+
+        Always ends with a written record. Whatever could not be built, and what was interrupted, is removed: nobody
+        could use it.
+        """
+        execution = self.execution
+        execution.begin(selection)
         try:
-            with _signals_interrupt():
-                try:
-                    self._up()
-                    self._runbook()
-                except (HarnessError, KeyboardInterrupt):
-                    pass  # its stage has recorded it: the verdict reads it there
-                if self._is_wrong():
-                    self._collect()
-        except KeyboardInterrupt:
-            pass  # a second one, while evidence was collected: recorded by that stage
+            with in_use(self.run.folder, alone=True), execution.shown():
+                reach = self._build_and_execute(selection, keep)
         finally:
-            with _signals_ignored(self._console):
-                self._down()
-                display.stop()
-                status = self._close()
-        return status
+            judged = execution.close()
+        print(verdict.screen(execution.document(), judged), file=sys.stderr)
+        if reach:
+            print(reach, file=sys.stderr)
+        return judged.status
+
+    def _build_and_execute(self, selection: Sequence[str], keep: bool) -> str:
+        """How to reach the cluster, where it is kept."""
+        execution, built, reach = self.execution, False, ""
+        try:
+            with signals_interrupt():
+                try:
+                    with self._ground():
+                        built = True
+                        execution.features(selection)
+                except HarnessError:
+                    pass  # its stage has recorded it: the verdict reads it there
+                execution.collect_if_wrong()
+        except KeyboardInterrupt:
+            built = False  # recorded by its stage
+        finally:
+            with signals_ignored(execution.console):
+                reach = self._kept() if built and keep else ""
+                if not reach:
+                    self._down()
+        return reach
 
     def by_hand(self) -> ExitStatus:
         """The same ground, keys and shell for a person: what they type is theirs, and removed with the ground."""
-        display = Display(self.run.folder / "events.jsonl", self._console)
+        console = self.execution.console
+        self.execution.begin()
         status = ExitStatus.VERIFIED
         try:
-            with _signals_interrupt(), display:
-                self._up()
-            assert self._shell is not None
-            print("The runbook's lines can be typed here; `exit` removes all that they made.", file=sys.stderr)
-            # a Ctrl-C at the prompt is the shell's own
-            with _signals_ignored(self._console, quiet=True):
-                subprocess.run(["bash", "--norc"], cwd=self.run.operators, env=self._shell.env, check=False)
+            with in_use(self.run.folder, alone=True), signals_interrupt(), self.execution.shown(), self._ground():
+                pass
+            with in_use(self.run.folder, alone=False):
+                print("The runbook's lines can be typed here; `exit` removes all that they made.", file=sys.stderr)
+                open_shell(self.execution)
         except HarnessError as failed:
             print(f"platform: {failed}", file=sys.stderr)
             status = failed.status
         except KeyboardInterrupt:
             status = ExitStatus.INTERRUPTED
         finally:
-            with _signals_ignored(self._console):
+            with signals_ignored(console):
                 print("removing what was made", file=sys.stderr)
-                self._down()
+                with in_use(self.run.folder, alone=True, wait=True):  # for who checks it from elsewhere
+                    self._down()
+                self.execution.close()
         return status
 
-    # -- stages --------------------------------------------------------------------------------------------------
+    @contextmanager
+    def _ground(self) -> Iterator[None]:
+        """Set-up and ground; inside, this machine holds the room that the cluster takes."""
+        execution = self.execution
+        with contextlib.ExitStack() as stack:
+            with self.run.stage("setup"):
+                execution.toolchain.prepare(FOR_A_RUN)
+                execution.toolchain.forget_build_files()
+            with self.run.stage("ground"):
+                takes = target_takes(self._root, self._target)
+                stack.enter_context(room_for(self._wanted(), MACHINES_AT_MOST, takes))
+                self.workplace.open(execution.toolchain, self._target, self._machines)
+                make_ground(self.workplace, execution.toolchain)
+            yield
 
-    def _up(self) -> None:
-        with self.run.stage("setup"):
-            self.toolchain.prepare(FOR_A_RUN)
-            self.toolchain.forget_build_files()
-        with self.run.stage("ground"):
-            self._shell = self.run.open_shell(self.toolchain)
-            make_ground(self.run, self.toolchain, self._shell)
+    def _wanted(self) -> int:
+        """The number of machines: what was asked for, else what the example variables say."""
+        if self._machines is not None:
+            return self._machines
+        said = tfvars.read((self._root / EXAMPLE).read_text(), EXAMPLE).get("machines")
+        return said if isinstance(said, int) else 1
 
-    def _runbook(self) -> None:
-        with self.run.stage("runbook"), (self.run.folder / "pytest.log").open("w") as log:
-            pytest = subprocess.Popen(
-                [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(self._selection or ["features"])],
-                cwd=self.run.root,
-                env={**os.environ, "PLATFORM_FOLDER": str(self.run.folder), "PLATFORM_RUN": self.run.run_id},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            try:
-                status = pytest.wait()
-            except KeyboardInterrupt:
-                _end(pytest)
-                raise
-            if status not in ANSWERS_OF_PYTEST:
-                tail = (self.run.folder / "pytest.log").read_text().strip().splitlines()[-3:]
-                raise HarnessError(f"pytest ended with status {status}: {' / '.join(tail)} (see pytest.log)")
-
-    def _is_wrong(self) -> bool:
-        return verdict.judge(self._document()).status not in (ExitStatus.VERIFIED, ExitStatus.INTERRUPTED)
-
-    def _collect(self) -> None:
-        """Evidence of what is wrong. Its own failure must not hide the one that it is collected for."""
-        if self._shell is None:
-            return
+    def _kept(self) -> str:
+        """How to reach the cluster; empty when there is none."""
         try:
-            with self.run.stage("evidence"):
-                self.toolchain.engine.require_answer()
-                target = Terraform(self.run.process, self.run.target_folder, self._shell.env)
-                if not target.has_state():
-                    return
-                machines = Machines(target.outputs(), self.run.recorder)
-                console = target_data(self.run.target_folder).get("console", [])
-                evidence.collect(
-                    machines,
-                    self.run.folder / "evidence",
-                    self.run.recorder,
-                    self.run.process,
-                    console,
-                    self.run.run_id,
-                )
-                units = [
-                    unit.name for unit in read_units(self.run.operators / "units", self.run.operators / "units/app")
-                ]
-                evidence.record(self.run.recorder, evidence.diagnose(machines, units))
-                machines.close()
-        except EnvironmentFailed as failed:
-            finding = evidence.Finding("environment", "this machine", str(failed), "docker info")
-            evidence.record(self.run.recorder, [finding])
-        except HarnessError as failed:
-            self.run.recorder.emit("note", text=f"the evidence is not complete: {failed}")
+            outputs = self.execution.outputs()
+            if outputs is None:
+                return ""
+            self.workplace.keep(outputs)
+        except (HarnessError, OSError) as failed:
+            self.run.recorder.emit("note", text=f"the cluster is not kept: {failed}")
+            return ""
+        return how_to_reach(self.run.folder, outputs, self.workplace.environment)
 
     def _down(self) -> None:
         # what failed is in the record, and the verdict reads it there
         with contextlib.suppress(HarnessError), self.run.stage("teardown"):
-            self.run.tear_down(self._shell.env if self._shell else {**os.environ})
+            self.workplace.tear_down()
 
-    # -- what remains --------------------------------------------------------------------------------------------
 
-    def _document(self) -> dict[str, object]:
-        return fold(read_events(self.run.folder / "events.jsonl"))
+def open_shell(execution: Execution) -> None:
+    """bash for a person, in the operator's folder and environment."""
+    shell = execution.workplace.shell
+    # a Ctrl-C at the prompt is the shell's own
+    with signals_ignored(execution.console, quiet=True):
+        subprocess.run(["bash", "--norc"], cwd=shell.cwd, env=shell.env, check=False)
 
-    def _close(self) -> ExitStatus:
-        judged = self._judged()
-        self.run.recorder.emit("run.ended", status=int(judged.status), headline=judged.headline)
-        self.run.recorder.close()
+
+def down(root: Path, folder: Path) -> None:
+    """Removes a cluster that was kept, or what a run left that was killed; its record goes on.
+
+    Raises EnvironmentFailed when something of it remains.
+    """
+    with in_use(folder, alone=True):
+        run = Run(root, folder.name, again=True)
+        workplace = Workplace(run, folder)
+        add_secrets(run.redact, folder)
+        target = workplace.target if workplace.shell_state.exists() else ""
+        execution = Execution(run, target, ["down"], workplace)
         try:
-            document = write_record(self.run.folder)
-        except OSError as refused:
-            self.run.recorder.lost = refused.strerror or str(refused)
-            document = self._document()
-        judged = self._judged()
-        print(verdict.screen(document, judged), file=sys.stderr)
-        return judged.status
-
-    def _judged(self) -> verdict.Verdict:
-        """The verdict of the record; of one that could not be written whole nothing can be said."""
-        judged = verdict.judge(self._document())
-        lost = self.run.recorder.lost
-        failed = ExitStatus.ENVIRONMENT_FAILED
-        headline = f"The environment failed: the record could not be written ({lost})"
-        return dataclasses.replace(judged, status=failed, headline=headline) if lost else judged
+            with execution.shown(), signals_ignored(execution.console), run.stage("teardown"):
+                if target_takes(root, target):
+                    execution.toolchain.prepare(("docker engine",))
+                # of a run that was killed the features go on, and would make what is being removed
+                run.task("end what still runs", workplace.inventory().end_processes)
+                workplace.tear_down()
+                left = [f"{leak.what} {leak.name}" for leak in workplace.inventory().leaks()]
+                if left:
+                    raise EnvironmentFailed(f"of run {run.run_id} remain: {', '.join(left)}")
+        finally:
+            run.recorder.close()
+            write_record(folder)
 
 
-def write_record(folder: Path) -> dict[str, object]:
-    """Writes run.json, report.html and junit.xml of a run folder from its event log."""
-    document = fold(read_events(folder / "events.jsonl"))
-    (folder / "run.json").write_text(json.dumps(document, indent=1, ensure_ascii=False))
-    (folder / "report.html").write_text(render_html(document))
-    (folder / "junit.xml").write_text(junit_xml(document))
-    return document
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Interrupts pytest, so that it ends its step and its commands in order; then insists."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP interrupt as Ctrl-C does. SIGINT too where a script started us with it ignored: pytest
-    inherits that, and would then not hear that it should end."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _signals_ignored(console: Console, quiet: bool = False) -> Iterator[None]:
-    """During the teardown a signal is answered with a line: what was made is removed first."""
-
-    def answer(number: int, frame: FrameType | None) -> None:
-        if not quiet:
-            console.print("removing what this run made; a moment")
-
-    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, answer) for number in watched}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def target_takes(root: Path, target: str) -> dict[str, int]:
+    """What a machine of this target takes of the machine that the harness runs on; a target that nobody knows any more
+    is taken for one that does."""
+    known = target in targets(root)
+    return dict(target_data(root / "infra" / (target if known else "local")).get("takes", {}))

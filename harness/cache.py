@@ -50,10 +50,11 @@ class Cache:
             raise EnvironmentFailed(f"the cache folder {folder} cannot be written: set PLATFORM_CACHE to one that can")
 
     @contextmanager
-    def locked(self, name: str) -> Iterator[None]:
-        """Only one process at a time is inside, for the same name; the kernel frees the lock of a killed one."""
+    def locked(self, name: str, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+        """Only one process at a time is inside, for the same name (several that lock it LOCK_SH); the kernel frees the
+        lock of a killed one. Raises BlockingIOError for a lock that is not free and that is LOCK_NB."""
         with (self.folder / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, how)
             yield
 
     def entry(self, name: str, key: str, build: Callable[[Path], None]) -> Path:

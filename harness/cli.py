@@ -8,13 +8,18 @@ import shutil
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from harness import deploy, discovery
+from harness import deploy, discovery, standing
 from harness.cache import Cache, cache_folder
-from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured
-from harness.inventory import Inventory
+from harness.errors import ExitStatus, HarnessError, Misconfigured
+from harness.text import did_you_mean
+
+if TYPE_CHECKING:
+    from harness.acceptance import Acceptance
+    from harness.execution import Execution
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,8 +31,15 @@ def main(argv: Sequence[str]) -> int:
     try:
         if argv and argv[0] in operators:
             return operators[argv[0]](argv[1:])
-        arguments = _parser().parse_args(argv)
-        return int(arguments.do(arguments))
+        parser, commands = _parser()
+        if argv and not argv[0].startswith("-") and argv[0] not in commands:
+            near = did_you_mean(argv[0], commands)
+            raise Misconfigured(f"there is no command {argv[0]}: {near}all are listed by `make help`")
+        arguments, rest = parser.parse_known_args(argv)
+        if rest and arguments.do not in (_check, _test):
+            parser.error(f"{argv[0]} does not take {' '.join(rest)} (see bin/platform {argv[0]} --help)")
+        arguments.rest = rest
+        return int(arguments.do(arguments) or ExitStatus.VERIFIED)
     except HarnessError as failed:
         print(f"platform: {failed}", file=sys.stderr)
         return failed.status
@@ -42,55 +54,165 @@ def main(argv: Sequence[str]) -> int:
         return ExitStatus.MISCONFIGURED if usage.code else ExitStatus.VERIFIED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="platform", description="Builds the platform, and proves its runbook.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    acceptance = commands.add_parser("acceptance", help="execute the runbook on a cluster built for it, and remove it")
-    acceptance.add_argument("--target", default=os.environ.get("TARGET") or "local", help="a folder of infra/")
-    acceptance.set_defaults(do=_acceptance)
-    shell = commands.add_parser("shell", help="a shell to type the runbook by hand in; at its end all is removed")
-    shell.add_argument("--target", default=os.environ.get("TARGET") or "local", help="a folder of infra/")
-    shell.set_defaults(do=_shell)
-    setup = commands.add_parser("setup", help="install and build what a run needs, and nothing else")
-    setup.set_defaults(do=_setup)
-    test = commands.add_parser("test", help="the harness's own tests: offline, without Docker")
-    test.add_argument("pytest", nargs="*", help="what to choose, as pytest takes it")
-    test.set_defaults(do=_test)
-    lint = commands.add_parser("lint", help="style, types, shell and Terraform; reports all problems")
-    lint.set_defaults(do=_lint)
-    bench = commands.add_parser(
-        "bench", help="what the runbook costs beside a plain script (a warm machine, no other load)"
+def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
+    """The command line, and the commands it knows."""
+    parser = argparse.ArgumentParser(
+        prog="platform",
+        description="Builds the platform, and proves its runbook.",
+        epilog="Exit status: 0 verified, 1 the platform is wrong, 2 interrupted, 3 internal error, 4 wrong usage or "
+        "configuration, 5 nothing was verified, 6 the environment failed.",
     )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(
+        name: str, do: Callable[[argparse.Namespace], int | None], about: str, more: str = ""
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}. {more}".strip())
+        added.set_defaults(do=do)
+        return added
+
+    acceptance = command("acceptance", _acceptance, "execute the runbook on a cluster built for it, and remove it")
+    keep = acceptance.add_argument("--keep", action="store_true", help="keep the cluster (also: KEEP=1)")
+    keep.default = os.environ.get("KEEP", "") not in ("", "0")
+    up = command("up", _up, "build a cluster by the runbook's commands, and keep it")
+    check = command(
+        "check",
+        _check,
+        "what must hold on a standing cluster; choose as pytest does",
+        "Further arguments choose as pytest's do: a feature (features/08_site.feature, or a line of it, "
+        "features/08_site.feature:7), a tag (-m site), words of a title (-k blog). What changes something is left out.",
+    )
+    check.add_argument("--mutates", action="store_true", help="do not leave out what changes something")
+    nightly = command(
+        "nightly",
+        _nightly,
+        "all that must hold on a standing cluster, changing nothing; one line when all is well",
+        "For cron: the exit status tells how it ended.",
+    )
+    nightly.add_argument(
+        "--outputs",
+        type=Path,
+        metavar="FILE",
+        help="the cluster is the one of these outputs, as `terraform output -json` prints them",
+    )
+    nightly.add_argument(
+        "--key",
+        type=Path,
+        metavar="FILE",
+        help="with --outputs: the operator's private SSH key (else the keys of your ssh-agent)",
+    )
+    down = command("down", _down, "remove a standing cluster, or what is left of one")
+    shell = command(
+        "shell",
+        _shell,
+        "a shell to type the runbook by hand in; at its end all is removed",
+        "With --run: in the workplace of a standing cluster, which stays.",
+    )
+    command("setup", _setup, "install and build what a run needs, and nothing else")
+    page = command("runbook", _runbook, "write the runbook as a page, each step with its last evidence")
+    page.add_argument("--out", type=Path, metavar="DIR", help="where to (default: .runs)")
+    command(
+        "test",
+        _test,
+        "the harness's own tests: offline, without Docker",
+        "Further arguments choose as pytest's do.",
+    )
+    command("lint", _lint, "style, types, shell and Terraform; reports all problems")
+    bench = command("bench", _bench, "what the runbook costs beside a plain script (a warm machine, no other load)")
     bench.add_argument("--rounds", type=int, default=5, help="medians are over this many rounds")
-    bench.set_defaults(do=_bench)
-    down = commands.add_parser("down", help="remove what a run left whose teardown was not complete")
-    down.add_argument("folder", type=Path, help="the run's folder, .runs/RUN-ID")
-    down.set_defaults(do=_down)
-    again = commands.add_parser("report", help="write run.json, report.html and junit.xml of a run again")
+    bench.add_argument(
+        "--facts",
+        action="store_true",
+        help="instead: what asking twenty facts of every machine of a "
+        "standing cluster costs, by our backend, testinfra's own, and a shell loop",
+    )
+    for added in (acceptance, up, shell):
+        added.add_argument("--machines", type=int, metavar="N", help="size of the cluster (also: MACHINES=N)")
+        added.set_defaults(machines=_number("MACHINES"))
+    for added in (acceptance, up, shell, nightly):
+        added.add_argument("--target", default=os.environ.get("TARGET") or "local", help="a folder of infra/")
+    for added in (check, nightly, down, shell, bench):
+        added.add_argument(
+            "--run",
+            metavar="ID",
+            help="the run whose cluster it is (also: RUN=ID); needed when several stand",
+            default=os.environ.get("RUN") or None,
+        )
+    again = command("report", _report, "write run.json, report.html and junit.xml of a run again")
     again.add_argument("folder", type=Path, help="the run's folder, .runs/RUN-ID")
-    again.set_defaults(do=_report)
-    clean = commands.add_parser("clean", help="remove the cache, the images and the run folders")
-    clean.set_defaults(do=_clean)
+    command("clean", _clean, "remove the cache, the images and the run folders")
     for name, about in (
         ("use-new-discovery-url", "put a new discovery URL into terraform.tfvars"),
         ("deploy-blog", "bring the contents of a blog to every machine"),
     ):
         commands.add_parser(name, help=about, add_help=False)
-    return parser
+    return parser, list(commands.choices)
+
+
+def _number(variable: str) -> int | None:
+    said = os.environ.get(variable)
+    if not said:
+        return None
+    if not said.isdecimal():
+        raise Misconfigured(f"{variable} is {said!r}: give a whole number")
+    return int(said)
 
 
 def _acceptance(arguments: argparse.Namespace) -> int:
+    return _built(arguments, "acceptance")((), keep=arguments.keep)
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    from harness.acceptance import BUILDING
+
+    return _built(arguments, "up")(BUILDING, keep=True)
+
+
+def _built(arguments: argparse.Namespace, command: str) -> Acceptance:
     from harness.acceptance import Acceptance
+    from harness.workplace import known_target
 
-    _known_target(arguments.target)
-    return Acceptance(ROOT, arguments.target, ["acceptance", "--target", arguments.target])()
+    known_target(ROOT, arguments.target)
+    size = [] if arguments.machines is None else ["--machines", str(arguments.machines)]
+    return Acceptance(ROOT, arguments.target, arguments.machines, [command, "--target", arguments.target, *size])
 
 
-def _shell(arguments: argparse.Namespace) -> int:
-    from harness.acceptance import Acceptance
+def _shell(arguments: argparse.Namespace) -> int | None:
+    if arguments.run is None:
+        return _built(arguments, "shell").by_hand()
+    from harness.check import join
 
-    _known_target(arguments.target)
-    return Acceptance(ROOT, arguments.target, ["shell", "--target", arguments.target]).by_hand()
+    join(ROOT, standing.chosen(ROOT, arguments.run))
+    return None
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from harness.check import check
+
+    return check(ROOT, standing.chosen(ROOT, arguments.run), arguments.rest, mutates=arguments.mutates)
+
+
+def _nightly(arguments: argparse.Namespace) -> int:
+    from harness.check import Check, nightly
+
+    if arguments.outputs is None:
+        return nightly(ROOT, standing.chosen(ROOT, arguments.run))
+    return Check.of_outputs(ROOT, ["nightly"], arguments.target, arguments.outputs, arguments.key)(quiet=True)
+
+
+def _down(arguments: argparse.Namespace) -> None:
+    from harness.acceptance import down
+
+    folder = standing.chosen(ROOT, arguments.run, gone_too=True)
+    down(ROOT, folder)
+    print(f"nothing of run {folder.name} is left")
+
+
+def _runbook(arguments: argparse.Namespace) -> None:
+    from harness.page import write_page
+
+    for path in write_page(ROOT, arguments.out):
+        print(os.path.relpath(path))
 
 
 def _setup(arguments: argparse.Namespace) -> int:
@@ -105,7 +227,7 @@ def _test(arguments: argparse.Namespace) -> int:
 
     with prepared(ROOT, FOR_TESTS) as toolchain:
         environment = toolchain.environment_of_tests()
-    chosen = arguments.pytest or ["tests"]
+    chosen = arguments.rest or ["tests"]
     return _pytest_status(
         subprocess.run([sys.executable, "-m", "pytest", *chosen], cwd=ROOT, env=environment).returncode
     )
@@ -142,61 +264,48 @@ def _shell_scripts() -> list[str]:
     return [name for name in tracked if (ROOT / name).read_bytes().startswith((b"#!/bin/sh", b"#!/usr/bin/env bash"))]
 
 
-def _bench(arguments: argparse.Namespace) -> int:
+def _bench(arguments: argparse.Namespace) -> None:
+    if arguments.facts:
+        from harness.check import on_cluster
+
+        with on_cluster(ROOT, standing.chosen(ROOT, arguments.run), ["bench", "--facts"]) as execution:
+            _bench_facts(execution, arguments.rounds)
+        return
     from harness.bench import bench, shown
 
     print(shown(bench(ROOT, arguments.rounds)))
-    return ExitStatus.VERIFIED
 
 
-def _down(arguments: argparse.Namespace) -> int:
-    from harness.toolchain import prepared
+def _bench_facts(execution: Execution, rounds: int) -> None:
+    from harness.bench_facts import bench_facts
 
-    folder = _run_folder(arguments)
-    with prepared(ROOT, ("docker engine",)) as toolchain:
-        inventory = Inventory(toolchain.process, toolchain.recorder, folder.name, folder)
-        inventory.sweep()
-        left = [f"{leak.what} {leak.name}" for leak in inventory.leaks()]
-    for kept in ("operator", "ground"):
-        shutil.rmtree(folder / kept, ignore_errors=True)
-    if left:
-        raise EnvironmentFailed(f"of run {folder.name} remain: {', '.join(left)}")
-    print(f"nothing of run {folder.name} is left")
-    return ExitStatus.VERIFIED
+    outputs = execution.outputs()
+    if outputs is None:
+        raise Misconfigured("this cluster has no machines yet")
+    for way, seconds in bench_facts(execution.workplace, outputs, rounds).items():
+        print(f"{seconds:8.2f}  {way}")
 
 
-def _run_folder(arguments: argparse.Namespace) -> Path:
-    folder: Path = arguments.folder.resolve()
-    if not (folder / "events.jsonl").is_file():
+def _report(arguments: argparse.Namespace) -> None:
+    from harness.execution import write_record
+
+    if not (arguments.folder / "events.jsonl").is_file():
         raise Misconfigured(f"{arguments.folder} is no run's folder: it has no events.jsonl")
-    return folder
-
-
-def _report(arguments: argparse.Namespace) -> int:
-    from harness.acceptance import write_record
-
-    _run_folder(arguments)
     write_record(arguments.folder)
     print(arguments.folder / "report.html")
-    return ExitStatus.VERIFIED
 
 
-def _clean(arguments: argparse.Namespace) -> int:
+def _clean(arguments: argparse.Namespace) -> None:
     from harness.toolchain import forget_everything
 
+    stand = standing.standing(ROOT)
+    if stand:
+        raise Misconfigured(f"clusters stand that would be lost, remove them first (make down): {', '.join(stand)}")
     forget_everything(ROOT)
     shutil.rmtree(ROOT / ".runs", ignore_errors=True)
     folder = Cache(cache_folder()).folder
     shutil.rmtree(folder)
     print(f"removed {folder}, .runs and the images platform-*")
-    return ExitStatus.VERIFIED
-
-
-def _known_target(target: str) -> None:
-    from harness.run import targets
-
-    if target not in targets(ROOT):
-        raise Misconfigured(f"there is no target {target}: targets are {', '.join(targets(ROOT))}")
 
 
 if __name__ == "__main__":

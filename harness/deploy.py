@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.contents import Contents
 from harness.errors import ExitStatus, HarnessError, Misconfigured, PlatformWrong
 from harness.http import open_session
 from harness.machines import Machines
@@ -115,6 +116,7 @@ class Deployment:
                 lambda told: told == self.version,
                 within=ANSWER_LIMIT,
             )
+            Contents(self.machines).remember(self.site.name, self.version)
         except BaseException as failed:
             # whatever ended it, an interruption and a fault of ours too
             self._go_back(before)

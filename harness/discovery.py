@@ -75,7 +75,7 @@ class _Answer:
 
 
 def new_discovery_url(service: str, size: int, session: Session) -> str:
-    """A discovery URL nobody has used yet, for an etcd cluster of `size` members, from `service` (see the module's head).
+    """A discovery URL nobody has used yet, for an etcd cluster of `size` members, from `service` (see the head).
 
     Raises EnvironmentFailed when the service is out of reach, too slow (LIMIT) or fails itself; Misconfigured when
     `service` is no URL or answers as no discovery service does.

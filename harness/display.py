@@ -32,10 +32,12 @@ ASCII = str.maketrans({"✓": "+", "✗": "x", "…": "~", "·": "-", "›": ">"
 
 
 class Tail:
-    """Reads the log as it grows. A half-written last line is kept until its end comes, one that is torn is left out."""
+    """Reads the log as it grows, from its beginning or `after` so many bytes. A half-written last line is kept until
+    its end comes, one that is torn is left out."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, after: int = 0) -> None:
         self._path = path
+        self._after = after
         self._file: BinaryIO | None = None
         self._rest = b""
 
@@ -44,6 +46,7 @@ class Tail:
         if self._file is None:
             try:
                 self._file = self._path.open("rb")
+                self._file.seek(self._after)
             except FileNotFoundError:
                 return []
         fresh = self._file.read()
@@ -66,11 +69,13 @@ def _event(line: bytes) -> Event | None:
 
 
 class Display:
-    """Shows a run while it goes on: `start()`, `stop()`, or as a context. A console that goes away ends it quietly."""
+    """Shows a run while it goes on: `start()`, `stop()`, or as a context. A console that goes away ends it quietly.
 
-    def __init__(self, path: Path, console: Console, clock: Callable[[], float] = time.time) -> None:
+    Of a record that goes on, only what comes `after` so many bytes is shown."""
+
+    def __init__(self, path: Path, console: Console, clock: Callable[[], float] = time.time, after: int = 0) -> None:
         self.board = Board()
-        self._tail = Tail(path)
+        self._tail = Tail(path, after)
         self._console = console
         self._clock = clock
         self._lively = console.is_terminal and not console.is_dumb_terminal

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness.cache import Cache
 from harness.errors import CommandFailed, EnvironmentFailed, Misconfigured, PlatformWrong
+from harness.limits import exclusive
 from harness.process import Runner
 from harness.record import Recorder
 from harness.wait import NotYet, Waiter
@@ -42,15 +43,21 @@ class Engine:
         outcome = "cached"
         if not self._answers():
             self._may_start_one()
-            if not shutil.which("dockerd"):
-                # apparmor only recommended there; a kernel that has it on runs no container without its parser
-                self.install(["docker.io", "apparmor"])
-            if not shutil.which("docker"):
-                self.install(["docker-cli"])  # newer releases pack the client by itself
-            self._start()
-            outcome = "done"
+            # of runs that begin at once one starts it, and the others find it
+            with exclusive("engine"):
+                if not self._answers():
+                    self._install_engine()
+                    self._start()
+                    outcome = "done"
         self._judge()
         return outcome
+
+    def _install_engine(self) -> None:
+        if not shutil.which("dockerd"):
+            # apparmor only recommended there; a kernel that has it on runs no container without its parser
+            self.install(["docker.io", "apparmor"])
+        if not shutil.which("docker"):
+            self.install(["docker-cli"])  # newer releases pack the client by itself
 
     def _answers(self) -> bool:
         if not shutil.which("docker"):
@@ -146,8 +153,9 @@ class Engine:
         if not shutil.which("apt-get"):
             raise Misconfigured(f"{' and '.join(wanted)} is missing, and there is no apt-get: install it")
         apt = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120"]
-        self._process.run(self.as_root([*apt, "update"]))
-        self._process.run(self.as_root([*apt, "install", "--no-install-recommends", "-y", *wanted]))
+        with exclusive("packages"):  # apt-get waits for dpkg's lock, not for that of the lists
+            self._process.run(self.as_root([*apt, "update"]))
+            self._process.run(self.as_root([*apt, "install", "--no-install-recommends", "-y", *wanted]))
         return "done"
 
     def unpack(self, package: str, folder: Path) -> None:
@@ -176,12 +184,16 @@ class Engine:
         return self._process.run(["docker", "image", "inspect", "--format", "{{.Id}}", tag], ok=(0, 1)).status == 0
 
     def remove_images(self, pattern: str) -> None:
-        """Removes the images whose name fits, if an engine answers at all."""
+        """Removes the images whose name fits, if an engine answers at all; not those that another run's containers
+        run from."""
         if self._answers():
-            listed = ["docker", "image", "ls", "--quiet", "--filter", f"reference={pattern}"]
-            images = sorted(set(self._process.run(listed).stdout.split()))
-            if images:
-                self._process.run(["docker", "rmi", "--force", *images])
+            # by name: an image that others are built from cannot be removed by its id before them
+            name = "{{.Repository}}:{{.Tag}}"
+            listed = ["docker", "image", "ls", "--format", name, "--filter", f"reference={pattern}"]
+            for image in self._process.run(listed).stdout.split():
+                using = ["docker", "ps", "--quiet", "--filter", f"ancestor={image}"]
+                if not self._process.run(using).stdout.strip():
+                    self._process.run(["docker", "rmi", "--force", image])
 
     def import_root(self, builder: Sequence[str], entrypoint: Sequence[str] = ()) -> str:
         """An image from the tar archive that `builder OUT` writes, streamed; its id."""

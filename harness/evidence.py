@@ -33,8 +33,9 @@ QUESTIONS: Mapping[str, str] = {
     "units": "systemctl list-units --all --no-pager '*.service'; "
     'for u in /run/fleet/units/*; do [ -e "$u" ] || continue; systemctl status -l "$(basename "$u")"; '
     'journalctl -b --no-pager -u "$(basename "$u")"; done',
-    "containers": "docker ps --all --no-trunc; docker images; for c in $(docker ps --all --quiet); do "
-    "docker inspect $c; docker logs --tail 200 $c; done",
+    # where Docker was not needed yet, a question would start it
+    "containers": "systemctl is-active docker || exit; docker ps --all --no-trunc; docker images; "
+    "for c in $(docker ps --all --quiet); do docker inspect $c; docker logs --tail 200 $c; done",
     "services": "curl -sm 3 '127.0.0.1:2379/v2/keys/services?recursive=true'; echo; ss -ltnp; "
     "cat /etc/platform/machine.env",
     "contents": "ls -lR /home/core",
@@ -65,12 +66,16 @@ def collect(
 
     def ask(name: str) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
+        silent: HarnessError | None = None
         for question, command in QUESTIONS.items():
             file = folder / name / f"{question}.txt"
             root = machines[name].backend.get_command("sudo sh -c %s 2>&1", command)
             try:
-                answer = machines.run(name, root, ok=range(256))
-            except HarnessError as silent:
+                # a machine that was silent once is not waited for again
+                answer = "" if silent else machines.run(name, root, ok=range(256))
+            except HarnessError as failed:
+                silent = failed
+            if silent:
                 answer = f"{silent}\n\nfrom the console:\n{_console(name, command)}"
             file.write_text(recorder.redact(f"$ {command}\n{answer}"))
             recorder.emit("artefact", path=str(file), about=f"{question} of {name}")

@@ -14,11 +14,10 @@ from pathlib import Path
 import requests
 
 from harness.errors import CommandFailed, EnvironmentFailed, HarnessError, Misconfigured, PlatformWrong
-from harness.run import Run
-from harness.shell import OperatorShell
 from harness.terraform import Terraform
 from harness.toolchain import Toolchain
 from harness.wait import NotYet, Waiter
+from harness.workplace import Workplace
 
 # Clusters live in /24 networks of this block, which neither Docker's own pools nor home routers use by default.
 SUBNETS = ipaddress.IPv4Network("10.208.0.0/12")
@@ -27,18 +26,19 @@ GROUND_LIMIT = 30.0
 SUBNETS_TRIED = 5
 
 
-def make_ground(run: Run, toolchain: Toolchain, shell: OperatorShell) -> None:
+def make_ground(workplace: Workplace, toolchain: Toolchain) -> None:
     """Makes the ground where the target has a module for it (infra/ground/TARGET), else takes what is given.
 
     Tells the target of its registry and image, and the operator's shell of its discovery service. Raises
     EnvironmentFailed when the ground cannot be made or does not answer, Misconfigured when it is not given.
     """
-    module = run.root / "infra/ground" / run.target
+    run = workplace.run
+    module = run.root / "infra/ground" / workplace.target
     if module.is_dir():
-        shutil.copytree(module, run.ground_folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
-        ground = Terraform(run.process, run.ground_folder, shell.env)
+        shutil.copytree(module, workplace.ground_folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
+        ground = Terraform(run.process, workplace.ground_folder, workplace.environment)
         fixed = {
-            "run_id": run.run_id,
+            "run_id": workplace.run_id,
             "machine_image": toolchain.machine_image,
             "registry_storage": str(toolchain.registry_storage),
         }
@@ -55,8 +55,8 @@ def make_ground(run: Run, toolchain: Toolchain, shell: OperatorShell) -> None:
         discovery, registry, machine_image = (
             _required(name) for name in ("DISCOVERY_SERVICE", "IMAGE_REGISTRY", "MACHINE_IMAGE")
         )
-    run.hand_over({"image_registry": registry, "machine_image": machine_image})
-    shell.export(DISCOVERY_SERVICE=discovery)
+    workplace.hand_over({"image_registry": registry, "machine_image": machine_image})
+    workplace.shell.export(DISCOVERY_SERVICE=discovery)
 
 
 def _apply_on_free_subnet(ground: Terraform, fixed: dict[str, str]) -> None:

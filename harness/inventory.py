@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -51,6 +52,13 @@ class Inventory:
             except (HarnessError, OSError):
                 removed = False
             self._recorder.emit("leak", what=leak.what, name=leak.name, removed=removed)
+
+    def end_processes(self) -> None:
+        """Ends the run's processes, but for its agent."""
+        for leak in self._processes():
+            if leak.what == "process":
+                with contextlib.suppress(ProcessLookupError):
+                    leak.remove()
 
     def leaks(self) -> Iterator[Leak]:
         yield from self._processes()

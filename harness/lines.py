@@ -128,4 +128,4 @@ def of_wait(wait: UnderWay, now: float, depth: int) -> list[Line]:
 
 
 def of_limit(wait: UnderWay, now: float) -> str:
-    return f"{ticking(now - wait.started)} of {ticking(wait.within)}"
+    return f"{ticking(now - wait.started)} of {ticking(wait.within + wait.hold_for)}"

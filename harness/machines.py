@@ -39,6 +39,12 @@ class MachineUnreachable(PlatformWrong):
     """SSH to a machine failed: the check could not be made, which is not the same as a check that is false."""
 
 
+def _close(open_: paramiko.SSHClient | paramiko.Channel) -> None:
+    """Never raises: closing may meet the end of what it runs over."""
+    with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+        open_.close()
+
+
 class MachineBackend(ParamikoBackend):  # type: ignore[misc]
     """testinfra's paramiko backend over a connection that it is given, recorded, with a limit for every command."""
 
@@ -63,8 +69,7 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
     def close(self) -> None:
         """Never raises: over an entry point that is just going, closing meets its end."""
         if self._connection is not None:
-            with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
-                self._connection.close()
+            _close(self._connection)
 
     def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
         return self.run_with_input(self.get_command(command, *args), b"")
@@ -79,14 +84,16 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
             assert transport is not None
             channel = transport.open_session(timeout=CONNECT_LIMIT)
             channel.settimeout(COMMAND_LIMIT)
-            channel.exec_command(command.encode())
+            # Without input nothing is sent behind the command, not even its end: paramiko may send that after its
+            # answer to a close that came meanwhile, and sshd then drops the connection, with all that goes through it.
+            channel.exec_command((command if data else f"{{ {command}\n}} </dev/null").encode())
             # the channel's own limit is one between two bytes; closing it ends whatever still reads
-            limit = threading.Timer(COMMAND_LIMIT, channel.close)
+            limit = threading.Timer(COMMAND_LIMIT, _close, [channel])
             limit.start()
             try:
                 if data:
                     channel.sendall(data)
-                channel.shutdown_write()
+                    channel.shutdown_write()
                 # both streams at once: a command that fills one's window would wait for ever
                 with ThreadPoolExecutor(1) as pool:
                     errors = pool.submit(channel.makefile_stderr("rb").read)
@@ -101,10 +108,11 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
                 raise EOFError("the connection dropped")
             status = exit_status
         except (paramiko.SSHException, OSError, EOFError) as failed:
+            reason = str(failed) or type(failed).__name__
             raise MachineUnreachable(
-                f"machine {self._machine} does not answer over SSH: {failed or type(failed).__name__}",
+                f"machine {self._machine} does not answer over SSH: {reason}",
                 expected=f"an answer of {self._machine}",
-                seen=str(failed) or type(failed).__name__,
+                seen=reason,
                 where=self._machine,
             ) from failed
         finally:
@@ -180,6 +188,17 @@ class Machines:
             return ""
 
         return {name: reason for name, reason in self.everywhere(ask).items() if reason}
+
+    def host_keys(self) -> dict[str, str]:
+        """Machine -> the host key that its sshd showed when it was connected to, in base64."""
+
+        def key(name: str) -> str:
+            self.run(name, "true")
+            transport = self._backends[name].client.get_transport()
+            assert transport is not None
+            return transport.get_remote_server_key().get_base64()
+
+        return self.everywhere(key)
 
     def close(self) -> None:
         for name in reversed(self.names):

@@ -27,7 +27,8 @@ SCHEMA = "platform.run/1"
 
 # kind -> what its fields mean. The fold knows no other kinds; the recorder refuses them.
 EVENTS = {
-    "run.started": "run_id, target, command (argv), folder, readme (the runbook's commands in order), selection",
+    "run.started": "run_id, target, cluster (the run that made it), command (argv), folder, readme (the runbook's "
+    "commands in order), selection",
     "run.facts": "versions and properties of this machine and the toolchain, name -> value",
     "run.ended": "status (exit status), headline",
     "stage.started": "stage (setup, ground, runbook, evidence, teardown)",
@@ -47,6 +48,7 @@ EVENTS = {
     "wait.seen": "id, value (only when it changed)",
     "wait.ended": "id, outcome (reached, expired, failed), value, seconds",
     "artefact": "path (in the run folder), about",
+    "fingerprint": "facts (thing -> what it is), before and after a run that must change nothing",
     "diagnosis": "layer (lowest that is wrong), findings [{layer, machine, finding, paste}]",
     "leak": "what (container, network, volume, mount, process, ssh-agent), name, removed",
     "note": "text (one line for the person who watches)",
@@ -163,10 +165,10 @@ def _event(line: bytes) -> dict[str, Any] | None:
 def fold(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """The document of a run (see the module's head), from its events in order."""
     run: dict[str, Any] = {
-        "schema": SCHEMA, "run_id": None, "target": None, "command": [], "folder": None, "readme": [],
+        "schema": SCHEMA, "run_id": None, "target": None, "cluster": None, "command": [], "folder": None, "readme": [],
         "selection": None, "started": None, "ended": None, "status": None, "headline": "", "facts": {}, "stages": [],
         "tasks": [], "scenarios": [], "commands": [], "exchanges": [], "remotes": [], "waits": [], "artefacts": [],
-        "diagnosis": None, "leaks": [], "notes": [],
+        "fingerprints": [], "diagnosis": None, "leaks": [], "notes": [],
     }  # fmt: skip
     open_items: dict[tuple[str, Any], dict[str, Any]] = {}
     last = None
@@ -235,6 +237,7 @@ def fold(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
                 "exchange": "exchanges",
                 "remote": "remotes",
                 "artefact": "artefacts",
+                "fingerprint": "fingerprints",
                 "leak": "leaks",
                 "note": "notes",
             }[kind]

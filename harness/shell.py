@@ -32,6 +32,8 @@ class OperatorShell:
         self._process = process
         self._state = state
         self._read_only = read_only
+        # variables that are this process's own and not carried on: an ssh-agent that ends with it
+        self.own: dict[str, str] = {}
 
     @classmethod
     def open(cls, process: Runner, state: Path, cwd: Path, env: Mapping[str, str]) -> OperatorShell:
@@ -46,7 +48,7 @@ class OperatorShell:
 
     @property
     def env(self) -> dict[str, str]:
-        return self._load()[1]
+        return self._load()[1] | self.own
 
     def type(self, line: str, *, within: float = 300, ok: Collection[int] | None = (0,)) -> Result:
         """Types one line of the runbook and waits for its end, for at most `within` seconds.
@@ -64,7 +66,7 @@ class OperatorShell:
             return self._process.run(
                 ["bash", "--noprofile", "--norc", "-c", script],
                 cwd=Path(cwd),
-                env=env,
+                env=env | self.own,
                 within=within,
                 line=line,
                 ok=ok,
@@ -84,8 +86,10 @@ class OperatorShell:
         if pairs:
             named = (pair.partition("=") for pair in pairs if "=" in pair)
             env = {name: value for name, _, value in named if not name.startswith("BASH_FUNC")}
-            for name in NOT_CARRIED:
+            before = self._load()[1]
+            for name in (*NOT_CARRIED, *self.own):
                 env.pop(name, None)
+                env |= {name: before[name]} if name in before else {}
             self._save(cwd if Path(cwd).is_dir() else self._load()[0], env)
 
     def _load(self) -> tuple[str, dict[str, str]]:

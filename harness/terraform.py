@@ -6,6 +6,7 @@ python-terraform builds the command lines; its `cmd` is overridden, because it s
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,14 @@ class Outputs:
     ssh_user: str
     known_hosts: str
     sites: dict[str, str]
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> Outputs:
+        """From output name -> value. Raises AnswerNotUnderstood."""
+        try:
+            return cls(raw["entrypoint-ip"], raw["machines"], raw["ssh-user"], raw["known-hosts"], raw["sites"])
+        except KeyError as missing:
+            raise AnswerNotUnderstood("terraform output", str(sorted(raw)), f"no output {missing}") from missing
 
 
 @dataclass(frozen=True)
@@ -119,15 +128,24 @@ class Terraform:
         return self._json("show", plan)
 
     def plan_again(self) -> dict[str, Any]:
-        """A plan against what now stands, refreshed, as the document of `terraform show -json`; changes nothing."""
-        self._terraform.cmd("plan", input=False, no_color=IsFlagged, lock=False, out="again.plan", **self._variables)
+        """A plan against what now stands, refreshed, as the document of `terraform show -json`; changes nothing, and
+        several at once do not meet."""
+        with tempfile.TemporaryDirectory(prefix="platform-plan-") as scratch:
+            plan = f"{scratch}/again.plan"
+            self._terraform.cmd("plan", input=False, no_color=IsFlagged, lock=False, out=plan, **self._variables)
+            return self._json("show", plan)
+
+    def serial(self) -> int:
+        """The state's serial number: Terraform counts it up with every change."""
+        state = self._terraform.cmd("state", "pull").stdout
         try:
-            return self._json("show", "again.plan")
-        finally:
-            (self.folder / "again.plan").unlink(missing_ok=True)
+            return int(json.loads(state)["serial"])
+        except (ValueError, KeyError, TypeError) as wrong:
+            raise AnswerNotUnderstood("terraform state pull", state, f"no serial: {wrong}") from wrong
 
     def has_state(self) -> bool:
-        return (self.folder / "terraform.tfstate").exists()
+        """Whether there is a state here, or a backend that has one."""
+        return any((self.folder / name).exists() for name in ("terraform.tfstate", ".terraform/terraform.tfstate"))
 
     def raw_outputs(self) -> dict[str, Any]:
         """Output name -> value. (python-terraform's own `output(name)` raises TypeError: all are taken.)"""
@@ -143,10 +161,7 @@ class Terraform:
                 seen="no outputs",
                 paste=f"terraform -chdir={self.folder} output",
             )
-        try:
-            return Outputs(raw["entrypoint-ip"], raw["machines"], raw["ssh-user"], raw["known-hosts"], raw["sites"])
-        except KeyError as missing:
-            raise AnswerNotUnderstood("terraform output", str(sorted(raw)), f"no output {missing}") from missing
+        return Outputs.read(raw)
 
     def _json(self, command: str, *arguments: str) -> dict[str, Any]:
         result = self._terraform.cmd(command, *arguments, json=IsFlagged, no_color=IsFlagged)

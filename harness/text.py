@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 # Outcomes of scenarios, in the order they are counted in; and the mark of every outcome, a task's too.
 OUTCOMES = ("passed", "failed", "error", "interrupted", "not_run")
@@ -54,3 +55,9 @@ def counted(outcomes: Mapping[str, int]) -> str:
     """`14 passed, 1 failed, 3 not run`; empty when nothing has an outcome yet."""
     named = (name for name in OUTCOMES if outcomes.get(name))
     return ", ".join(f"{outcomes[name]} {name.replace('_', ' ')}" for name in named)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`did you mean acceptance? `, with the nearest of the known words; empty when none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {near[0]}? " if near else ""

@@ -82,11 +82,20 @@ def set_string(text: str, name: str, value: str, file: str = FILE) -> str:
     as good as a string: it says "not set").
     """
     present = assignments(text, file).get(name)
-    if present is None:
-        return _append(text, f"{name} = {quote(value)}")
-    if isinstance(present.value, Other) and present.value.source != "null":
+    if present and isinstance(present.value, Other) and present.value.source != "null":
         raise Misconfigured(f'{file} line {present.line}: {name} is not a plain string: write {name} = ""')
-    return text[: present.start] + quote(value) + text[present.end :]
+    return _set(text, name, quote(value), present)
+
+
+def set_number(text: str, name: str, value: int, file: str = FILE) -> str:
+    """The text with `value` assigned to `name`, whatever was, every other character as before; else as set_string."""
+    return _set(text, name, str(value), assignments(text, file).get(name))
+
+
+def _set(text: str, name: str, source: str, present: Assignment | None) -> str:
+    if present is None:
+        return _append(text, f"{name} = {source}")
+    return text[: present.start] + source + text[present.end :]
 
 
 def quote(value: str) -> str:

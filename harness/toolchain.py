@@ -7,6 +7,8 @@ system packages from the distribution.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
@@ -213,9 +215,10 @@ class Toolchain:
                 "GOPATH": str(self.cache.folder / "go"),
                 "GOCACHE": str(self.cache.folder / "go/build"),
             }
-            for package, name in targets.items():
-                argv = [self._go, "build", *flags, "-o", str(folder / name), package]
-                self.process.run(argv, cwd=source, add_env=environment, within=2400)
+            with self.cache.locked("go", fcntl.LOCK_SH):
+                for package, name in targets.items():
+                    argv = [self._go, "build", *flags, "-o", str(folder / name), package]
+                    self.process.run(argv, cwd=source, add_env=environment, within=2400)
 
         key = key_of(source, *flags, *targets, *targets.values())
         return self.cache.entry(module, key, build)
@@ -332,8 +335,9 @@ class Toolchain:
         }
 
     def forget_build_files(self) -> None:
-        """Removes what only building needed (gigabytes of Go modules and objects)."""
-        shutil.rmtree(self.cache.folder / "go", ignore_errors=True)
+        """Removes what only building needed (gigabytes of Go modules and objects), unless another run builds now."""
+        with contextlib.suppress(BlockingIOError), self.cache.locked("go", fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(self.cache.folder / "go", ignore_errors=True)
 
     def start_engine(self) -> str:
         outcome = self.engine.ensure()

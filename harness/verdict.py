@@ -27,6 +27,7 @@ HEADLINES = {
 }
 NO_END = "Interrupted: the record has no end"
 NOT_CLEAN = "Verified, but the run could not be removed cleanly"
+IN_PART = "Verified: what was run of the runbook holds"
 # Layers from the ground up, and the one that a feature's steps look at first
 LAYERS = ("config", "toolchain", "provision", "bootstrap", "schedule", "unit", "discovery", "content", "entry")
 LAYER_OF_TAG = {
@@ -90,11 +91,13 @@ def title(status: int | None) -> str:
 def judge(run: Item) -> Verdict:
     """The first fault in time decides, for what comes later may follow from it; an interruption comes before all."""
     counts = dict(Counter(scenario["outcome"] for scenario in run["scenarios"]))
-    faults = (*_faults_in_time(run), *_drift(run), *map(_of_leak, run["leaks"]))
+    faults = (*_faults_in_time(run), *_drift(run), *_changes(run), *map(_of_leak, run["leaks"]))
     status = _status(run, faults, counts)
     # the platform was judged before the teardown failed
-    judged = set(counts) == {"passed"} and status is ExitStatus.ENVIRONMENT_FAILED
-    return Verdict(status, NOT_CLEAN if judged else HEADLINES[status], faults, counts)
+    judged = set(counts) == {"passed"} and status is ExitStatus.ENVIRONMENT_FAILED and not _changes(run)
+    in_part = status is ExitStatus.VERIFIED and (run["selection"] or set(counts) != {"passed"})
+    headline = NOT_CLEAN if judged else IN_PART if in_part else HEADLINES[status]
+    return Verdict(status, headline, faults, counts)
 
 
 def _status(run: Item, faults: tuple[Fault, ...], counts: dict[str, int]) -> ExitStatus:
@@ -140,6 +143,23 @@ def _drift(run: Item) -> list[Fault]:
     title = "README, features and what was executed differ"
     wrong = ExitStatus.PLATFORM_WRONG
     return [Fault(wrong, title, layer="config", expected="the README's commands", seen=seen)] if seen else []
+
+
+def _changes(run: Item) -> list[Fault]:
+    """What a run that changes nothing found otherwise at its end: what was judged was not one state."""
+    if len(run["fingerprints"]) < 2:
+        return []
+    before, after = run["fingerprints"][0]["facts"], run["fingerprints"][-1]["facts"]
+    return [
+        Fault(
+            status=ExitStatus.ENVIRONMENT_FAILED,
+            title="the cluster was changed while it was checked",
+            expected=f"{name}: {before.get(name)}",
+            seen=f"{name}: {after.get(name)}",
+        )
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
 
 
 def _of_stage(stage: Item) -> Fault:
@@ -230,8 +250,15 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
     findings = (run["diagnosis"] or {"findings": []})["findings"]
     for finding in findings[:SHOWN_FINDINGS]:
         lines.append(f"  {finding['layer']:9}  {_cut(finding['machine'] + ': ' + finding['finding'], width - 13)}")
+    if any(fault.paste for fault in verdict.faults[:SHOWN_FAULTS]) and _stands(run):
+        lines += ["", f"  paste in   bin/platform shell --run {run['cluster']}"]
     lines += ["", f"  report     {run['folder']}/report.html", ""]
     return "\n".join(lines)
+
+
+def _stands(run: Item) -> bool:
+    """Whether the run left its cluster standing."""
+    return bool(run["cluster"]) and all(stage["stage"] != "teardown" for stage in run["stages"])
 
 
 def _rows(fault: Fault, width: int) -> list[str]:

@@ -37,7 +37,13 @@ def plan_opens_only(read_plan: Callable[[str], Plan], plan: str, ports: list[int
 @then("a second plan changes nothing")
 def second_plan_is_empty(plan_again: Callable[[], Plan]) -> None:
     seen = plan_again().changed
-    require(not seen, "a second plan is empty", expected="no changes", seen=seen, paste="terraform plan")
+    require(
+        not seen,
+        "a second plan is empty",
+        expected="no changes",
+        seen=seen,
+        paste="terraform -chdir=infra/$TARGET plan -var-file=../../terraform.tfvars",
+    )
 
 
 @then(parsers.parse("every machine answers over SSH within {seconds:d} seconds"))
@@ -61,26 +67,25 @@ def no_failed_units(machines: Machines, waiter: Waiter, seconds: int) -> None:
 
 @then("no two machines share a machine id")
 def machine_ids_differ(machines: Machines) -> None:
-    _differ(machines, "cat /etc/machine-id")
+    answers = machines.everywhere(lambda name: machines.run(name, "cat /etc/machine-id").strip())
+    _differ(answers, "the machine id")
 
 
 @then("no two machines share an SSH host key")
 def host_keys_differ(machines: Machines) -> None:
-    _differ(machines, "ssh-keyscan -t ed25519 127.0.0.1 2>/dev/null | cut -d' ' -f3")
+    _differ(machines.host_keys(), "the SSH host key")
 
 
-def _differ(machines: Machines, ask: str) -> None:
-    answers = machines.everywhere(lambda name: machines.run(name, ask).strip())
+def _differ(answers: dict[str, str], what: str) -> None:
     shared = {answer: count for answer, count in Counter(answers.values()).items() if count > 1 or not answer}
-    require(not shared, f"`{ask}` differs on every machine", expected="as many answers as machines", seen=answers)
+    require(not shared, f"{what} differs on every machine", expected="as many as machines", seen=answers)
 
 
 @given(phrase("every machine listens on ports {ports:Numbers}"))
 def machines_listen(machines: Machines, ports: list[int]) -> None:
     """The positive control of what is closed to the outside: something is there to be closed."""
-    listening = machines.everywhere(
-        lambda name: {port for port in ports if machines[name].run(f"ss -Hltn 'sport = :{port}' | grep -q .").rc == 0}
-    )
+    ask = "ss -Hltn | awk '{ print $4 }' | grep -o '[0-9]*$'"
+    listening = machines.everywhere(lambda name: set(map(int, machines.run(name, ask).split())))
     missing = {name: sorted(set(ports) - open_) for name, open_ in listening.items() if set(ports) - open_}
     require(not missing, "every machine listens", expected=ports, seen=f"not listening: {missing}")
 

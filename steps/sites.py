@@ -18,6 +18,12 @@ def site_tells_given_version(sites: Mapping[str, Site], answer: Result, site: st
     require(seen == expected, f"{site} tells its version", expected=expected, seen=seen, where=sites[site].domain)
 
 
+@then(phrase('site "{site:Name}" tells the version that was deployed last'))
+def site_tells_deployed_version(contents: Contents, sites: Mapping[str, Site], site: str) -> None:
+    seen, expected = sites[site].version(), contents.deployed_last(site)
+    require(seen == expected, f"{site} is up to date", expected=expected, seen=seen, where=sites[site].domain)
+
+
 @then(phrase('site "{site:Name}" serves exactly the files of "{folder:Name}"'))
 def site_serves_folder(
     sites: Mapping[str, Site], differences: Callable[[Site, str], list[str]], site: str, folder: str

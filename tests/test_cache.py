@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import time
@@ -178,6 +179,39 @@ def test_the_lock_of_a_killed_process_is_free(cache: Cache, tmp_path: Path) -> N
 def test_entries_of_other_names_are_built_side_by_side(cache: Cache) -> None:
     with cache.locked("image"):
         assert cache.entry("tool", "k1", write("whole")).is_dir()
+
+
+def _try(folder: Path, how: int) -> bool:
+    """Whether another process gets the lock at once."""
+    try:
+        with Cache(folder).locked("go", how | fcntl.LOCK_NB):
+            return True
+    except BlockingIOError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "free"),
+    [
+        (fcntl.LOCK_EX, fcntl.LOCK_EX, False),
+        (fcntl.LOCK_EX, fcntl.LOCK_SH, False),
+        (fcntl.LOCK_SH, fcntl.LOCK_EX, False),
+        (fcntl.LOCK_SH, fcntl.LOCK_SH, True),
+    ],
+)
+def test_a_lock_that_is_held_is_not_waited_for_when_it_is_asked_not_to(
+    cache: Cache, held: int, asked: int, free: bool
+) -> None:
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        with cache.locked("go", held):
+            assert pool.apply(_try, (cache.folder, asked)) is free
+            assert pool.apply(_try, (cache.folder, fcntl.LOCK_EX)) is False
+        assert pool.apply(_try, (cache.folder, fcntl.LOCK_EX)) is True
+
+
+def test_a_lock_is_exclusive_unless_something_else_is_said(cache: Cache) -> None:
+    with multiprocessing.get_context("fork").Pool(1) as pool, cache.locked("go"):
+        assert pool.apply(_try, (cache.folder, fcntl.LOCK_SH)) is False
 
 
 # -- where, and under which key ------------------------------------------------------------------------------------

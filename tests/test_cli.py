@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness import cli
+from harness import acceptance, check, cli
 from harness.errors import (
     AnswerNotUnderstood,
     CommandFailed,
@@ -26,7 +28,10 @@ from harness.errors import (
 from harness.record import Recorder
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ["acceptance", "shell", "setup", "test", "lint", "report", "clean", "use-new-discovery-url", "deploy-blog"]
+COMMANDS = cli._parser()[1]
+# commands that the runbook names, and one for a run that is over: make has no target for them
+NOT_OF_MAKE = {"use-new-discovery-url", "deploy-blog", "report"}
+OF_ENVIRONMENT = ("TARGET", "MACHINES", "KEEP", "RUN")
 
 Platform = Callable[..., int]
 
@@ -39,8 +44,57 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "root" / name).write_text("{}")
     monkeypatch.setattr(cli, "ROOT", tmp_path / "root")
     monkeypatch.setenv("PLATFORM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("TARGET", raising=False)
+    for name in OF_ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
     return tmp_path / "root"
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What acceptance, up and shell would build, instead of building it."""
+    asked: list[dict[str, Any]] = []
+
+    class Acceptance:
+        def __init__(self, root: Path, target: str, machines: int | None, command: list[str]) -> None:
+            asked.append({"target": target, "machines": machines, "command": command})
+
+        def __call__(self, selection: Sequence[str], *, keep: bool) -> ExitStatus:
+            asked[-1] |= {"selection": selection, "keep": keep}
+            return ExitStatus.PLATFORM_WRONG
+
+        def by_hand(self) -> ExitStatus:
+            asked[-1] |= {"by hand": True}
+            return ExitStatus.ENVIRONMENT_FAILED
+
+    monkeypatch.setattr(acceptance, "Acceptance", Acceptance)
+    return asked
+
+
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What check, nightly, shell and down would do to which cluster, instead of doing it."""
+    asked: list[dict[str, Any]] = []
+
+    def known(module: object, name: str) -> None:
+        def call(root: Path, folder: Path, selection: Sequence[str] = (), **options: object) -> ExitStatus:
+            asked.append({"does": name, "cluster": folder.name, "selection": list(selection), **options})
+            return ExitStatus.VERIFIED
+
+        monkeypatch.setattr(module, name, call)
+
+    for name in ("check", "nightly", "join"):
+        known(check, name)
+    known(acceptance, "down")
+    return asked
+
+
+def stands(checkout: Path, *run_ids: str) -> None:
+    """Clusters of these runs stand."""
+    for run_id in run_ids:
+        folder = checkout / ".runs" / run_id
+        folder.mkdir(parents=True)
+        for name in ("operator.json", "events.jsonl"):
+            (folder / name).touch()
 
 
 @pytest.fixture
@@ -64,11 +118,27 @@ def ending(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
     "argv",
     [
         [],
-        ["no-such-command"],
         ["acceptance", "--no-such-option"],
         ["acceptance", "--target"],
+        ["acceptance", "--machines", "many"],
+        ["acceptance", "--machines=1.5"],
+        ["acceptance", "features/08_site.feature"],
+        ["acceptance", "--run", "a"],
+        ["up", "--keep"],
+        ["up", "-m", "site"],
+        ["shell", "--mutates"],
+        ["nightly", "features/08_site.feature"],
+        ["nightly", "-m", "site"],
+        ["nightly", "--outputs"],
+        ["down", "a"],
+        ["down", "--target", "local"],
+        ["runbook", "here"],
         ["setup", "too many"],
+        ["lint", "harness"],
+        ["clean", "--force"],
+        ["bench", "--rounds", "some"],
         ["report"],
+        ["report", "a", "b"],
         ["--no-such-option"],
         ["use-new-discovery-url", "--no-such-option"],
         ["deploy-blog"],
@@ -81,13 +151,55 @@ def test_wrong_usage_is_4_and_says_what_is_right(argv: list[str], capsys: pytest
     assert "usage: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["acceptance", "shell"])
+@pytest.mark.parametrize(
+    ("word", "nearest"),
+    [
+        ("acceptence", "did you mean acceptance? "),
+        ("tests", "did you mean test? "),
+        ("chek", "did you mean check? "),
+        ("nightly-run", "did you mean nightly? "),
+        ("deploy", "did you mean deploy-blog? "),
+        ("xyz", ""),
+    ],
+)
+def test_an_unknown_word_is_4_and_gets_the_nearest_command_in_one_line(
+    word: str, nearest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([word, "--target", "local"]) == 4
+    assert capsys.readouterr().err == (
+        f"platform: there is no command {word}: {nearest}all are listed by `make help`\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "superfluous"),
+    [
+        (["setup", "too", "many"], "too many"),
+        (["acceptance", "-k", "blog"], "-k blog"),
+        (["down", "--force"], "--force"),
+        (["clean", ".runs"], ".runs"),
+    ],
+)
+def test_what_a_command_does_not_take_is_named(
+    argv: list[str], superfluous: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(argv) == 4
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"{argv[0]} does not take {superfluous} (see bin/platform {argv[0]} --help)" in last
+
+
+@pytest.mark.parametrize("command", ["acceptance", "up", "shell"])
 def test_an_unknown_target_is_4_and_names_those_there_are(
     command: str, checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main([command, "--target", "moon"]) == 4
     assert capsys.readouterr().err == "platform: there is no target moon: targets are cloud, local\n"
     assert not (checkout / ".runs").exists()
+
+
+def test_a_target_that_is_mistyped_gets_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["up", "--target", "locla"]) == 4
+    assert "there is no target locla: did you mean local? targets are" in capsys.readouterr().err
 
 
 def test_an_unknown_target_in_the_environment_is_4(
@@ -97,6 +209,73 @@ def test_an_unknown_target_in_the_environment_is_4(
 
     assert cli.main(["acceptance"]) == 4
     assert "there is no target ../local" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["x", "3.5", "-1", "3 machines", " "])
+@pytest.mark.parametrize("command", ["acceptance", "up", "shell"])
+def test_machines_in_the_environment_that_are_no_number_are_4(
+    command: str,
+    number: str,
+    built: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MACHINES", number)
+
+    assert cli.main([command]) == 4
+    assert capsys.readouterr().err == f"platform: MACHINES is {number!r}: give a whole number\n"
+    assert built == []
+
+
+@pytest.mark.parametrize("command", ["check", "nightly", "down"])
+def test_a_command_for_a_cluster_is_4_where_none_stands(
+    command: str, checked: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command]) == 4
+    said = capsys.readouterr().err
+    assert said.startswith("platform: no cluster stands here: build one with `make up`")
+    assert said.count("\n") == 1 and checked == []
+
+
+@pytest.mark.parametrize("command", ["check", "nightly", "down"])
+def test_a_command_for_a_cluster_is_4_where_several_stand(
+    command: str, checkout: Path, checked: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stands(checkout, "a", "b")
+
+    assert cli.main([command]) == 4
+    assert capsys.readouterr().err == "platform: several clusters stand, choose one with RUN=ID: a, b\n"
+    assert checked == []
+
+
+@pytest.mark.parametrize("command", ["check", "nightly", "down", "shell"])
+def test_a_run_that_is_not_there_is_4(
+    command: str, checkout: Path, checked: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stands(checkout, "20260801-120000-ab12")
+
+    assert cli.main([command, "--run", "20260801-120000-ab13"]) == 4
+    assert "there is no run 20260801-120000-ab13: did you mean 20260801-120000-ab12?" in capsys.readouterr().err
+    assert checked == []
+
+
+def test_nightly_of_outputs_that_are_not_there_is_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["nightly", "--outputs", str(tmp_path / "none.json")]) == 4
+    assert "none.json" in capsys.readouterr().err
+
+
+def test_clean_is_refused_while_a_cluster_stands(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    stands(checkout, "b", "a")
+    (tmp_path / "cache/fleet-abc").mkdir(parents=True)
+
+    assert cli.main(["clean"]) == 4
+    assert capsys.readouterr().err == (
+        "platform: clusters stand that would be lost, remove them first (make down): a, b\n"
+    )
+    assert (checkout / ".runs/a/operator.json").exists() and (tmp_path / "cache/fleet-abc").exists()
 
 
 @pytest.mark.parametrize("log", [None, "folder"])
@@ -181,6 +360,266 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
 
     assert [command for command in COMMANDS if command not in said] == []
+
+
+def one_line_texts() -> dict[str, str]:
+    """Command -> what the list of commands says of it."""
+    actions = cli._parser()[0]._subparsers._group_actions  # type: ignore[union-attr]
+    return {action.dest: str(action.help) for action in actions[0]._choices_actions}  # type: ignore[attr-defined]
+
+
+def targets_of_make() -> dict[str, str]:
+    """Target of the Makefile -> what `make help` says of it."""
+    return dict(re.findall(r"(?m)^([a-z]+):.*## (.+)$", (ROOT / "Makefile").read_text()))
+
+
+def test_make_and_bin_platform_have_the_same_commands() -> None:
+    targets = targets_of_make()
+
+    assert set(targets) - {"help"} == set(COMMANDS) - NOT_OF_MAKE
+    phony = re.search(r"(?m)^\.PHONY: (.*)$", (ROOT / "Makefile").read_text())
+    assert phony is not None and phony[1].split() == list(targets)
+
+
+def test_make_and_bin_platform_say_the_same_of_a_command() -> None:
+    texts, targets = one_line_texts(), targets_of_make()
+
+    assert [name for name in texts if name not in NOT_OF_MAKE and targets[name] != texts[name]] == []
+    assert all("\n" not in text and len(text) <= 100 for text in texts.values())
+
+
+def test_a_target_of_make_is_its_command() -> None:
+    text = (ROOT / "Makefile").read_text()
+
+    recipes = dict(re.findall(r"(?m)^([a-z]+):.*##.*\n\t@bin/platform (.+)$", text))
+    assert {name: recipe.removesuffix(" $(ARGS)") for name, recipe in recipes.items()} == {
+        name: name for name in targets_of_make() if name != "help"
+    }
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"use-new-discovery-url", "deploy-blog"}))
+def test_help_of_a_command_begins_with_its_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main([command, "--help"])
+
+    said, text = " ".join(capsys.readouterr().out.split()), one_line_texts()[command]
+    assert f"{text[0].upper()}{text[1:]}." in said
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs make with the real Makefile and command line, without an environment of its own to be made first."""
+    folder = tmp_path / "made"
+    for name in ("bin", "tests"):
+        (folder / name).mkdir(parents=True)
+    (folder / "Makefile").write_text((ROOT / "Makefile").read_text())
+    program = folder / "bin/platform"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m harness.cli "$@"\n')
+    program.chmod(0o755)
+    for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.mark.parametrize(("word", "nearest"), [("wrong", ""), ("tests", "did you mean test? ")])
+def test_make_of_an_unknown_word_says_the_same(
+    make: Callable[..., subprocess.CompletedProcess[str]], word: str, nearest: str
+) -> None:
+    """Also of the name of a folder, which make would take for a target that is up to date."""
+    done = make(word)
+
+    assert done.returncode == 2
+    line, of_make = done.stderr.splitlines()
+    assert line == f"platform: there is no command {word}: {nearest}all are listed by `make help`"
+    assert of_make.endswith(f"{word}] Error 4")
+
+
+def test_make_alone_and_make_help_list_the_commands(
+    make: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    listed = [line.split("\t") for line in make().stdout.splitlines()]
+
+    assert dict(listed) == targets_of_make()
+    assert make("help").stdout == make().stdout
+
+
+def test_make_passes_arguments_and_variables_on(
+    make: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    program = tmp_path / "made/bin/platform"
+    program.write_text('#!/bin/sh\necho "$KEEP $MACHINES $RUN $TARGET:" "$@"\n')
+
+    done = make("check", "KEEP=1", "MACHINES=4", "RUN=a", "TARGET=cloud", "ARGS=-k 'not blog'")
+    assert done.stdout == "1 4 a cloud: check -k not blog\n"
+
+
+# -- what reaches a command ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keep", "argv", "kept"),
+    [
+        (None, [], False),
+        ("", [], False),
+        ("0", [], False),
+        ("1", [], True),
+        ("yes", [], True),
+        ("0", ["--keep"], True),
+        (None, ["--keep"], True),
+    ],
+)
+def test_keep_is_said_by_option_or_environment(
+    built: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, keep: str | None, argv: list[str], kept: bool
+) -> None:
+    if keep is not None:
+        monkeypatch.setenv("KEEP", keep)
+
+    assert cli.main(["acceptance", *argv]) == 1
+    assert [asked["keep"] for asked in built] == [kept]
+
+
+@pytest.mark.parametrize(
+    ("environment", "argv", "machines"),
+    [
+        ({}, [], None),
+        ({"MACHINES": ""}, [], None),
+        ({"MACHINES": "5"}, [], 5),
+        ({"MACHINES": "0"}, [], 0),
+        ({}, ["--machines", "5"], 5),
+        ({"MACHINES": "7"}, ["--machines", "5"], 5),
+    ],
+)
+@pytest.mark.parametrize("command", ["acceptance", "up", "shell"])
+def test_the_size_is_said_by_option_or_environment(
+    built: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    environment: dict[str, str],
+    argv: list[str],
+    machines: int | None,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    cli.main([command, *argv])
+    (asked,) = built
+    assert asked["machines"] == machines
+    size = [] if machines is None else ["--machines", str(machines)]
+    assert asked["command"] == [command, "--target", "local", *size]
+
+
+@pytest.mark.parametrize(
+    ("environment", "argv", "target"),
+    [
+        ("", [], "local"),
+        ("cloud", [], "cloud"),
+        ("cloud", ["--target", "local"], "local"),
+        ("moon", ["--target=cloud"], "cloud"),
+    ],
+)
+def test_the_target_is_said_by_option_or_environment(
+    built: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, environment: str, argv: list[str], target: str
+) -> None:
+    monkeypatch.setenv("TARGET", environment)
+
+    cli.main(["up", *argv])
+    assert [asked["target"] for asked in built] == [target]
+
+
+def test_acceptance_executes_all_and_up_what_builds_and_both_pass_their_status_on(
+    built: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [cli.main(["acceptance"]), cli.main(["up"]), cli.main(["shell"])] == [1, 1, 6]
+    whole, building, by_hand = built
+    assert (whole["selection"], whole["keep"]) == ((), False)
+    assert (building["selection"], building["keep"]) == (("-m", "mutates"), True)
+    assert by_hand["by hand"]
+
+
+@pytest.mark.parametrize(
+    ("command", "does"), [("check", "check"), ("nightly", "nightly"), ("down", "down"), ("shell", "join")]
+)
+@pytest.mark.parametrize("said", ["option", "environment", "folder"])
+def test_the_run_is_said_by_option_or_environment(
+    checkout: Path,
+    checked: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    does: str,
+    said: str,
+) -> None:
+    stands(checkout, "a", "b")
+    monkeypatch.setenv("RUN", {"option": "a", "environment": "b", "folder": ""}[said])
+    option = {"option": ["--run", "b"], "environment": [], "folder": ["--run", ".runs/b/"]}[said]
+
+    assert cli.main([command, *option]) == 0
+    assert [(asked["does"], asked["cluster"]) for asked in checked] == [(does, "b")]
+
+
+@pytest.mark.parametrize("command", ["check", "nightly", "down"])
+def test_the_only_cluster_need_not_be_named(checkout: Path, checked: list[dict[str, Any]], command: str) -> None:
+    stands(checkout, "a")
+    (checkout / ".runs/of-a-run-that-is-over").mkdir()
+
+    assert cli.main([command]) == 0
+    assert [asked["cluster"] for asked in checked] == ["a"]
+
+
+def test_down_says_what_is_gone(
+    checkout: Path, checked: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stands(checkout, "a")
+
+    cli.main(["down"])
+    assert capsys.readouterr().out == "nothing of run a is left\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "selection", "mutates"),
+    [
+        ([], [], False),
+        (["-m", "site"], ["-m", "site"], False),
+        (["-k", "not blog", "-x"], ["-k", "not blog", "-x"], False),
+        (["features/08_site.feature:7", "-k", "a"], ["features/08_site.feature:7", "-k", "a"], False),
+        (["-k", "a", "features/08_site.feature"], ["-k", "a", "features/08_site.feature"], False),
+        (["--run", "a", "-vv", "--mutates", "-m", "load"], ["-vv", "-m", "load"], True),
+        (["-m", "mutates"], ["-m", "mutates"], False),
+        (["--maxfail=1"], ["--maxfail=1"], False),
+    ],
+)
+def test_check_passes_on_what_chooses(
+    checkout: Path, checked: list[dict[str, Any]], argv: list[str], selection: list[str], mutates: bool
+) -> None:
+    stands(checkout, "a")
+
+    assert cli.main(["check", *argv]) == 0
+    assert checked == [{"does": "check", "cluster": "a", "selection": selection, "mutates": mutates}]
+
+
+def test_nightly_of_outputs_needs_no_cluster_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[object] = []
+
+    class Check:
+        @classmethod
+        def of_outputs(cls, root: Path, command: list[str], *arguments: object) -> Check:
+            asked.extend([command, *arguments])
+            return cls()
+
+        def __call__(self, *, quiet: bool) -> ExitStatus:
+            asked.append(quiet)
+            return ExitStatus.NOTHING_VERIFIED
+
+    monkeypatch.setattr(check, "Check", Check)
+    outputs, key = tmp_path / "outputs.json", tmp_path / "key"
+
+    assert cli.main(["nightly", "--target", "cloud", "--outputs", str(outputs), "--key", str(key)]) == 5
+    assert asked == [["nightly"], "cloud", outputs, key, True]
+
+
+# -- reports, and clean --------------------------------------------------------------------------------------------
 
 
 def test_a_report_is_written_again_from_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

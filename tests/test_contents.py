@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.contents import Contents
-from harness.errors import CommandFailed
+from harness.contents import Contents, deployed_key
+from harness.errors import CommandFailed, ExitStatus, PlatformWrong
 from harness.http import SiteUnreachable
+from harness.machines import MachineUnreachable
 from harness.site import Page, Site
 from tests.transcripts.machines import NAMES, FolderMachines, RecordedMachines
 
@@ -179,3 +180,72 @@ def test_machine_that_cannot_be_asked_is_told(contents: Contents, machines: Fold
 
     with pytest.raises(CommandFailed, match="gone"):
         contents.missing(source, "/home/core")
+
+
+# -- what was deployed last ------------------------------------------------------------------------------------------
+
+KNOWN = '{"action":"get","node":{"key":"/platform/deployed/blog","value":"0123456789abcdef","modifiedIndex":9}}\n'
+UNKNOWN = '{"errorCode":100,"message":"Key not found","cause":"/platform/deployed","index":8}\n'
+
+
+@pytest.mark.parametrize(
+    "answer", [UNKNOWN, "", "\n", "<html>", "[]", "null", '{"node": {"dir": true}}', '{"node": []}']
+)
+def test_cluster_that_remembers_no_deployment(answer: str) -> None:
+    machines = RecordedMachines().on("v2/keys/platform/deployed/blog", answer)
+
+    with pytest.raises(PlatformWrong, match="the cluster remembers no deployment of blog") as raised:
+        Contents(machines).deployed_last("blog")
+
+    assert raised.value.status is ExitStatus.PLATFORM_WRONG
+    assert raised.value.seen == (answer.strip() or "no answer")
+    assert raised.value.paste == "./bin/deploy-blog blog sites/blog"
+
+
+def test_etcd_that_does_not_answer_remembers_no_deployment() -> None:
+    """curl prints nothing then, and its own status is no answer."""
+
+    def refuse(command: str) -> str:
+        raise CommandFailed([command], 7, "", "curl: (7) Failed to connect")
+
+    with pytest.raises(PlatformWrong, match="remembers no deployment") as raised:
+        Contents(RecordedMachines().on("v2/keys", refuse)).deployed_last("blog")
+    assert raised.value.seen == "no answer"
+
+
+def test_entry_point_that_is_silent_is_told_when_it_is_asked_what_was_deployed() -> None:
+    machines = RecordedMachines().on("v2/keys", MachineUnreachable("machine coreos-0 does not answer over SSH"))
+
+    with pytest.raises(MachineUnreachable):
+        Contents(machines).deployed_last("blog")
+
+
+def test_version_that_was_deployed_last_is_asked_of_the_entry_point() -> None:
+    machines = RecordedMachines().on("v2/keys/platform/deployed/blog", KNOWN)
+
+    assert Contents(machines).deployed_last("blog") == "0123456789abcdef"
+    ((name, command),) = machines.asked
+    assert name == machines.entry_point and command.endswith(f" {deployed_key('blog')}")
+
+
+def test_each_site_is_remembered_by_itself() -> None:
+    assert deployed_key("blog") != deployed_key("jpblog")
+
+
+def test_deployment_that_cannot_be_remembered_is_told() -> None:
+    machines = RecordedMachines().fails("v2/keys", 22, "curl: (22) The requested URL returned error: 500")
+
+    with pytest.raises(CommandFailed, match="error: 500"):
+        Contents(machines).remember("blog", "0123456789abcdef")
+
+
+def test_deployment_is_remembered_by_etcd_on_the_entry_point() -> None:
+    machines = RecordedMachines().on("v2/keys", KNOWN)
+
+    Contents(machines).remember("blog", "0123456789abcdef")
+
+    ((name, command),) = machines.asked
+    assert name == machines.entry_point
+    # --fail: without it, curl takes every answer of etcd's for success
+    assert " --fail -X PUT " in command and f" {deployed_key('blog')} " in command
+    assert command.endswith(" --data-urlencode value=0123456789abcdef")

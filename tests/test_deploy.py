@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import json
 import os
 import shlex
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from harness import deploy as deployment
+from harness.contents import Contents
 from harness.deploy import Deployment, deploy, main, release_archive
 from harness.errors import CommandFailed, ExitStatus, Misconfigured, PlatformWrong
 from harness.http import SiteUnreachable
@@ -164,9 +166,28 @@ class Told(Site):
         return Page("http://genkisugimoto.com/version.txt", 200, "text/plain", body)
 
 
+class Remembering(FolderMachines):
+    """Folders, and the etcd of the machines, which remembers what was deployed."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.remembered: list[str] = []
+        self.refusing: BaseException | None = None
+
+    def run(self, name: str, command: str, *, data: bytes = b"", ok: Iterable[int] = (0,)) -> str:
+        if "v2/keys/platform/deployed/blog" not in command:
+            return super().run(name, command, data=data, ok=ok)
+        assert name == self.entry_point
+        if self.refusing is not None:
+            raise self.refusing
+        if " -X PUT " in command:
+            self.remembered.append(command.rpartition("value=")[2])
+        return json.dumps({"node": {"value": self.remembered[-1]}} if self.remembered else {"errorCode": 100})
+
+
 @pytest.fixture
-def machines(tmp_path: Path) -> FolderMachines:
-    machines = FolderMachines(tmp_path / "machines")
+def machines(tmp_path: Path) -> Remembering:
+    machines = Remembering(tmp_path / "machines")
     for name in NAMES:
         (machines.core(name) / "blog").mkdir()
         (machines.core(name) / "blog/README.txt").touch()  # what provisioning puts there
@@ -426,6 +447,92 @@ def test_every_other_error_goes_back_too(
         bring(NEW)
 
     assert served(machines) == everywhere(OLD)
+
+
+# -- what is remembered ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CommandFailed(["curl"], 22, "", "curl: (22) The requested URL returned error: 500", where="coreos-0"),
+        MachineUnreachable("machine coreos-0 does not answer over SSH"),
+    ],
+)
+def test_deployment_that_cannot_be_remembered_goes_back(
+    bring: Callable[..., None], machines: Remembering, error: PlatformWrong
+) -> None:
+    bring(OLD)
+    machines.refusing = error
+
+    with pytest.raises(PlatformWrong, match="was not deployed, the version before is served") as raised:
+        bring(NEW)
+
+    assert raised.value.seen == str(error)
+    assert served(machines) == everywhere(OLD)
+    assert [releases(machines, name) for name in NAMES] == [{OLD}] * len(NAMES)
+    assert machines.remembered == [OLD]
+
+
+def test_first_deployment_that_cannot_be_remembered_leaves_nothing(
+    bring: Callable[..., None], machines: Remembering
+) -> None:
+    machines.refusing = CommandFailed(["curl"], 7, "", "curl: (7) Failed to connect", where="coreos-0")
+
+    with pytest.raises(PlatformWrong, match="Failed to connect"):
+        bring(NEW)
+
+    assert served(machines) == everywhere("") and releases(machines) == set()
+
+
+@pytest.mark.parametrize("instead", ["0" * 16, SiteUnreachable("refused"), KeyboardInterrupt()])
+def test_deployment_that_went_back_is_not_remembered(
+    bring: Callable[..., None], machines: Remembering, site: Told, instead: str | BaseException
+) -> None:
+    bring(OLD)
+    site.instead = instead
+
+    with pytest.raises((PlatformWrong, KeyboardInterrupt)):
+        bring(NEW)
+
+    assert machines.remembered == [OLD]
+    assert Contents(machines).deployed_last("blog") == OLD
+
+
+@pytest.mark.parametrize("text", [UNPACKS, SWITCHES])
+def test_deployment_that_failed_on_a_machine_is_not_remembered(
+    bring: Callable[..., None], machines: Remembering, text: str
+) -> None:
+    machines.before = failing(text, "coreos-1")
+
+    with pytest.raises(PlatformWrong):
+        bring(NEW)
+
+    assert machines.remembered == []
+
+
+def test_deployment_is_remembered_when_the_site_told_it(bring: Callable[..., None], machines: Remembering) -> None:
+    bring(OLD)
+    bring(NEW)
+
+    assert machines.remembered == [OLD, NEW]
+    assert Contents(machines).deployed_last("blog") == NEW == Contents(machines).versions("blog")["coreos-1"]
+
+
+def test_deployment_whose_pruning_fails_stays_and_is_remembered(
+    bring: Callable[..., None], machines: Remembering
+) -> None:
+    bring(OLD)
+    machines.before = failing(PRUNES, "coreos-1")
+
+    with pytest.raises(PlatformWrong):
+        bring(NEW)
+
+    assert served(machines) == everywhere(NEW)
+    assert machines.remembered[-1] == NEW
+
+
+# -- what is pruned --------------------------------------------------------------------------------------------------
 
 
 def test_pruning_keeps_three_releases(bring: Callable[..., None], machines: FolderMachines) -> None:

@@ -373,9 +373,9 @@ def test_long_step_is_spoken_of_every_ten_seconds(log: Log) -> None:
     began = log.now - 3
     said = [text for second in range(35) for text in texts(board.reminders(began + second))]
     assert said == [
-        "… Then 3 machines run: 10 s, waiting: 3 machines run (10 s of 1 min 00 s), last seen: 2 of 3",
-        "… Then 3 machines run: 20 s, waiting: 3 machines run (20 s of 1 min 00 s), last seen: 2 of 3",
-        "… Then 3 machines run: 30 s, waiting: 3 machines run (30 s of 1 min 00 s), last seen: 2 of 3",
+        "… Then 3 machines run: 10 s, waiting: 3 machines run (10 s of 1 min 05 s), last seen: 2 of 3",
+        "… Then 3 machines run: 20 s, waiting: 3 machines run (20 s of 1 min 05 s), last seen: 2 of 3",
+        "… Then 3 machines run: 30 s, waiting: 3 machines run (30 s of 1 min 05 s), last seen: 2 of 3",
     ]
     assert board.reminders(began + 34.9) == []
 
@@ -432,7 +432,7 @@ def test_region_shows_step_wait_limit_and_hold(log: Log) -> None:
         f"{lines[3][0]} Then 3 machines run 7 s",
         "· And they stay",
         "$ ssh machine-1 4 s",
-        "… waiting: 3 machines run 7 s of 1 min 00 s",
+        "… waiting: 3 machines run 7 s of 1 min 05 s",
         "last saw 2 of 3 for 4 s",
         "must then hold for 5 s",
     ]
@@ -523,6 +523,60 @@ def test_terminal_without_unicode_gets_ascii(log: Log) -> None:
     out.flush()
     assert b"+ The machines are built  23.6 s" in raw.getvalue()
     assert b"x The blog answers  failed, 30.4 s" in raw.getvalue()
+
+
+# -- a record that goes on -------------------------------------------------------------------------------------------
+
+
+def after(log: Log, terminal: bool = False) -> tuple[Display, io.StringIO]:
+    """A display of what comes after what the log holds now."""
+    out = io.StringIO()
+    console = Console(file=out, width=80, height=24, force_terminal=terminal)
+    return Display(log.path, console, log.clock, after=log.path.stat().st_size), out
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_was_there_before_is_not_shown_again(log: Log, terminal: bool) -> None:
+    in_the_middle(log)
+    display, out = after(log, terminal)
+    log("stage.started", stage="teardown")
+    log("note", text="the cluster goes")
+    log("stage.ended", 3, stage="teardown", outcome="passed", seconds=3.0, error=None)
+    with display:
+        pass
+
+    said = "\n".join(visible(out.getvalue()))
+    assert "the cluster goes" in said and "teardown" in said
+    assert "The machines are built" not in said and "interrupted" not in said
+
+
+def test_record_to_which_nothing_came_shows_nothing(log: Log) -> None:
+    in_the_middle(log)
+    display, out = after(log)
+    with display:
+        pass
+
+    assert out.getvalue() == ""
+
+
+def test_line_that_was_torn_before_does_not_swallow_the_next(log: Log) -> None:
+    log("note", text="before")
+    with log.path.open("a") as file:
+        file.write('{"t": 17, "kind": "stage.en')  # by a process that was killed
+    tail = Tail(log.path, log.path.stat().st_size)
+    log("note", text="after")
+
+    assert [event["text"] for event in tail.read()] == ["after"]
+    tail.close()
+
+
+def test_log_that_is_not_there_yet_is_read_from_its_beginning(log: Log, tmp_path: Path) -> None:
+    tail = Tail(tmp_path / "later.jsonl")
+    assert tail.read() == []
+    Recorder(tmp_path / "later.jsonl").emit("note", text="first")
+
+    assert [event["text"] for event in tail.read()] == ["first"]
+    tail.close()
 
 
 def test_thread_follows_the_log_as_it_grows(log: Log) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +89,26 @@ def test_silent_machine_is_asked_at_its_console(
         ("docker", "exec", "platform-run-1-coreos-1", "sh", "-c"),
     }
     assert {call.argv[5] for call in runner.details} == set(QUESTIONS.values())
+    assert [name for name, _ in machines.asked].count("coreos-1") == 1
     assert files["coreos-0/etcd"].endswith("asked as root\n") and files["coreos-2/etcd"].endswith("asked as root\n")
+
+
+def test_machine_that_falls_silent_is_asked_over_ssh_once_more_and_then_at_its_console_only(
+    collected: Callable[..., dict[str, str]], machines: RecordedMachines, runner: FakeRunner
+) -> None:
+    """Each question would wait for its limit again, at the end of a run that failed."""
+    silent_at = list(QUESTIONS)[2]
+    machines.on(f"sudo sh -c {shlex.quote(QUESTIONS[silent_at])}", SILENT, "coreos-1")
+    runner.on("docker exec", stdout="from within\n")
+
+    files = collected()
+
+    assert len([name for name, _ in machines.asked if name == "coreos-1"]) == 3
+    assert len(runner.calls) == len(QUESTIONS) - 2
+    over_ssh = {question for question in QUESTIONS if files[f"coreos-1/{question}"].endswith("asked as root\n")}
+    assert over_ssh == set(list(QUESTIONS)[:2])
+    assert all(str(SILENT) in files[f"coreos-1/{question}"] for question in set(QUESTIONS) - over_ssh)
+    assert len([name for name, _ in machines.asked if name == "coreos-2"]) == len(QUESTIONS)
 
 
 @pytest.mark.parametrize("error", [Misconfigured("docker is not installed"), EnvironmentFailed("no engine")])

@@ -294,6 +294,37 @@ def test_a_temporary_folder_of_the_run_is_removed(
     assert not planted.exists()
 
 
+# -- what still runs, before the cluster is removed ----------------------------------------------------------------
+
+
+def test_processes_of_the_run_end_but_for_its_agent(
+    of_this_machine: Inventory, start: Callable[..., Any], run_id: str, temporary: Path, events: Events
+) -> None:
+    (temporary / "ssh-agent").symlink_to("/bin/sleep")
+    agent = start(["ssh-agent", "67"], run_id, PATH=str(temporary))
+    process, others = start(["sleep", "68"], run_id), start(["sleep", "69"], OTHER)
+    (temporary / f"platform-{run_id}-abc").mkdir()
+    of_this_machine.end_processes()
+
+    assert process.wait(5) == -signal.SIGKILL
+    assert (agent.poll(), others.poll()) == (None, None)
+    assert (temporary / f"platform-{run_id}-abc").exists()
+    assert leaks(events) == []
+
+
+def test_process_that_ended_meanwhile_does_not_keep_the_others_from_ending(
+    inventory: Inventory, proc: Path, run_id: str
+) -> None:
+    process = subprocess.Popen(["sleep", "70"])
+    for number in ("4194999", str(process.pid)):  # the first is one that the kernel never gives
+        (proc / number).mkdir()
+        (proc / number / "environ").write_bytes(f"PLATFORM_RUN={run_id}\0".encode())
+        (proc / number / "cmdline").write_bytes(b"sleep\0")
+    inventory.end_processes()
+
+    assert process.wait(5) == -signal.SIGKILL
+
+
 # -- what is not the run's -----------------------------------------------------------------------------------------
 
 

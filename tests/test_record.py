@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from harness import verdict
+from harness.agent import Keys
 from harness.errors import ExitStatus
 from harness.process import Processes
 from harness.record import EVENTS, SCHEMA, Recorder, Redactor, fold, read_events
-from harness.run import Keys
 
 Events = Callable[..., list[dict[str, Any]]]
 PLAN: dict[str, Any] = {
@@ -240,6 +240,7 @@ def write_a_run(recorder: Recorder) -> None:
     recorder.emit("remote", machine="coreos-0", command="true", status=0, seconds=0, stdout="", stderr="")
     recorder.emit("exchange", method="GET", url="http://x/", status=200, seconds=0, bytes=1)
     recorder.emit("artefact", path="evidence/x", about="x")
+    recorder.emit("fingerprint", facts={"etcd's lasting keys": "1 keys, the newest of index 7"})
     recorder.emit("diagnosis", layer="unit", findings=[])
     recorder.emit("leak", what="container", name="x", removed=True)
 
@@ -289,6 +290,53 @@ def test_a_run_that_ended_has_its_status_and_facts(recorder: Recorder, folded: C
     assert (run["run_id"], run["status"], run["headline"]) == ("r", 0, "Verified")
     assert run["facts"] == {"terraform": "1.9.0", "fleet": "1.0.0"}
     assert run["started"] <= run["ended"] == run["last_event"]
+
+
+def test_a_check_names_the_run_that_made_its_cluster(recorder: Recorder, folded: Callable[[], dict[str, Any]]) -> None:
+    assert folded()["cluster"] is None
+    recorder.emit("run.started", run_id="r", target="local", cluster="kept", command=["check"], folder="f", readme=[])
+
+    run = folded()
+    assert (run["run_id"], run["cluster"]) == ("r", "kept")
+
+
+def test_what_a_run_of_another_version_did_not_write_is_none_or_empty(
+    recorder: Recorder, folded: Callable[[], dict[str, Any]]
+) -> None:
+    recorder.emit("run.started", run_id="r", target="local", command=["acceptance"], folder="f", readme=[])
+
+    run = folded()
+    assert (run["cluster"], run["selection"], run["fingerprints"]) == (None, None, [])
+
+
+def test_a_run_that_goes_on_after_its_end_keeps_its_verdict(
+    recorder: Recorder, folded: Callable[[], dict[str, Any]]
+) -> None:
+    """As `down` adds the teardown to the record of the run that kept its cluster."""
+    recorder.emit("run.started", run_id="r", target="local", cluster="r", command=["up"], folder="f", readme=[])
+    recorder.emit("run.ended", status=0, headline="Verified")
+    ended = folded()["ended"]
+    recorder.emit("stage.started", stage="teardown")
+    recorder.emit("stage.ended", stage="teardown", seconds=1, outcome="passed", error=None)
+
+    run = folded()
+    assert (run["status"], run["headline"], run["ended"]) == (0, "Verified", ended)
+    assert [stage["stage"] for stage in run["stages"]] == ["teardown"]
+    assert run["last_event"] >= ended
+
+
+def test_fingerprints_are_kept_in_order_whatever_they_name(
+    recorder: Recorder, redact: Redactor, folded: Callable[[], dict[str, Any]]
+) -> None:
+    redact.add("token", "a secret of many characters")
+    recorder.emit("fingerprint", facts={"boot of coreos-0": "1"})
+    recorder.emit("note", text="between")
+    recorder.emit("fingerprint", facts={"boot of coreos-0": "a secret of many characters", "Terraform's serial": "9"})
+
+    before, after = folded()["fingerprints"]
+    assert before["facts"] == {"boot of coreos-0": "1"}
+    assert after["facts"] == {"boot of coreos-0": "[token]", "Terraform's serial": "9"}
+    assert before["t"] <= after["t"]
 
 
 ENDS: dict[str, dict[str, Any]] = {

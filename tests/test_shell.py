@@ -227,6 +227,48 @@ def test_nothing_of_the_harness_reaches_a_line(shell: OperatorShell, monkeypatch
     assert "OF_THE_HARNESS" not in shell.type("env").stdout
 
 
+# -- variables of this process's own -------------------------------------------------------------------------------
+
+
+def test_variables_of_its_own_are_not_carried_on(shell: OperatorShell, recorder: Recorder, tmp_path: Path) -> None:
+    shell.own = {"SSH_AUTH_SOCK": "/mine"}
+    shell.type("export KEPT=yes")
+
+    other = OperatorShell(Processes(recorder), tmp_path / "operator.json")
+    assert other.env["KEPT"] == "yes"
+    assert "SSH_AUTH_SOCK" not in other.env
+    assert other.type('echo "${SSH_AUTH_SOCK-unset}"').stdout == "unset\n"
+
+
+@pytest.mark.parametrize("line", ["true", "false", "unset SSH_AUTH_SOCK", "export SSH_AUTH_SOCK=/typed", "kill -9 $$"])
+def test_variables_of_its_own_leave_what_was_there_before(
+    shell: OperatorShell, recorder: Recorder, tmp_path: Path, line: str
+) -> None:
+    shell.export(SSH_AUTH_SOCK="/before")
+    shell.own = {"SSH_AUTH_SOCK": "/mine"}
+    shell.type(line, ok=None)
+
+    assert shell.env["SSH_AUTH_SOCK"] == "/mine"
+    assert OperatorShell(Processes(recorder), tmp_path / "operator.json").env["SSH_AUTH_SOCK"] == "/before"
+
+
+def test_variables_of_its_own_are_laid_over_the_others(shell: OperatorShell) -> None:
+    shell.export(SSH_AUTH_SOCK="/before", KEPT="yes")
+    shell.own = {"SSH_AUTH_SOCK": "/mine"}
+
+    assert shell.type('echo "$SSH_AUTH_SOCK $KEPT"').stdout == "/mine yes\n"
+    assert (shell.env["SSH_AUTH_SOCK"], shell.env["KEPT"]) == ("/mine", "yes")
+    assert shell.type('echo "$SSH_AUTH_SOCK"').stdout == "/mine\n"
+
+
+def test_other_variables_change_and_go_beside_its_own(shell: OperatorShell) -> None:
+    shell.own = {"SSH_AUTH_SOCK": "/mine"}
+    shell.type("export A=1 B=2")
+    shell.type("unset A; export B=3")
+
+    assert "A" not in shell.env and shell.env["B"] == "3"
+
+
 # -- the state's file ----------------------------------------------------------------------------------------------
 
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jmespath
 import pytest
 
 from harness import tfvars
-from harness.run import targets
+from harness.acceptance import target_takes
+from harness.limits import LIMITS, MEMORY
+from harness.workplace import targets
 from tests.transcripts.machines import document
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +26,8 @@ BLOCK = re.compile(r'^(variable|output)\s+"([^"]+)"\s*\{', re.MULTILINE)
 # what must not be read as HCL: strings, heredocs are none in variables and outputs, comments
 PASSED_OVER = re.compile(r'"(?:[^"\\]|\\.)*"|#[^\n]*|//[^\n]*|/\*.*?\*/', re.DOTALL)
 OPENS, CLOSES = "({[", ")}]"
+TAKEN = (MEMORY, *LIMITS)
+TAKES = dict.fromkeys(TAKEN, 7)
 
 
 # -- the guard -------------------------------------------------------------------------------------------------------
@@ -43,6 +48,22 @@ def faults_of_example(root: Path) -> list[str]:
     """Names that terraform.example.tfvars sets and the contract does not have."""
     contract = json.loads((root / "infra/contract.json").read_text())
     return sorted(set(tfvars.read((root / "terraform.example.tfvars").read_text())) - set(contract["variables"]))
+
+
+def faults_of_takes(data: Mapping[str, Any]) -> list[str]:
+    """What a machine takes of the harness's own machine: nothing, or as whole numbers all that harness.limits reads."""
+    takes = data.get("takes", {})
+    if takes == {}:
+        return []
+    if not isinstance(takes, dict):
+        return [f"takes is {takes}, no object"]
+    faults = [f"takes has no {name}" for name in TAKEN if name not in takes]
+    faults += [f"takes {name}, which nobody reads" for name in takes if name not in TAKEN]
+    return faults + [
+        f"takes {name} of {value}: give a whole number"
+        for name, value in takes.items()
+        if type(value) is not int or value < 1
+    ]
 
 
 def _faults(text: str, contract: dict[str, object]) -> Iterator[str]:
@@ -125,6 +146,35 @@ def test_target_tells_the_harness_what_its_outputs_do_not(target: str) -> None:
         jmespath.compile(data[query])
     console = [part.format(run_id="run", machine="coreos-0", command="true") for part in data["console"]]
     assert "true" in console[-1] and any("run" in part and "coreos-0" in part for part in console)
+    assert faults_of_takes(data) == []
+
+
+def test_machines_of_this_machine_take_something_of_it() -> None:
+    """A target that takes nothing is a cloud's: nobody looks whether there is room, or whether Docker answers."""
+    assert {"memory_mib", "inotify_instances"} <= set(TAKEN) == target_takes(ROOT, "local").keys()
+
+
+@pytest.mark.parametrize(
+    ("takes", "fault"),
+    [
+        ({"memory_mib": 96}, "takes has no inotify_instances"),
+        ({"inotify_instances": 7}, "takes has no memory_mib"),
+        ({**TAKES, "disk": 1}, "takes disk, which nobody reads"),
+        ({**TAKES, "memory_mib": "96"}, "takes memory_mib of 96: give a whole number"),
+        ({**TAKES, "memory_mib": 96.5}, "takes memory_mib of 96.5: give a whole number"),
+        ({**TAKES, "memory_mib": True}, "takes memory_mib of True: give a whole number"),
+        ({**TAKES, "inotify_instances": 0}, "takes inotify_instances of 0: give a whole number"),
+        ({**TAKES, "inotify_instances": None}, "takes inotify_instances of None: give a whole number"),
+        (["memory_mib"], "takes is ['memory_mib'], no object"),
+    ],
+)
+def test_guard_notices_what_is_taken(takes: object, fault: str) -> None:
+    assert fault in faults_of_takes({"takes": takes})
+
+
+@pytest.mark.parametrize("data", [{}, {"takes": {}}, {"takes": TAKES}])
+def test_guard_passes_what_is_taken(data: dict[str, Any]) -> None:
+    assert faults_of_takes(data) == []
 
 
 def test_the_recorded_outputs_are_those_of_the_contract() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,26 @@ def test_outputs_with_one_missing(runner: FakeRunner, name: str) -> None:
         terraform(runner).outputs()
 
 
+def values_of_outputs() -> dict[str, Any]:
+    return {name: output["value"] for name, output in document("outputs.json").items()}
+
+
+@pytest.mark.parametrize("name", ["entrypoint-ip", "machines", "ssh-user", "known-hosts", "sites"])
+def test_outputs_from_elsewhere_with_one_missing(name: str) -> None:
+    raw = values_of_outputs()
+    del raw[name]
+
+    with pytest.raises(AnswerNotUnderstood, match=f"terraform output not understood: no output '{name}'") as raised:
+        Outputs.read(raw)
+    assert raised.value.seen == str(sorted(raw))
+
+
+def test_outputs_from_elsewhere_are_those_that_terraform_gives(runner: FakeRunner) -> None:
+    runner.on("terraform output", stdout=json.dumps(document("outputs.json")))
+
+    assert Outputs.read({**values_of_outputs(), "more": 1}) == terraform(runner).outputs()
+
+
 @pytest.mark.parametrize("answer", ["", "Warning: No outputs found", "[]", "null", '{"machines": '])
 def test_outputs_that_are_junk(runner: FakeRunner, answer: str) -> None:
     runner.on("terraform output", stdout=answer)
@@ -312,36 +333,123 @@ def test_show_and_output_ask_for_json(runner: FakeRunner) -> None:
     ]
 
 
-def test_second_plan_refreshes_locks_nothing_and_leaves_no_file(runner: FakeRunner, tmp_path: Path) -> None:
-    file = tmp_path / "again.plan"
-    runner.on("terraform show", stdout='{"resource_changes": []}')
-    runner.on("terraform plan", does=file.touch)
-
-    assert terraform(runner, tmp_path).plan_again() == {"resource_changes": []}
-
-    assert "-lock=false" in runner.calls[0] and "-refresh" not in runner.calls[0]
-    assert runner.calls[1].endswith(" again.plan")
-    assert not file.exists()
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files, empty."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    return scratch
 
 
-def test_second_plan_that_cannot_be_read_leaves_no_file(runner: FakeRunner, tmp_path: Path) -> None:
-    file = tmp_path / "again.plan"
+def planned(runner: FakeRunner) -> Path:
+    """Where the last plan was stored; there it is shown from."""
+    plan = next(part for call in runner.details for part in call.argv if part.startswith("-out="))
+    assert runner.calls[-1].endswith(f" {plan.removeprefix('-out=')}")
+    return Path(plan.removeprefix("-out="))
+
+
+def test_second_plan_that_fails_leaves_no_file(runner: FakeRunner, tmp_path: Path, scratch: Path) -> None:
+    runner.on("terraform plan", status=1, stderr="Error: no credentials")
+
+    with pytest.raises(CommandFailed, match="no credentials"):
+        terraform(runner, tmp_path).plan_again()
+
+    assert list(scratch.iterdir()) == []
+
+
+def test_second_plan_that_cannot_be_read_leaves_no_file(runner: FakeRunner, tmp_path: Path, scratch: Path) -> None:
     runner.on("terraform show", stdout="junk")
-    runner.on("terraform plan", does=file.touch)
+    runner.on("terraform plan", does=lambda: (next(scratch.iterdir()) / "again.plan").touch())
 
     with pytest.raises(AnswerNotUnderstood):
         terraform(runner, tmp_path).plan_again()
 
-    assert not file.exists()
+    assert list(scratch.iterdir()) == []
 
 
-def test_state_is_known_by_its_file(tmp_path: Path) -> None:
+def test_second_plan_refreshes_and_locks_nothing(runner: FakeRunner, tmp_path: Path) -> None:
+    runner.on("terraform show", stdout='{"resource_changes": []}').on("terraform plan")
+
+    assert terraform(runner, tmp_path).plan_again() == {"resource_changes": []}
+
+    assert "-lock=false" in runner.calls[0] and "-refresh" not in runner.calls[0]
+    assert "-var-file=../../terraform.tfvars" in runner.calls[0]
+
+
+def test_second_plan_is_stored_outside_of_the_folder_and_leaves_no_file(
+    runner: FakeRunner, tmp_path: Path, scratch: Path
+) -> None:
+    folder = tmp_path / "infra"
+    folder.mkdir()
+    runner.on("terraform show", stdout="{}")
+    runner.on("terraform plan", does=lambda: (next(scratch.iterdir()) / "again.plan").touch())
+
+    terraform(runner, folder).plan_again()
+
+    assert planned(runner).is_relative_to(scratch)
+    assert list(folder.iterdir()) == list(scratch.iterdir()) == []
+
+
+def test_second_plans_at_once_do_not_meet(runner: FakeRunner, tmp_path: Path) -> None:
+    plans: list[Path] = []
+
+    def another() -> None:
+        if not plans:
+            plans.append(Path())
+            inner = FakeRunner().on("terraform show", stdout="{}").on("terraform plan")
+            terraform(inner, tmp_path).plan_again()
+            plans[0] = planned(inner)
+
+    terraform(runner.on("terraform show", stdout="{}").on("terraform plan", does=another), tmp_path).plan_again()
+
+    assert planned(runner) != plans[0]
+
+
+# -- the state -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", ["", "\n", "no state", "[]", "null", "{}", '{"serial": null}', '{"serial": "x"}'])
+def test_serial_that_cannot_be_read(runner: FakeRunner, answer: str) -> None:
+    runner.on("terraform state pull", stdout=answer)
+
+    with pytest.raises(AnswerNotUnderstood, match="answer of terraform state pull not understood: no serial"):
+        terraform(runner).serial()
+
+
+def test_serial_when_terraform_fails(runner: FakeRunner) -> None:
+    runner.on("terraform state pull", status=1, stderr="Error: backend is out of reach")
+
+    with pytest.raises(CommandFailed, match="out of reach"):
+        terraform(runner).serial()
+
+
+def test_serial_of_the_state(runner: FakeRunner) -> None:
+    runner.on("terraform state pull", stdout='{"version": 4, "serial": 17, "lineage": "x"}')
+
+    assert terraform(runner).serial() == 17
+    assert runner.calls == ["terraform state pull"]
+
+
+def test_serial_may_be_asked_for_in_a_run_that_changes_nothing(runner: FakeRunner) -> None:
+    runner.on("terraform state pull", stdout='{"serial": 0}')
+
+    assert Terraform(runner, Path("/nowhere"), {}, read_only=True).serial() == 0
+
+
+@pytest.mark.parametrize("file", ["terraform.tfstate", ".terraform/terraform.tfstate"])
+def test_state_is_known_by_its_file_or_its_backends(tmp_path: Path, file: str) -> None:
     driver = terraform(FakeRunner(), tmp_path)
+    (tmp_path / ".terraform/providers").mkdir(parents=True)
     assert not driver.has_state()
 
-    (tmp_path / "terraform.tfstate").touch()
+    (tmp_path / file).touch()
 
     assert driver.has_state()
+
+
+def test_folder_that_is_gone_has_no_state(tmp_path: Path) -> None:
+    assert not terraform(FakeRunner(), tmp_path / "gone").has_state()
 
 
 @pytest.mark.parametrize("change", ["apply", "destroy"])

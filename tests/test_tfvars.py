@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -138,6 +139,40 @@ def test_an_assignment_knows_its_line() -> None:
 )
 def test_a_string_is_set_in_place_or_appended(before: str, after: str) -> None:
     assert tfvars.set_string(before, NAME, "u") == after
+
+
+@pytest.mark.parametrize("text", ["machines = [1", 'machines = "3', "machines\n"])
+def test_a_number_is_not_set_in_a_malformed_text(text: str) -> None:
+    with pytest.raises(Misconfigured, match=r"^my.tfvars line 1: "):
+        tfvars.set_number(text, "machines", 5, "my.tfvars")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "machines = 5\n"),
+        ("a = 1", "a = 1\nmachines = 5\n"),
+        ("machines_2 = 1\r\n", "machines_2 = 1\r\nmachines = 5\r\n"),
+        ("# machines = 1\n", "# machines = 1\nmachines = 5\n"),
+        ("machines = 3\n", "machines = 5\n"),
+        ("  machines\t=  3  # of a hundred\na = 1", "  machines\t=  5  # of a hundred\na = 1"),
+        ('machines = "3"', "machines = 5"),
+        ("machines = 3.5e0 // three", "machines = 5 // three"),
+        ("machines = null\n", "machines = 5\n"),
+        # whatever was: what the command line says counts
+        ("machines = [\n1,\n]\na = 1\n", "machines = 5\na = 1\n"),
+        ("machines = 1 == 2 ? 3 : 4\n", "machines = 5\n"),
+    ],
+)
+def test_a_number_is_set_in_place_or_appended(before: str, after: str) -> None:
+    assert tfvars.set_number(before, "machines", 5) == after
+    assert tfvars.read(after)["machines"] == 5
+
+
+def test_a_number_is_set_in_the_example() -> None:
+    example = (Path(__file__).parent.parent / "terraform.example.tfvars").read_text()
+
+    assert tfvars.read(tfvars.set_number(example, "machines", 7)) == {**tfvars.read(example), "machines": 7}
 
 
 # --- properties

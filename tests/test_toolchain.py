@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import multiprocessing
 import os
 import platform
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +33,7 @@ from harness.errors import (
     PlatformWrong,
     WaitExpired,
 )
+from harness.limits import exclusive
 from harness.process import Processes
 from harness.record import Recorder
 from harness.toolchain import FOR_A_RUN, FOR_TESTS, Toolchain
@@ -41,6 +45,13 @@ Tasks = Callable[..., None]
 Programs = Callable[..., Path]
 ROOT = Path(__file__).resolve().parent.parent
 INFO = {"CgroupVersion": "2", "OperatingSystem": "Debian GNU/Linux 13", "SecurityOptions": ["name=seccomp"]}
+
+
+@pytest.fixture(autouse=True)
+def locks_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks that all runs of a machine share lie with its temporary files: a run that goes on beside keeps its own."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
 
 
 @pytest.fixture
@@ -581,6 +592,73 @@ def test_an_engine_that_is_missing_is_installed_with_its_client_and_started(
     assert [call.split()[-1] for call in changes(silent)[:4]] == ["update", "apparmor", "update", "docker-cli"]
 
 
+def _locked(name: str, folder: Path) -> bool:
+    """Whether another process holds this lock of the machine's."""
+    with (folder / f"platform-{name}").open("r+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_an_engine_that_another_process_started_meanwhile_is_taken(
+    engine: Engine, silent: FakeRunner, tmp_path: Path
+) -> None:
+    """It is waited for at the lock: while it starts, nobody starts a second one."""
+    asked = threading.Event()
+    outcome: list[str] = []
+    silent.on("docker version", status=1, stderr="Cannot connect", does=asked.set)
+    with exclusive("engine"):
+        thread = threading.Thread(target=lambda: outcome.append(engine.ensure()))
+        thread.start()
+        assert asked.wait(5)
+        silent.on("docker version", "28.1.0\n")
+        assert thread.is_alive() and outcome == []
+    thread.join(5)
+
+    assert outcome == ["cached"]
+    assert changes(silent) == []
+    assert engine.version == "28.1.0"
+
+
+def test_an_engine_is_started_under_the_lock_and_freed_whatever_happens(
+    engine: Engine, silent: FakeRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(engine_module, "PID_FILE", tmp_path / "docker.pid")
+    held: list[bool] = []
+
+    def fail() -> None:
+        held.append(_locked("engine", tmp_path / "tmp"))
+        raise CommandFailed(["dockerd"], 1, "", "no space left on device")
+
+    silent.on("systemctl start docker", does=fail).on("sh -c", does=fail)
+
+    with pytest.raises(CommandFailed):
+        engine.ensure()
+    assert held == [True]
+    assert not _locked("engine", tmp_path / "tmp")
+
+
+def test_an_engine_that_answers_is_not_waited_for(engine: Engine, runner: FakeRunner, debian: None) -> None:
+    runner.on("docker version", "28.1.0\n").on("docker info", json.dumps(INFO))
+
+    with exclusive("engine"):  # another run starts one, for another user
+        assert engine.ensure() == "cached"
+
+
+def test_packages_are_installed_by_one_run_at_a_time(
+    engine: Engine, runner: FakeRunner, programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    programs("apt-get")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    held: list[bool] = []
+    runner.on("env DEBIAN_FRONTEND", does=lambda: held.append(_locked("packages", tmp_path / "tmp")))
+
+    assert engine.install(["mmdebstrap"]) == "done"
+    assert held == [True, True]
+
+
 def test_sudo_that_asks_no_password_is_used(
     engine: Engine, silent: FakeRunner, programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -720,6 +798,51 @@ def test_an_image_is_tagged_when_it_is_whole(engine: Engine, runner: FakeRunner,
     assert engine.make_image("platform-base:abc", Cache(tmp_path), never) == "cached"
 
 
+LISTED = "docker image ls --format '{{.Repository}}:{{.Tag}}' --filter 'reference=platform-*'"
+
+
+def test_without_an_engine_no_images_are_removed(engine: Engine, silent: FakeRunner) -> None:
+    engine.remove_images("platform-*")
+
+    assert changes(silent) == []
+
+
+def test_without_a_client_no_images_are_removed(engine: Engine, runner: FakeRunner, programs: Programs) -> None:
+    engine.remove_images("platform-*")
+
+    assert runner.calls == []
+
+
+def test_images_are_removed_by_name_but_not_those_in_use(engine: Engine, runner: FakeRunner, debian: None) -> None:
+    """Not by id: that of an image that others are built from cannot be removed before them."""
+    images = ["platform-machine:aaa", "platform-machine:bbb", "platform-web:aaa", "platform-base:aaa"]
+    runner.on("docker version", "28.1.0").on(LISTED, "\n".join(images) + "\n")
+    runner.on("docker rmi --force platform-").on("docker ps --quiet --filter ancestor=", "")
+    for used in ("platform-machine:bbb", "platform-base:aaa"):
+        runner.on(f"docker ps --quiet --filter ancestor={used}", "6f3c\n91ab\n")
+
+    engine.remove_images("platform-*")
+
+    removed = [call for call in runner.calls if call.startswith("docker rmi")]
+    assert removed == ["docker rmi --force platform-machine:aaa", "docker rmi --force platform-web:aaa"]
+
+
+def test_where_there_are_no_images_none_are_removed(engine: Engine, runner: FakeRunner, debian: None) -> None:
+    runner.on("docker version", "28.1.0").on(LISTED, "\n")
+
+    engine.remove_images("platform-*")
+
+    assert len(runner.calls) == 2
+
+
+def test_an_image_that_cannot_be_removed_is_said(engine: Engine, runner: FakeRunner, debian: None) -> None:
+    runner.on("docker version", "28.1.0").on(LISTED, "platform-web:aaa\n").on("docker ps", "")
+    runner.on("docker rmi", status=1, stderr="conflict: unable to delete")
+
+    with pytest.raises(CommandFailed, match="unable to delete"):
+        engine.remove_images("platform-*")
+
+
 def test_a_registry_that_could_not_be_filled_leaves_no_container(
     engine: Engine, runner: FakeRunner, tmp_path: Path
 ) -> None:
@@ -744,6 +867,54 @@ def test_a_registry_that_does_not_listen_yet_is_pushed_to_again(
 
     engine.fill_registry(tmp_path, "platform-machine:abc", {"web:1": "platform-web:abc"})
     assert len([call for call in runner.calls if call.startswith("docker push")]) == 2
+
+
+# -- what only building needed -------------------------------------------------------------------------------------
+
+
+def _build(toolchain: Toolchain, builds: Any, over: Any) -> None:
+    """Builds a Go module that takes as long as it is let."""
+
+    def compile_() -> None:
+        builds.set()
+        assert over.wait(10)
+
+    runner = FakeRunner().on("/go/bin/go build", does=compile_)
+    toolchain.process, toolchain._go = runner, "/go/bin/go"
+    toolchain.fleet()
+
+
+def test_build_files_stay_while_another_process_builds(toolchain: Toolchain) -> None:
+    modules = toolchain.cache.folder / "go/pkg/mod"
+    modules.mkdir(parents=True)
+    fork = multiprocessing.get_context("fork")
+    builds, over = fork.Event(), fork.Event()
+    process = fork.Process(target=_build, args=(toolchain, builds, over))
+    process.start()
+    try:
+        assert builds.wait(5)
+        toolchain.forget_build_files()
+        assert modules.is_dir()
+    finally:
+        over.set()
+        process.join()
+    assert process.exitcode == 0
+    toolchain.forget_build_files()
+
+    assert not (toolchain.cache.folder / "go").exists()
+
+
+def test_two_processes_build_side_by_side(toolchain: Toolchain, runner: FakeRunner) -> None:
+    runner.on("/go/bin/go build")
+    toolchain._go = "/go/bin/go"
+
+    with toolchain.cache.locked("go", fcntl.LOCK_SH):
+        assert toolchain.fleet() == "done"
+
+
+def test_build_files_that_are_not_there_are_no_fault(toolchain: Toolchain) -> None:
+    toolchain.forget_build_files()
+    toolchain.forget_build_files()
 
 
 def test_the_versions_that_are_stamped_are_those_that_are_pinned() -> None:

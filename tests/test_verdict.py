@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.errors import ExitStatus
-from harness.verdict import HEADLINES, LAYER_OF_TAG, LAYERS, NOT_CLEAN, judge, screen
+from harness.verdict import HEADLINES, IN_PART, LAYER_OF_TAG, LAYERS, NOT_CLEAN, judge, screen
 
 README = ["cp terraform.example.tfvars terraform.tfvars", "fleetctl list-machines"]
 Document = dict[str, Any]
@@ -35,7 +35,7 @@ def run(*scenarios: Document, stages: list[Document] | None = None, **fields: An
     whole = [stage("setup", at=1), stage("ground", at=2), stage("runbook", at=90), stage("teardown", at=99)]
     return {
         "scenarios": list(scenarios), "stages": whole if stages is None else stages, "readme": README,
-        "selection": None,
+        "selection": None, "cluster": "20260801-120000-ab12", "fingerprints": [],
         "commands": [{"line": line, "typed": True} for line in README] + [{"line": None, "typed": False}],
         "diagnosis": None, "leaks": [], "tasks": [], "last_event": 100.0, "folder": ".runs/20260801-120000-ab12",
         **fields,
@@ -53,6 +53,18 @@ def failed(status: int, at: float = 50, **fields: Any) -> Document:
 
 LEAK = {"what": "container", "name": "platform-x-coreos-0", "removed": True, "t": 98.0}
 UNEXPLAINED = scenario("not_run", reason="not reached")
+LEFT_OUT = scenario("not_run", reason="changes something, and this run changes nothing")
+FACTS = {"boot of coreos-0": "8c1f 17", "etcd's lasting keys": "12 keys, the newest of index 345"}
+# a check on a cluster that stands: it makes no ground and removes nothing
+CHECK = [stage("setup", at=1), stage("runbook", at=90)]
+
+
+def checked(*scenarios: Document, **changed: str | None) -> Document:
+    """A run that changes nothing, at whose end these facts are others (None: there is none of that name)."""
+    after = {name: value for name, value in {**FACTS, **changed}.items() if value is not None}
+    facts = [{"facts": FACTS, "t": 3.0}, {"facts": after, "t": 89.0}]
+    return run(*scenarios, LEFT_OUT, stages=CHECK, commands=[], fingerprints=facts)
+
 
 # -- the exit status -----------------------------------------------------------------------------------------------
 
@@ -89,13 +101,14 @@ def test_each_kind_of_end_has_its_status(document: Document, status: int) -> Non
 
     assert verdict.status == status
     judged = bool(document["leaks"])  # the platform was, before its teardown
-    assert verdict.headline == (NOT_CLEAN if judged else HEADLINES[ExitStatus(status)])
+    in_part = status == 0 and len(verdict.counts) > 1
+    assert verdict.headline == (NOT_CLEAN if judged else IN_PART if in_part else HEADLINES[ExitStatus(status)])
     assert bool(verdict.faults) == (status not in (0, 5))
 
 
 def test_every_status_has_a_headline() -> None:
     assert set(HEADLINES) == set(ExitStatus)
-    assert len(set(HEADLINES.values())) == len(ExitStatus)
+    assert len({*HEADLINES.values(), NOT_CLEAN, IN_PART}) == len(ExitStatus) + 2
 
 
 def test_an_interruption_comes_before_every_fault() -> None:
@@ -165,6 +178,96 @@ def test_a_run_that_failed_must_not_have_typed_something_else_before() -> None:
 
     assert len(verdict.faults) == 2
     assert "executed was `cp terraform.example.tfvars elsewhere`" in verdict.faults[1].seen
+
+
+# -- a cluster that was changed while it was checked ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "after"),
+    [
+        ("boot of coreos-0", "9d20 18"),
+        ("boot of coreos-0", "no answer"),
+        ("etcd's lasting keys", "13 keys, the newest of index 346"),
+        ("etcd's lasting keys", None),
+        ("Terraform's serial", "4"),
+    ],
+)
+def test_a_cluster_that_was_changed_meanwhile_was_not_judged(name: str, after: str | None) -> None:
+    verdict = judge(checked(scenario(), **{name: after}))
+
+    assert (verdict.status, verdict.headline) == (6, HEADLINES[ExitStatus.ENVIRONMENT_FAILED])
+    (found,) = verdict.faults
+    assert found.title == "the cluster was changed while it was checked"
+    assert (found.expected, found.seen) == (f"{name}: {FACTS.get(name)}", f"{name}: {after}")
+
+
+def test_every_change_is_a_fault_of_its_own() -> None:
+    verdict = judge(checked(scenario(), **dict.fromkeys(FACTS, "other")))
+
+    assert [found.seen for found in verdict.faults] == [f"{name}: other" for name in sorted(FACTS)]
+
+
+def test_a_change_is_on_the_screen() -> None:
+    document = checked(scenario(), **{"boot of coreos-0": "9d20 18"})
+
+    text = screen(document, judge(document))
+    assert "fault      the cluster was changed while it was checked" in text
+    assert "expected   boot of coreos-0: 8c1f 17" in text
+    assert "seen       boot of coreos-0: 9d20 18" in text
+
+
+def test_a_change_does_not_hide_the_fault_before_it() -> None:
+    verdict = judge(checked(failed(1), **{"boot of coreos-0": "9d20 18"}))
+
+    assert (verdict.status, [found.status for found in verdict.faults]) == (1, [1, 6])
+
+
+def test_a_change_is_not_taken_for_a_teardown_that_was_not_clean() -> None:
+    document = checked(scenario(), **{"boot of coreos-0": "9d20 18"})
+    document |= {"scenarios": [scenario()], "selection": ["-m", "start"]}
+
+    assert judge(document).headline == HEADLINES[ExitStatus.ENVIRONMENT_FAILED]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_a_cluster_that_stayed_as_it_was_is_no_fault(taken: int) -> None:
+    """A run that was cut off has one fingerprint, and nothing to compare it with."""
+    document = checked(scenario())
+    del document["fingerprints"][taken:]
+
+    assert (judge(document).status, judge(document).faults) == (0, ())
+
+
+# -- what was verified ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(run(scenario(), selection=["-m", "load"]), id="a selection"),
+        pytest.param(run(scenario(), LEFT_OUT), id="left out"),
+        pytest.param(checked(scenario()), id="a check"),
+    ],
+)
+def test_a_run_in_part_does_not_say_that_the_whole_runbook_holds(document: Document) -> None:
+    assert (judge(document).status, judge(document).headline) == (0, IN_PART)
+
+
+@pytest.mark.parametrize(
+    ("document", "status"),
+    [(run(failed(1), selection=["-m", "load"]), 1), (run(LEFT_OUT), 5), (run(selection=["-k", "nothing"]), 5)],
+)
+def test_a_run_in_part_that_is_not_verified_says_what_every_run_says(document: Document, status: int) -> None:
+    assert (judge(document).status, judge(document).headline) == (status, HEADLINES[ExitStatus(status)])
+
+
+@pytest.mark.parametrize("leak", [[LEAK], []])
+def test_a_run_that_could_not_be_removed_was_verified_before(leak: list[Document]) -> None:
+    stages = [stage("runbook"), stage("teardown", "passed" if leak else "failed", at=99, status=6)]
+    verdict = judge(run(scenario(), stages=stages, leaks=leak))
+
+    assert (verdict.status, verdict.headline) == (6, NOT_CLEAN)
 
 
 OUTCOMES = [
@@ -297,7 +400,7 @@ def test_a_verified_run_is_short() -> None:
     document = run(scenario(), scenario("not_run", reason="needs a tunnel"))
 
     text = screen(document, judge(document))
-    assert "Verified: the platform is as the runbook says  (exit status 0)" in text
+    assert f"{IN_PART}  (exit status 0)" in text
     assert "1 not run, 1 passed" in text
     assert rows(text, 100) < 10
 
@@ -307,3 +410,29 @@ def test_what_is_to_be_pasted_is_never_cut() -> None:
     document = run(failed(1, paste=paste.strip()))
 
     assert "".join(paste.split()) in "".join(screen(document, judge(document)).split())
+
+
+def test_where_the_cluster_stands_a_command_has_a_place_to_be_pasted_in() -> None:
+    document = run(failed(1, paste="fleetctl status blog"), stages=CHECK)
+
+    assert "  paste in   bin/platform shell --run 20260801-120000-ab12\n" in screen(document, judge(document))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(run(failed(1, paste="fleetctl status blog")), id="it was removed"),
+        pytest.param(
+            run(failed(1, paste="ls"), stages=[*CHECK, stage("teardown", "failed", status=6)]), id="what is left of it"
+        ),
+        pytest.param(run(failed(1, paste="ls"), stages=CHECK, cluster=None), id="it is known by its outputs only"),
+        pytest.param(run(failed(1), stages=CHECK), id="there is nothing to paste"),
+        pytest.param(run(scenario(), stages=CHECK), id="there is no fault"),
+        pytest.param(
+            run(*[failed(1, at=at) for at in (1, 2, 3)], failed(1, at=4, paste="ls"), stages=CHECK),
+            id="the command is not shown",
+        ),
+    ],
+)
+def test_elsewhere_it_has_none(document: Document) -> None:
+    assert "paste in" not in screen(document, judge(document))

@@ -1,0 +1,237 @@
+"""One execution of features on a cluster: with its display, its record and its verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from harness import evidence, runbook, verdict
+from harness.cache import Cache, cache_folder
+from harness.display import Display
+from harness.engine import Engine
+from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured
+from harness.junit import junit_xml
+from harness.machines import Machines
+from harness.process import Processes
+from harness.record import fold, read_events
+from harness.report import render_html
+from harness.run import Run
+from harness.terraform import Outputs, target_data
+from harness.toolchain import Toolchain
+from harness.units import read_units
+from harness.workplace import Workplace
+
+# pytest's own exit statuses: all passed, some failed, nothing collected
+ANSWERS_OF_PYTEST = (0, 1, 5)
+USAGE_OF_PYTEST = 4
+PATIENCE = 30.0
+# What a run with outputs only knows the cluster by, in its folder
+OUTPUTS = "outputs.json"
+
+
+class Execution:
+    """Runs features as a run of its own, on the cluster of a workplace."""
+
+    def __init__(self, run: Run, target: str, command: Sequence[str], workplace: Workplace) -> None:
+        self.run = run
+        self.workplace = workplace
+        self.target = target
+        self.console = Console(stderr=True)
+        # a starter of its own: an interrupt ends set-up's commands for good, and those of the teardown must still start
+        process, recorder = Processes(run.recorder), run.recorder
+        engine = Engine(process, recorder, run.waiter)
+        self.toolchain = Toolchain(run.root, Cache(cache_folder()), process, recorder, engine, process.end_all)
+        self._command = list(command)
+
+    def begin(self, selection: Sequence[str] | None = None) -> None:
+        """The first line of the record."""
+        recorder = self.run.recorder
+        recorder.emit(
+            "run.started",
+            run_id=self.run.run_id,
+            target=self.target,
+            cluster=None if (self.run.folder / OUTPUTS).exists() else self.workplace.run_id,
+            command=self._command,
+            folder=os.path.relpath(self.run.folder),
+            readme=runbook.commands_of_readme((self.run.root / "README.md").read_text()),
+            selection=list(selection) if selection else None,
+        )
+        began = os.environ.get("PLATFORM_BEGAN")
+        if began:
+            recorder.emit("run.facts", **{"seconds before the record": f"{time.time() - float(began):.2f}"})
+
+    @contextmanager
+    def shown(self, quiet: bool = False) -> Iterator[None]:
+        """Shows the record as it grows, unless `quiet`."""
+        if quiet:
+            yield
+            return
+        display = Display(self.run.folder / "events.jsonl", self.console, after=self.run.began_at)
+        display.start()
+        try:
+            yield
+        finally:
+            display.stop()
+
+    def features(self, selection: Sequence[str] = (), *, read_only: bool = False) -> None:
+        """Executes the features that are selected, in pytest's own words (all, if none is)."""
+        variables = {
+            "PLATFORM_FOLDER": str(self.run.folder),
+            "PLATFORM_WORKPLACE": str(self.workplace.folder),
+            "PLATFORM_RUN": self.run.run_id,
+        }
+        chosen = [*selection, *(["--read-only"] if read_only else [])]
+        with self.run.stage("runbook"), (self.run.folder / "pytest.log").open("w") as log:
+            pytest = subprocess.Popen(
+                [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(self.run.root)]
+                + (chosen if _names_files(chosen) else ["features", *chosen]),
+                cwd=self.run.root,
+                env={**os.environ, **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                status = pytest.wait()
+            except KeyboardInterrupt:
+                _end(pytest)
+                raise
+            if status not in ANSWERS_OF_PYTEST:
+                lines = (self.run.folder / "pytest.log").read_text().strip().splitlines()
+                raise _unusable(status, lines)
+
+    def judged(self) -> verdict.Verdict:
+        """The verdict of the record so far; of one that could not be written whole nothing can be said."""
+        judged = verdict.judge(self.document())
+        lost = self.run.recorder.lost
+        failed = ExitStatus.ENVIRONMENT_FAILED
+        headline = f"The environment failed: the record could not be written ({lost})"
+        return dataclasses.replace(judged, status=failed, headline=headline) if lost else judged
+
+    def document(self) -> dict[str, Any]:
+        return fold(read_events(self.run.folder / "events.jsonl"))
+
+    def outputs(self) -> Outputs | None:
+        """What the target says of itself; None before anything was applied."""
+        given = self.run.folder / OUTPUTS
+        if given.exists():
+            return Outputs.read(json.loads(given.read_text()))
+        terraform = self.workplace.terraform()
+        return terraform.outputs() if terraform.has_state() else None
+
+    def collect_if_wrong(self) -> None:
+        """Evidence of what is wrong. Its own failure must not hide the one that it is collected for."""
+        about_it = (ExitStatus.PLATFORM_WRONG, ExitStatus.ENVIRONMENT_FAILED, ExitStatus.INTERNAL_ERROR)
+        if self.judged().status not in about_it or not self.workplace.shell_state.exists():
+            return
+        try:
+            with self.run.stage("evidence"):
+                self._collect()
+        except EnvironmentFailed as failed:
+            finding = evidence.Finding("environment", "this machine", str(failed), "docker info")
+            evidence.record(self.run.recorder, [finding])
+        except HarnessError as failed:
+            self.run.recorder.emit("note", text=f"the evidence is not complete: {failed}")
+
+    def _collect(self) -> None:
+        target = target_data(self.workplace.target_folder)
+        if target.get("takes"):
+            self.toolchain.engine.require_answer()
+        outputs = self.outputs()
+        if outputs is None:
+            return
+        machines = Machines(outputs, self.run.recorder)
+        folder, console = self.run.folder / "evidence", target.get("console", [])
+        evidence.collect(machines, folder, self.run.recorder, self.run.process, console, self.workplace.run_id)
+        operators = self.workplace.shell.cwd
+        units = [unit.name for unit in read_units(operators / "units", operators / "units/app")]
+        evidence.record(self.run.recorder, evidence.diagnose(machines, units))
+        machines.close()
+
+    def close(self) -> verdict.Verdict:
+        """Ends the record with its verdict, and writes what is made from it."""
+        judged = self.judged()
+        self.run.recorder.emit("run.ended", status=int(judged.status), headline=judged.headline)
+        self.run.recorder.close()
+        try:
+            write_record(self.run.folder)
+        except OSError as refused:
+            self.run.recorder.lost = refused.strerror or str(refused)
+        return self.judged()
+
+
+def write_record(folder: Path) -> dict[str, Any]:
+    """Writes run.json, report.html and junit.xml of a run folder from its event log."""
+    document = fold(read_events(folder / "events.jsonl"))
+    (folder / "run.json").write_text(json.dumps(document, indent=1, ensure_ascii=False))
+    (folder / "report.html").write_text(render_html(document))
+    (folder / "junit.xml").write_text(junit_xml(document))
+    return document
+
+
+def _names_files(selection: Sequence[str]) -> bool:
+    return any(word.startswith("features/") for word in selection)
+
+
+def _unusable(status: int, lines: list[str]) -> HarnessError:
+    """pytest could not do what it was asked: its usage is the person's, all else ours."""
+    errors = [line.removeprefix("ERROR: ").removeprefix("Exit: ") for line in lines if line.startswith("ERROR: ")]
+    if status == USAGE_OF_PYTEST:
+        return Misconfigured(f"this selection cannot be run: {(errors or lines[-1:] or ['no output'])[-1]}")
+    return HarnessError(f"pytest ended with status {status}: {' / '.join(lines[-3:])} (see pytest.log)")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Interrupts pytest, so that it ends its step and its commands in order; then insists."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """SIGTERM and SIGHUP interrupt as Ctrl-C does. SIGINT too where a script started us with it ignored: pytest
+    inherits that, and would then not hear that it should end."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def signals_ignored(console: Console, quiet: bool = False) -> Iterator[None]:
+    """During the teardown a signal is answered with a line: what was made is removed first."""
+
+    def answer(number: int, frame: FrameType | None) -> None:
+        if not quiet:
+            console.print("removing what this run made; a moment")
+
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, answer) for number in watched}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,148 @@
+"""What a cluster takes of this machine, checked before it is made.
+
+A target says in its target.json what one of its machines takes of the machine that the harness runs on (`takes`); a
+cloud's take nothing. Runs that start at once each see the same free memory, so what is promised to a cluster that is
+not up yet is written down where every run of this machine looks: a file in the folder for temporary files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import EnvironmentFailed, Misconfigured
+
+# Terraform, its provider, pytest and the ground
+HARNESS_MIB = 512
+MEMORY = "memory_mib"
+
+
+@contextmanager
+def exclusive(name: str) -> Iterator[Path]:
+    """Only one process of this machine at a time is inside, for the same name; gives the locked file. Raises
+    EnvironmentFailed."""
+    path = Path(tempfile.gettempdir()) / f"platform-{name}"
+    with contextlib.ExitStack() as stack:
+        try:
+            if not path.exists():
+                # with O_CREAT the kernel would refuse another user's file in a sticky folder, even to root
+                with contextlib.suppress(FileExistsError):
+                    os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
+                    path.chmod(0o666)
+            lock = stack.enter_context(path.open("r+"))
+        except OSError as refused:
+            raise EnvironmentFailed(f"{path} cannot be opened ({refused.strerror}): remove it") from refused
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield path
+
+
+@dataclass(frozen=True)
+class KernelLimit:
+    """A table of the kernel that all machine-containers of this machine share."""
+
+    what: str
+    sysctl: str
+    used: Callable[[Path], int]
+
+
+@contextmanager
+def room_for(machines: int, most: int, takes: Mapping[str, int], proc: Path = Path("/proc")) -> Iterator[None]:
+    """Holds room for a cluster of this size until it is up.
+
+    Raises Misconfigured for a size that no cluster may have, EnvironmentFailed when this machine has no room for it;
+    each says what to change.
+    """
+    if not 1 <= machines <= most:
+        raise Misconfigured(f"machines = {machines}: a cluster has 1 to {most} (fleet's authors advise no more)")
+    wanted = {name: each * machines for name, each in takes.items()}
+    wanted[MEMORY] = wanted.get(MEMORY, 0) + HARNESS_MIB
+    with exclusive("promised") as file:
+        promises = _promises(file, proc)
+        promised = {name: sum(promise.get(name, 0) for promise in promises.values()) for name in (MEMORY, *LIMITS)}
+        _require_memory(machines, takes.get(MEMORY, 0), _available_mib(proc) - promised[MEMORY])
+        for name, limit in LIMITS.items():
+            _require(machines, wanted.get(name, 0), promised[name], limit, proc)
+        promises[str(os.getpid())] = wanted
+        file.write_text(json.dumps(promises))
+    try:
+        yield
+    finally:
+        # what cannot be withdrawn ends with this process
+        with contextlib.suppress(EnvironmentFailed, OSError), exclusive("promised") as file:
+            promises = _promises(file, proc)
+            promises.pop(str(os.getpid()), None)
+            file.write_text(json.dumps(promises))
+
+
+def _require_memory(machines: int, each: int, free: int) -> None:
+    needed = machines * each + HARNESS_MIB
+    if needed > free:
+        fits = max(free - HARNESS_MIB, 0) // max(each, 1)
+        fewer = f", or ask for {fits} machines at most (MACHINES={fits})" if fits else ""
+        raise EnvironmentFailed(
+            f"{machines} machines take {needed} MiB of memory, and {max(free, 0)} MiB are free: "
+            f"remove a kept cluster (bin/platform down){fewer}"
+        )
+
+
+def _require(machines: int, needed: int, promised: int, limit: KernelLimit, proc: Path) -> None:
+    file = proc / "sys" / limit.sysctl.replace(".", "/")
+    if not needed or not file.exists():  # a network namespace of its own does not show the neighbour table's
+        return
+    most = int(file.read_text())
+    used = limit.used(proc) + promised
+    if used + needed > most:
+        raise EnvironmentFailed(
+            f"{machines} machines take {needed} {limit.what}, and {max(most - used, 0)} of {most} are free: "
+            f"raise the limit (as root: sysctl {limit.sysctl}={_rounded(used + needed)})"
+        )
+
+
+def _promises(file: Path, proc: Path) -> dict[str, dict[str, int]]:
+    """Process -> what it was promised, of the processes that still run."""
+    try:
+        promises = dict(json.loads(file.read_text() or "{}"))
+    except ValueError:  # a full disk cut it
+        promises = {}
+    return {pid: promise for pid, promise in promises.items() if (proc / pid).exists()}
+
+
+def _available_mib(proc: Path) -> int:
+    line = next(line for line in (proc / "meminfo").read_text().splitlines() if line.startswith("MemAvailable:"))
+    return int(line.split()[1]) // 1024
+
+
+def _inotify_instances(proc: Path) -> int:
+    """Those of root, whose limit the machines count against: PID 1 and its services run as root."""
+    found = 0
+    for entry in proc.glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile, or belongs to another user
+            if entry.stat().st_uid == 0:
+                found += sum(
+                    str(descriptor.readlink()) == "anon_inode:inotify" for descriptor in (entry / "fd").iterdir()
+                )
+    return found
+
+
+def _neighbours(proc: Path) -> int:
+    """Entries of the ARP table, of all network namespaces together: the first word, in hexadecimal."""
+    return int((proc / "net/stat/arp_cache").read_text().splitlines()[1].split()[0], 16)
+
+
+def _rounded(needed: int) -> int:
+    """The next power of two: a limit that need not be raised again soon."""
+    return 1 << (needed - 1).bit_length()
+
+
+# What a target's machines may take, beside memory, by its name in target.json
+LIMITS = {
+    "inotify_instances": KernelLimit("inotify instances", "fs.inotify.max_user_instances", _inotify_instances),
+    "neighbours": KernelLimit("entries of the ARP table", "net.ipv4.neigh.default.gc_thresh3", _neighbours),
+}

@@ -1,0 +1,109 @@
+"""A checkout, a run and what is around them, the least that a workplace needs: no Docker, nobody's own ssh-agent."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.process import Runner
+from harness.record import read_events
+from harness.run import Run
+from harness.terraform import Outputs
+from harness.workplace import OPERATORS_FILES
+
+RUN_ID = "20260801-120000-ab12"
+EXAMPLE = '# a comment\nmachines = 3  # of them\ndiscovery_url = ""\n'
+PERSONS_AGENT = "/the/persons/own"
+OUTPUTS = Outputs(
+    entry_point="192.0.2.10",
+    machines={"coreos-0": "192.0.2.10", "coreos-1": "192.0.2.11", "coreos-2": "192.0.2.12"},
+    ssh_user="core",
+    known_hosts="192.0.2.10 ssh-ed25519 AAAA\n",
+    sites={"blog": "genkisugimoto.com", "jpblog": "jp.genkisugimoto.com"},
+)
+
+
+def as_printed(outputs: Outputs) -> str:
+    """The outputs as `terraform output -json` prints them."""
+    values = {
+        "entrypoint-ip": outputs.entry_point, "machines": outputs.machines, "ssh-user": outputs.ssh_user,
+        "known-hosts": outputs.known_hosts, "sites": outputs.sites,
+    }  # fmt: skip
+    return json.dumps({name: {"value": value} for name, value in values.items()})
+
+
+def program(folder: Path, name: str, script: str) -> Path:
+    """Puts a program into folder/bin."""
+    file = folder / "bin" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(script)
+    file.chmod(0o755)
+    return file
+
+
+@contextmanager
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """tmp_path/bin first on PATH, with a Docker client that fails; a temporary folder and a cache of the test's own; of
+    the person an agent that does not answer. Gives the temporary folder."""
+    program(tmp_path, "docker", "#!/bin/sh\nexit 1\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setenv("PLATFORM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SSH_AUTH_SOCK", PERSONS_AGENT)
+    for name in (
+        "SSH_AGENT_PID", "DISCOVERY_SERVICE", "IMAGE_REGISTRY", "MACHINE_IMAGE", "PLATFORM_BEGAN", "PLATFORM_RUN",
+    ):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+    # the path of a socket has 108 bytes at most: tmp_path is too long for one
+    folder = tempfile.mkdtemp(prefix="t-", dir="/tmp")
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+    yield Path(folder)
+    shutil.rmtree(folder)
+
+
+def checkout(root: Path) -> Path:
+    """A checkout of the least that a run copies, and leaves out."""
+    for name in OPERATORS_FILES:
+        if "." not in name:
+            (root / name).mkdir(parents=True, exist_ok=True)
+    for name in ("infra/local/target.json", "infra/local/terraform.tfvars", "infra/local/.terraform/x", "bin/platform"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("{}")
+    (root / "terraform.example.tfvars").write_text(EXAMPLE)
+    (root / "README.md").write_text("## Operation\n\n```\n$ true\n```\n")
+    return root
+
+
+@contextmanager
+def a_run(root: Path, process: Runner | None = None, run_id: str = RUN_ID) -> Iterator[Run]:
+    """A run, whose commands are started by `process`."""
+    run = Run(root, run_id)
+    run.process = process or run.process
+    yield run
+    run.recorder.close()
+
+
+def recorded(run: Run, *kinds: str) -> list[dict[str, Any]]:
+    return [event for event in read_events(run.recorder.path) if event["kind"] in kinds]
+
+
+class FakeAgent:
+    """An ssh-agent that nobody started; it ends when it is asked, or raises."""
+
+    def __init__(self, raises: BaseException | None = None) -> None:
+        self.raises = raises
+        self.ended = 0
+        self.socket = Path("/an/agents/socket")
+        self.variables = {"SSH_AUTH_SOCK": str(self.socket), "SSH_AGENT_PID": "4194304"}
+
+    def end(self) -> None:
+        self.ended += 1
+        if self.raises is not None:
+            raise self.raises

@@ -1,0 +1,258 @@
+"""What to check is chosen in pytest's own words, or by a feature file or a line of it: what conftest.py makes of that.
+
+What pytest then collects is tried for real, on the features of this checkout; nothing of them is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_bdd.parser import FeatureParser, Scenario
+
+ROOT = Path(__file__).resolve().parent.parent
+FEATURES = sorted((ROOT / "features").glob("*.feature"))
+SITE = ROOT / "features/08_site.feature"
+DISCOVERY = ROOT / "features/02_discovery.feature"
+# runs pytest once for each case; gives status, file and line of each scenario that is left, and what was said
+COLLECT = """
+import contextlib, io, json, sys
+import pytest
+from pytest_bdd.scenario import scenario_wrapper_template_registry as templates
+
+class Spy:
+    def __init__(self):
+        self.left = []
+
+    def pytest_collection_finish(self, session):
+        found = [templates[item.function].render({}) for item in session.items]
+        self.left = [[scenario.feature.filename, scenario.line_number] for scenario in found]
+
+def collect(arguments):
+    spy, said = Spy(), io.StringIO()
+    # plain: modules that the case before has imported cannot be rewritten
+    options = ["-p", "no:cacheprovider", "--assert=plain", "--capture=no", "--collect-only", "-q"]
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        status = pytest.main([*options, "--rootdir", ".", *arguments], [spy])
+    return int(status), spy.left, said.getvalue()
+
+print(json.dumps([collect(case) for case in json.loads(sys.argv[1])]))
+"""
+
+
+@pytest.fixture(scope="module")
+def root(request: pytest.FixtureRequest) -> Any:
+    """The composition root, as pytest has loaded it."""
+    return request.config.pluginmanager.get_plugin(str(ROOT / "conftest.py"))
+
+
+def scenarios(path: Path) -> list[Scenario]:
+    feature = FeatureParser(str(ROOT), str(path.relative_to(ROOT))).parse()
+    return [template.render({}) for template in feature.scenarios.values()]
+
+
+def all_of(*paths: Path) -> list[tuple[Path, int]]:
+    """File and line of every scenario of these features."""
+    return [(path, scenario.line_number) for path in paths for scenario in scenarios(path)]
+
+
+# -- arguments -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argument", "nearest"),
+    [
+        ("features/08_sites.feature", "did you mean 08_site.feature? "),
+        ("features/08_sites.feature:7", "did you mean 08_site.feature? "),
+        ("08_site.feature", "did you mean 08_site.feature? "),
+        ("/nowhere/contents.feature", "did you mean 07_contents.feature? "),
+        ("features/08_site.feature/08_site.feature", "did you mean 08_site.feature? "),
+    ],
+)
+def test_feature_that_is_not_there_gets_the_nearest_one(
+    root: Any, monkeypatch: pytest.MonkeyPatch, argument: str, nearest: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+
+    with pytest.raises(pytest.UsageError) as refused:
+        root.chosen_features(["-x", argument])
+
+    said, name = str(refused.value), argument.partition(":")[0]
+    assert said.startswith(f"there is no {name}: {nearest}features are {FEATURES[0].name}, ")
+    assert "\n" not in said and SITE.name in said
+
+
+def test_folder_that_is_named_as_a_feature_is_none(root: Any, tmp_path: Path) -> None:
+    (tmp_path / "some.feature").mkdir()
+
+    with pytest.raises(pytest.UsageError, match=r"there is no .*some\.feature"):
+        root.chosen_features([str(tmp_path / "some.feature")])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["tests"],
+        ["features", "-m", "site"],
+        ["features/test_runbook.py::test_the_blog_is_in_order"],
+        ["features/08_site.feature:x"],
+        ["features/08_site.feature::7"],
+        ["features/08_site.features"],
+        [".feature"],
+    ],
+)
+def test_what_names_no_feature_is_left_to_pytest(root: Any, arguments: list[str]) -> None:
+    assert root.chosen_features(arguments) == ([], arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "chosen"),
+    [
+        (["features/08_site.feature"], [(SITE, 0)]),
+        ([str(SITE)], [(SITE, 0)]),
+        (["./features/../features/08_site.feature:7"], [(SITE, 7)]),
+        (["features/08_site.feature:0"], [(SITE, 0)]),
+        (["features/08_site.feature:7", "features/02_discovery.feature"], [(SITE, 7), (DISCOVERY, 0)]),
+    ],
+)
+def test_feature_is_chosen_with_its_line_and_stands_for_its_folder(
+    root: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str], chosen: list[tuple[Path, int]]
+) -> None:
+    monkeypatch.chdir(ROOT)
+
+    assert root.chosen_features(arguments) == (chosen, [str(ROOT / "features")])
+
+
+def test_other_arguments_stay_beside_a_feature(root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+    found, others = root.chosen_features(["features", "features/08_site.feature", "tests"])
+    assert (found, others) == ([(SITE, 0)], ["features", "tests", str(ROOT / "features")])
+
+
+# -- lines -----------------------------------------------------------------------------------------------------------
+
+OF_SCENARIO = re.compile(r"\s+(Scenario: (?P<title>.*)|(Given|When|Then|And|But) .*)")
+
+
+@pytest.mark.parametrize("path", FEATURES, ids=lambda path: path.stem)
+def test_line_chooses_the_scenario_that_it_belongs_to(root: Any, path: Path) -> None:
+    """Its title and its steps; tags, blank lines and the feature's head belong to none."""
+    known = scenarios(path)
+    at = ""
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        found = OF_SCENARIO.fullmatch(line)
+        at = found["title"] if found and found["title"] else at
+        chosen = [scenario.name for scenario in known if root._is_at(scenario, path, number)]
+        if found or not line.strip() or line.lstrip().startswith(("@", "Feature:")):
+            assert chosen == ([at] if found else []), f"{path.name}:{number}: {line}"
+
+
+def test_line_of_another_feature_chooses_nothing(root: Any) -> None:
+    (first, *_) = scenarios(SITE)
+
+    assert root._is_at(first, SITE, first.line_number)
+    assert not root._is_at(first, DISCOVERY, first.line_number)
+    assert not root._is_at(first, DISCOVERY, 0)
+
+
+def test_scenario_without_steps_is_chosen_by_its_line(root: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.feature"
+    path.write_text("Feature: A\n  Scenario: Empty\n\n  Scenario: Last\n    Given a cluster\n")
+    empty, last = [it.render({}) for it in FeatureParser(str(tmp_path), path.name).parse().scenarios.values()]
+
+    assert [root._is_at(empty, path, line) for line in (1, 2, 3, 4)] == [False, True, False, False]
+    assert [root._is_at(last, path, line) for line in (3, 4, 5, 6)] == [False, True, True, False]
+
+
+# -- what pytest collects --------------------------------------------------------------------------------------------
+
+SECOND = scenarios(SITE)[1]
+LAST_STEP = SECOND.steps[-1].line_number
+CASES: dict[str, list[str]] = {
+    "all": ["features"],
+    "unknown": ["features/08_sites.feature:7"],
+    "no scenario's line": ["features/08_site.feature:1"],
+    "file": ["features/08_site.feature"],
+    "line": [f"features/08_site.feature:{LAST_STEP}"],
+    "several": [f"features/08_site.feature:{SECOND.line_number}", str(DISCOVERY), "./features/02_discovery.feature:1"],
+    "with -m": ["features/08_site.feature", "features/02_discovery.feature", "-m", "mutates"],
+    "with -k": ["-k", "japanese", "features/08_site.feature", "features"],
+    "none of both": ["features/08_site.feature", "-m", "load"],
+}
+Collected = tuple[int, list[tuple[Path, int]], str]
+
+
+@pytest.fixture(scope="module")
+def collected() -> Callable[[str], Collected]:
+    """Exit status, file and line of each scenario that is left, and what was said, of a case."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PLATFORM_", "PYTEST_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECT, json.dumps(list(CASES.values()))],
+        cwd=ROOT,
+        env={**environment, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    runs = dict(zip(CASES, json.loads(done.stdout), strict=True))
+
+    def of(case: str) -> Collected:
+        status, left, said = runs[case]
+        return status, [(Path(path), line) for path, line in left], said
+
+    return of
+
+
+def test_unknown_feature_is_wrong_usage(collected: Callable[[str], Collected]) -> None:
+    status, found, said = collected("unknown")
+
+    assert (status, found) == (pytest.ExitCode.USAGE_ERROR, [])
+    assert "ERROR: there is no features/08_sites.feature: did you mean 08_site.feature? features are " in said
+
+
+@pytest.mark.parametrize("case", ["no scenario's line", "none of both"])
+def test_choice_that_leaves_nothing_says_so(collected: Callable[[str], Collected], case: str) -> None:
+    status, found, said = collected(case)
+
+    assert (status, found) == (pytest.ExitCode.NO_TESTS_COLLECTED, [])
+    assert "deselected" in said
+
+
+def test_without_a_choice_everything_is_left_in_the_runbooks_order(collected: Callable[[str], Collected]) -> None:
+    assert collected("all")[:2] == (0, all_of(*FEATURES))
+
+
+def test_file_chooses_its_scenarios(collected: Callable[[str], Collected]) -> None:
+    assert collected("file")[:2] == (0, all_of(SITE))
+
+
+def test_line_chooses_one_scenario(collected: Callable[[str], Collected]) -> None:
+    status, found, said = collected("line")
+
+    assert (status, found) == (0, [(SITE, SECOND.line_number)])
+    assert f"{len(all_of(*FEATURES)) - 1} deselected" in said
+
+
+def test_several_choose_all_of_theirs_once_in_the_runbooks_order(collected: Callable[[str], Collected]) -> None:
+    assert collected("several")[:2] == (0, [*all_of(DISCOVERY), (SITE, SECOND.line_number)])
+
+
+def test_tags_choose_among_what_features_chose(collected: Callable[[str], Collected]) -> None:
+    mutating = [it for it in scenarios(DISCOVERY) if "mutates" in it.tags]
+
+    assert mutating and collected("with -m")[:2] == (0, [(DISCOVERY, it.line_number) for it in mutating])
+
+
+def test_words_choose_among_what_features_chose(collected: Callable[[str], Collected]) -> None:
+    titled = [it for it in scenarios(SITE) if "japanese" in it.name.lower()]
+
+    assert titled and collected("with -k")[:2] == (0, [(SITE, it.line_number) for it in titled])

@@ -1,0 +1,262 @@
+"""The ground: a free subnet, what is made or given there, and that its failure is not taken for the platform's."""
+
+from __future__ import annotations
+
+import http.server
+import ipaddress
+import json
+import random
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.cache import Cache
+from harness.engine import Engine
+from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured
+from harness.ground import SUBNETS, free_subnet, make_ground
+from harness.record import Recorder
+from harness.shell import OperatorShell
+from harness.toolchain import Toolchain
+from harness.wait import Waiter
+from harness.workplace import Workplace
+from tests.fakes import FakeClock, FakeRunner
+from tests.places import a_run, checkout, surroundings
+
+HEADER = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with surroundings(tmp_path, monkeypatch) as folder:
+        yield folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return checkout(tmp_path / "root")
+
+
+@pytest.fixture
+def place(root: Path, runner: FakeRunner) -> Iterator[Workplace]:
+    """A workplace that is open."""
+    with a_run(root, runner) as run:
+        place = Workplace(run, run.folder)
+        environment = {"PATH": "/opt/tools", "TARGET": "local"}
+        OperatorShell.open(runner, place.shell_state, place.operators, environment)
+        place.target_folder.mkdir(parents=True)
+        yield place
+
+
+@pytest.fixture
+def toolchain(root: Path, tmp_path: Path, recorder: Recorder, runner: FakeRunner) -> Toolchain:
+    engine = Engine(runner, recorder, Waiter(recorder))
+    toolchain = Toolchain(root, Cache(tmp_path / "cache"), runner, recorder, engine)
+    toolchain.machine_image = "platform-machine:abc"
+    return toolchain
+
+
+# -- subnets -------------------------------------------------------------------------------------------------------
+
+
+def routes(*networks: str) -> str:
+    """Lines of /proc/net/route, whose words are hexadecimal in the machine's byte order."""
+
+    def word(address: ipaddress.IPv4Address) -> str:
+        return f"{int.from_bytes(address.packed, sys.byteorder):08X}"
+
+    lines = [
+        f"eth0\t{word(net.network_address)}\t00000000\t0001\t0\t0\t0\t{word(net.netmask)}\t0\t0\t0\n"
+        for net in map(ipaddress.ip_network, networks)
+        if isinstance(net, ipaddress.IPv4Network)
+    ]
+    return HEADER + "".join(lines)
+
+
+@pytest.mark.parametrize("taken", [["10.0.0.0/8"], ["10.208.0.0/12"], ["10.208.0.0/13", "10.216.0.0/13"]])
+def test_no_free_subnet_is_the_environments_failure(taken: list[str]) -> None:
+    with pytest.raises(EnvironmentFailed, match=r"no /24 network of 10\.208\.0\.0/12 is free on this machine"):
+        free_subnet(routes("0.0.0.0/0", "192.168.1.0/24", *taken), random.Random(0))
+
+
+@pytest.mark.parametrize("own", ["10.211.7.0/24", "10.211.7.128/25", "10.211.7.9/32"])
+def test_the_one_free_subnet_is_found_and_none_that_a_route_touches(own: str) -> None:
+    free, touched = ipaddress.IPv4Network("10.222.3.0/24"), ipaddress.IPv4Network("10.211.7.0/24")
+    others = [
+        rest
+        for half in SUBNETS.address_exclude(free)
+        for rest in (half.address_exclude(touched) if touched.subnet_of(half) else [half])
+    ]
+
+    assert free_subnet(routes(own, *map(str, others)), random.Random(0)) == free
+
+
+def test_a_default_route_takes_no_subnet() -> None:
+    sample = HEADER + (
+        "eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+        "eth0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n"
+    )
+    found = free_subnet(sample, random.Random(0))
+
+    assert (found.prefixlen, found.subnet_of(SUBNETS)) == (24, True)
+
+
+@pytest.mark.parametrize("text", ["", HEADER])
+def test_a_machine_without_routes_has_free_subnets(text: str) -> None:
+    assert free_subnet(text, random.Random(0)).subnet_of(SUBNETS)
+
+
+def test_runs_at_once_take_different_subnets() -> None:
+    found = {free_subnet(routes("0.0.0.0/0"), random.Random(seed)) for seed in range(10)}
+
+    assert len(found) > 7
+
+
+# -- the ground ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ground(root: Path) -> Path:
+    module = root / "infra/ground/local"
+    module.mkdir(parents=True)
+    (module / "main.tf").touch()
+    return module
+
+
+@pytest.fixture
+def service() -> Iterator[str]:
+    """A discovery service and an image registry, as far as their health goes."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path in ("/health", "/v2/") else 404)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def printed(address: str) -> str:
+    values = {"discovery-service": f"http://{address}/v2/keys/discovery", "image-registry": address}
+    return json.dumps({name: {"value": value} for name, value in values.items()})
+
+
+@pytest.mark.parametrize("command", ["init", "apply", "output"])
+def test_a_ground_that_cannot_be_made_is_not_the_platforms_fault(
+    place: Workplace, toolchain: Toolchain, runner: FakeRunner, ground: Path, command: str
+) -> None:
+    runner.on("terraform").on(f"terraform {command}", status=1, stderr="Cannot connect to the Docker daemon")
+
+    with pytest.raises(HarnessError, match="Cannot connect to the Docker daemon") as failed:
+        make_ground(place, toolchain)
+    assert failed.value.status is ExitStatus.ENVIRONMENT_FAILED
+
+
+def test_a_subnet_that_another_run_took_is_given_up_for_the_next(
+    place: Workplace, toolchain: Toolchain, runner: FakeRunner, ground: Path, service: str
+) -> None:
+    tried = []
+
+    def taken() -> None:
+        tried.append(json.loads((place.ground_folder / "run.auto.tfvars.json").read_text())["subnet"])
+        if len(tried) == 3:
+            runner.on("terraform apply")
+
+    runner.on("terraform init").on("terraform output", printed(service))
+    runner.on("terraform apply", status=1, stderr="Pool overlaps with other one on this address space", does=taken)
+    make_ground(place, toolchain)
+
+    assert len(tried) == 3
+    assert len([call for call in runner.calls if call.startswith("terraform apply")]) == 4
+
+
+def test_a_machine_whose_subnets_are_all_taken_is_the_environments_failure(
+    place: Workplace, toolchain: Toolchain, runner: FakeRunner, ground: Path
+) -> None:
+    runner.on("terraform init").on("terraform apply", status=1, stderr="Pool overlaps with other one")
+
+    with pytest.raises(EnvironmentFailed, match="the ground could not be made"):
+        make_ground(place, toolchain)
+    assert len([call for call in runner.calls if call.startswith("terraform apply")]) == 5
+
+
+def test_a_ground_that_does_not_answer_is_the_environments_failure(
+    place: Workplace, toolchain: Toolchain, runner: FakeRunner, ground: Path
+) -> None:
+    runner.on("terraform").on("terraform output", printed("127.0.0.1:9"))
+    place.run.waiter = Waiter(place.run.recorder, FakeClock(), every=10)
+
+    with pytest.raises(EnvironmentFailed, match=r"the ground does not answer .*ConnectionError"):
+        make_ground(place, toolchain)
+
+
+def test_a_ground_that_answers_is_handed_to_the_operator_and_the_target(
+    place: Workplace, toolchain: Toolchain, runner: FakeRunner, ground: Path, service: str
+) -> None:
+    runner.on("terraform").on("terraform output", printed(service))
+    make_ground(place, toolchain)
+
+    assert place.shell.env["DISCOVERY_SERVICE"] == f"http://{service}/v2/keys/discovery"
+    handed_over = json.loads((place.target_folder / "run.auto.tfvars.json").read_text())
+    assert handed_over == {"image_registry": service, "machine_image": "platform-machine:abc"}
+    variables = json.loads((place.ground_folder / "run.auto.tfvars.json").read_text())
+    assert variables["run_id"] == place.run_id
+    assert ipaddress.IPv4Network(variables["subnet"]).subnet_of(SUBNETS)
+
+
+@pytest.mark.parametrize("missing", ["DISCOVERY_SERVICE", "IMAGE_REGISTRY", "MACHINE_IMAGE"])
+def test_a_target_without_a_ground_must_be_given_one(
+    place: Workplace, toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    for name in {"DISCOVERY_SERVICE", "IMAGE_REGISTRY", "MACHINE_IMAGE"} - {missing}:
+        monkeypatch.setenv(name, "given")
+
+    with pytest.raises(Misconfigured, match=f"{missing} is not set"):
+        make_ground(place, toolchain)
+
+
+def test_a_ground_that_is_given_is_taken_as_it_is(
+    place: Workplace, toolchain: Toolchain, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISCOVERY_SERVICE", "https://discovery.example")
+    monkeypatch.setenv("IMAGE_REGISTRY", "registry.example")
+    monkeypatch.setenv("MACHINE_IMAGE", "ami-1")
+    make_ground(place, toolchain)
+
+    assert runner.calls == []
+    assert place.shell.env["DISCOVERY_SERVICE"] == "https://discovery.example"
+
+
+def test_what_was_handed_over_before_stays(
+    place: Workplace, toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DISCOVERY_SERVICE", "IMAGE_REGISTRY", "MACHINE_IMAGE"):
+        monkeypatch.setenv(name, "given")
+    place.hand_over({"run_id": "x", "ssh_public_key": "y"})
+    make_ground(place, toolchain)
+
+    handed_over = json.loads((place.target_folder / "run.auto.tfvars.json").read_text())
+    assert handed_over == {
+        "run_id": "x", "ssh_public_key": "y", "image_registry": "given", "machine_image": "given",
+    }  # fmt: skip
+
+
+def test_the_grounds_state_of_another_time_is_not_copied(
+    place: Workplace, toolchain: Toolchain, runner: FakeRunner, ground: Path, service: str
+) -> None:
+    (ground / "terraform.tfstate").write_text("{}")
+    (ground / ".terraform.lock.hcl").touch()
+    runner.on("terraform").on("terraform output", printed(service))
+    make_ground(place, toolchain)
+
+    assert sorted(path.name for path in place.ground_folder.iterdir()) == ["main.tf", "run.auto.tfvars.json"]
+    assert {call.env["PATH"] for call in runner.details if call.env} == {"/opt/tools"}
