@@ -127,8 +127,10 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
         "standing cluster costs, by our backend, testinfra's own, and a shell loop",
     )
     for added in (acceptance, up, shell):
-        added.add_argument("--machines", type=int, metavar="N", help="size of the cluster (also: MACHINES=N)")
-        added.set_defaults(machines=_number("MACHINES"))
+        size = added.add_argument(
+            "--machines", type=_number, metavar="N", help="size of the cluster (also: MACHINES=N)"
+        )
+        size.default = os.environ.get("MACHINES") or None  # argparse reads it as it would read the option
     for added in (acceptance, up, shell, nightly):
         added.add_argument("--target", default=os.environ.get("TARGET") or "local", help="a folder of infra/")
     for added in (check, nightly, down, shell, bench):
@@ -149,13 +151,10 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     return parser, list(commands.choices)
 
 
-def _number(variable: str) -> int | None:
-    said = os.environ.get(variable)
-    if not said:
-        return None
-    if not said.isdecimal():
-        raise Misconfigured(f"{variable} is {said!r}: give a whole number")
-    return int(said)
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise Misconfigured(f"machines = {text}: give a whole number")
+    return int(text)
 
 
 def _acceptance(arguments: argparse.Namespace) -> int:

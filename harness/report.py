@@ -113,12 +113,23 @@ def _view(run: Item) -> Item:
         "longest": max((step["seconds"] or 0 for s in scenarios for step in s["steps"]), default=0) or 1,
         "tasks": _tasks(run),
         "elsewhere": _elsewhere(run, doings),
-        "facts": sorted(run["facts"].items()),
+        "facts": sorted(run["facts"].items()) + _as_it_was(run),
         "artefacts": [{**item, "href": "./" + quote(clean(item["path"]))} for item in run["artefacts"]],
         "torn_down": any(stage["stage"] == "teardown" and stage["outcome"] == "passed" for stage in run["stages"]),
         "shown_of_failed": SHOWN_OF_FAILED,
         "shown": SHOWN,
     }
+
+
+def _as_it_was(run: Item) -> list[tuple[str, str]]:
+    """What a run that must change nothing found alike before and after it; machines' boots as one row."""
+    if len(run["fingerprints"]) < 2:
+        return []
+    before, after = run["fingerprints"][0]["facts"], run["fingerprints"][-1]["facts"]
+    same = {name: value for name, value in before.items() if after.get(name) == value}
+    boots = [name for name in same if name.startswith("boot of ")]
+    rows = [(f"left as it was: {name}", value) for name, value in same.items() if name not in boots]
+    return [(f"left as they were: boots of {len(boots)} machines", "no machine started again"), *rows]
 
 
 def _card(fault: Fault, scenario: Item | None) -> Item:
