@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from harness import deploy, discovery, standing
 from harness.cache import Cache, cache_folder
 from harness.errors import ExitStatus, HarnessError, Misconfigured
+from harness.patience import patience
 from harness.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def main(argv: Sequence[str]) -> int:
         if rest and arguments.do not in (_check, _test):
             parser.error(f"{argv[0]} does not take {' '.join(rest)} (see bin/platform {argv[0]} --help)")
         arguments.rest = rest
+        patience()  # a wrong one is said before anything is made
         return int(arguments.do(arguments) or ExitStatus.VERIFIED)
     except HarnessError as failed:
         print(f"platform: {failed}", file=sys.stderr)

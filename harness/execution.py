@@ -24,8 +24,9 @@ from harness.engine import Engine
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured
 from harness.junit import junit_xml
 from harness.machines import Machines
+from harness.patience import patience
 from harness.process import Processes
-from harness.record import fold, read_events
+from harness.record import TIME_LIMITS, fold, read_events
 from harness.report import render_html
 from harness.run import Run
 from harness.terraform import Outputs, target_data
@@ -68,6 +69,8 @@ class Execution:
             readme=runbook.commands_of_readme((self.run.root / "README.md").read_text()),
             selection=list(selection) if selection else None,
         )
+        if patience() > 1:
+            recorder.emit("run.facts", **{TIME_LIMITS: f"{patience():g} times as long as the runbook promises"})
         began = os.environ.get("PLATFORM_BEGAN")
         if began:
             recorder.emit("run.facts", **{"seconds before the record": f"{time.time() - float(began):.2f}"})

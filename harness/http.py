@@ -22,6 +22,7 @@ import requests.utils
 import urllib3.exceptions
 
 from harness.errors import Misconfigured, PlatformWrong
+from harness.patience import patience
 from harness.record import Recorder
 
 TIMEOUTS = (3.0, 10.0)  # seconds to connect, seconds between two bytes of an answer
@@ -145,7 +146,8 @@ def open_session(
         raise Misconfigured(f"entry point {entry_point!r} is not an IP address, with or without a port") from None
     shown = f"[{address}]" if ":" in address else address
     session = _Session(f"{shown}:{port}")
-    adapter = _EntryPoint(address, int(port or 80), names, recorder, timeouts)
+    connect, answer = (seconds * patience() for seconds in timeouts)
+    adapter = _EntryPoint(address, int(port or 80), names, recorder, (connect, answer))
     for scheme in PORTS:
         session.mount(f"{scheme}://", adapter)
     return session

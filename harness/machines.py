@@ -23,6 +23,7 @@ from testinfra.backend.base import CommandResult
 from testinfra.backend.paramiko import ParamikoBackend
 
 from harness.errors import CommandFailed, HarnessError, PlatformWrong
+from harness.patience import patience
 from harness.record import Recorder
 from harness.terraform import Outputs
 
@@ -77,18 +78,19 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
     def run_with_input(self, command: str, data: bytes) -> CommandResult:
         """Runs a command that reads `data`; raises MachineUnreachable when SSH fails or the command does not end."""
         started = time.monotonic()
+        connect, end = CONNECT_LIMIT * patience(), COMMAND_LIMIT * patience()
         status: int | str = "unreachable"
         stdout = stderr = b""
         try:
             transport = self.client.get_transport()
             assert transport is not None
-            channel = transport.open_session(timeout=CONNECT_LIMIT)
-            channel.settimeout(COMMAND_LIMIT)
+            channel = transport.open_session(timeout=connect)
+            channel.settimeout(end)
             # Without input nothing is sent behind the command, not even its end: paramiko may send that after its
             # answer to a close that came meanwhile, and sshd then drops the connection, with all that goes through it.
             channel.exec_command((command if data else f"{{ {command}\n}} </dev/null").encode())
             # the channel's own limit is one between two bytes; closing it ends whatever still reads
-            limit = threading.Timer(COMMAND_LIMIT, _close, [channel])
+            limit = threading.Timer(end, _close, [channel])
             limit.start()
             try:
                 if data:
@@ -102,8 +104,8 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
             finally:
                 limit.cancel()
             # paramiko says -1 of a command that was killed, and also of one that it heard no end of
-            if exit_status == -1 and time.monotonic() - started >= COMMAND_LIMIT:
-                raise TimeoutError(f"`{command}` did not end within {COMMAND_LIMIT:g} s")
+            if exit_status == -1 and time.monotonic() - started >= end:
+                raise TimeoutError(f"`{command}` did not end within {end:g} s")
             if exit_status == -1 and not channel.eof_received:
                 raise EOFError("the connection dropped")
             status = exit_status
@@ -205,7 +207,7 @@ class Machines:
             self._backends[name].close()
 
     def _connect(self, name: str) -> paramiko.SSHClient:
-        address = self.addresses[name]
+        address, limit = self.addresses[name], CONNECT_LIMIT * patience()
         client = paramiko.SSHClient()
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
         _pin(client, self._known_hosts)
@@ -213,14 +215,14 @@ class Machines:
         if name != self.entry_point:
             transport = self._backends[self.entry_point].client.get_transport()
             assert transport is not None
-            sock = transport.open_channel("direct-tcpip", (address, 22), ("127.0.0.1", 0), timeout=CONNECT_LIMIT)
+            sock = transport.open_channel("direct-tcpip", (address, 22), ("127.0.0.1", 0), timeout=limit)
         client.connect(
             address,
             username=self._user,
             sock=sock,
-            timeout=CONNECT_LIMIT,
-            banner_timeout=CONNECT_LIMIT,
-            auth_timeout=CONNECT_LIMIT,
+            timeout=limit,
+            banner_timeout=limit,
+            auth_timeout=limit,
             look_for_keys=False,
             allow_agent="SSH_AUTH_SOCK" in os.environ,
         )

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.errors import CommandFailed, Misconfigured, PlatformWrong
+from harness.patience import patience
 from harness.record import Recorder
 
 # The record keeps this many characters of a stream: its beginning and its end.
@@ -105,6 +106,7 @@ class Processes:
         """
         if self._ending:
             raise KeyboardInterrupt
+        within *= patience()
         environment = {**(os.environ if env is None else env), **(add_env or {})}
         event = self._recorder.new_id("command")
         self._recorder.emit(
@@ -177,10 +179,10 @@ class Processes:
 def _end_group(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Ends a command and its children: first asks (Terraform then releases its lock), then insists."""
     streams = ("", "")
-    for number, patience in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+    for number, seconds in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
         _signal_group(process, number)
         try:
-            streams = process.communicate(timeout=patience)
+            streams = process.communicate(timeout=seconds)
             break
         except subprocess.TimeoutExpired:
             continue

@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = "platform.run/1"
+# The fact that says by how much time limits were stretched
+TIME_LIMITS = "time limits"
 
 # kind -> what its fields mean. The fold knows no other kinds; the recorder refuses them.
 EVENTS = {

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import runbook
 from harness.errors import ExitStatus
+from harness.record import TIME_LIMITS
 from harness.text import clean, one_line
 
 Item = dict[str, Any]
@@ -243,6 +244,8 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
     lines = ["", f"{verdict.headline}  (exit status {int(verdict.status)})"]
     if counted:
         lines.append(f"  scenarios  {counted}")
+    if TIME_LIMITS in run["facts"]:
+        lines.append(f"  limits     {run['facts'][TIME_LIMITS]}")
     for fault in verdict.faults[:SHOWN_FAULTS]:
         lines += ["", *_rows(fault, width)]
     if len(verdict.faults) > SHOWN_FAULTS:

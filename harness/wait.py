@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from harness.errors import WaitExpired
+from harness.patience import patience
 from harness.record import Recorder
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ class Waiter:
         While holding, a value that is not accepted ends the wait at once: a state that flaps is not reached. `show`
         makes the value short enough for a line. Raises WaitExpired with what was last seen.
         """
+        within *= patience()
         wait = self._recorder.new_id("wait")
         self._recorder.emit("wait.started", id=wait, what=what, within=within, hold_for=hold_for)
         started = self._clock.monotonic()
