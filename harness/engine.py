@@ -19,6 +19,7 @@ from harness.record import Recorder
 from harness.wait import NotYet, Waiter
 
 PID_FILE = Path("/var/run/docker.pid")
+SOCKET = Path("/var/run/docker.sock")
 START_LIMIT = 60.0
 
 
@@ -62,11 +63,27 @@ class Engine:
     def _answers(self) -> bool:
         if not shutil.which("docker"):
             return False
-        answer = self._process.run(["docker", "version", "--format", "{{.Server.Version}}"], ok=None, within=20)
-        self.version = answer.stdout.strip()
+        ask = ["docker", "version", "--format", "{{.Server.Version}}"]
+        answer = self._process.run(ask, ok=None, within=20)
         if "permission denied" in answer.stderr:
-            raise Misconfigured("this user may not use the Docker Engine: add it to group docker, or run as root")
+            self._enter()
+            answer = self._process.run(ask, ok=None, within=20)
+        self.version = answer.stdout.strip()
         return answer.status == 0
+
+    def _enter(self) -> None:
+        """Lets this user in who may become root anyway. An entry in the socket's access list, because who is put into
+        group docker is in it from the next login on only."""
+        may_not = "this user may not use the Docker Engine: add it to group docker and log in again, or run as root"
+        if os.environ.get("DOCKER_HOST") or os.geteuid() == 0:
+            raise Misconfigured(may_not)
+        try:
+            if not shutil.which("setfacl"):
+                self.install(["acl"])
+            self._process.run(self.as_root(["setfacl", "--modify", f"user:{os.geteuid()}:rw", str(SOCKET)]))
+        except (Misconfigured, CommandFailed) as refused:
+            raise Misconfigured(may_not) from refused
+        self._recorder.emit("note", text=f"this user may use the Docker Engine from now on (setfacl {SOCKET})")
 
     def require_answer(self) -> None:
         """Raises EnvironmentFailed when the engine, which answered before, does not any more."""
@@ -211,7 +228,9 @@ class Engine:
     def fill_registry(self, storage: Path, registry_image: str, images: Mapping[str, str]) -> None:
         """Fills a registry's storage folder: pushes each local image (value) under the name units use (key)."""
         name = f"platform-fill-registry-{os.getpid()}"
-        run = ["docker", "run", "--detach", "--name", name, "--volume", f"{storage}:/var/lib/registry"]
+        # what it writes is this user's, who has to be able to remove it
+        run = ["docker", "run", "--detach", "--name", name, "--user", f"{os.geteuid()}:{os.getegid()}"]
+        run += ["--volume", f"{storage}:/var/lib/registry"]
         run += ["--publish", "127.0.0.1::5000", "--entrypoint", "/usr/bin/docker-registry", registry_image]
         try:
             self._process.run([*run, "serve", "/etc/platform/registry.yml"])

@@ -449,6 +449,40 @@ def test_a_user_who_may_not_use_the_engine_is_told_so(engine: Engine, silent: Fa
     assert changes(silent) == []
 
 
+DENIED = "permission denied while trying to connect to the Docker daemon socket"
+
+
+@pytest.mark.parametrize("has_setfacl", [False, True])
+def test_a_user_with_sudo_is_let_in(
+    engine: Engine, silent: FakeRunner, programs: Programs, monkeypatch: pytest.MonkeyPatch, has_setfacl: bool
+) -> None:
+    programs("docker", "dockerd", "apt-get", "sudo", *(["setfacl"] if has_setfacl else []))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    silent.on("docker version", status=1, stderr=DENIED).on("sudo -n true").on("sudo -n env")
+    silent.on("sudo -n setfacl", does=lambda: silent.on("docker version", "28.1.0\n"))
+
+    assert engine.ensure() == "cached"
+    assert [call for call in silent.calls if "install" in call] == [
+        call for call in silent.calls if call.endswith(" -y acl") and not has_setfacl
+    ]
+    assert "sudo -n setfacl --modify user:1000:rw /var/run/docker.sock" in silent.calls
+
+
+@pytest.mark.parametrize("hurdle", ["no sudo", "setfacl fails", "another host"])
+def test_a_user_who_cannot_be_let_in_is_told_what_to_do(
+    engine: Engine, silent: FakeRunner, programs: Programs, monkeypatch: pytest.MonkeyPatch, hurdle: str
+) -> None:
+    programs("docker", "dockerd", "setfacl", *([] if hurdle == "no sudo" else ["sudo"]))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    if hurdle == "another host":
+        monkeypatch.setenv("DOCKER_HOST", "unix:///elsewhere.sock")
+    silent.on("docker version", status=1, stderr=DENIED).on("sudo -n true")
+    silent.on("sudo -n setfacl", status=1, stderr="Operation not supported")
+
+    with pytest.raises(Misconfigured, match="add it to group docker and log in again, or run as root"):
+        engine.ensure()
+
+
 @pytest.mark.parametrize(
     "info",
     [
