@@ -568,6 +568,8 @@ def verified_by_systemd(units: Iterable[Path], scratch: Path) -> str:
     program = os.environ.get("PLATFORM_SYSTEMD_ANALYZE") or shutil.which("systemd-analyze")
     if not program:
         pytest.skip("systemd-analyze is not here: neither PLATFORM_SYSTEMD_ANALYZE nor PATH names it")
+    if os.geteuid() != 0 and not Path("/run/systemd").is_dir():
+        pytest.skip("systemd-analyze wants /run/systemd: systemd did not boot this machine, and only root can make it")
     copies = []
     for unit in units:
         text = re.sub(r"(?m)^(Exec\w+=[-@:+!]*)/\S+", r"\1/bin/true", unit.read_text())
