@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.discovery import MEMBERS_AT_MOST
-from harness.errors import HarnessError
+from harness.errors import HarnessError, PlatformWrong
 from harness.etcd import Etcd
 from harness.fleet import API, Fleet
 from harness.machines import Machines
@@ -100,25 +100,28 @@ def diagnose(machines: Machines, units: Sequence[str]) -> list[Finding]:
         held = fleet.units()
         return [unit for unit in units if unit in held]
 
-    layers: list[Callable[[], list[Finding]]] = [
-        lambda: [
+    layers: dict[str, Callable[[], list[Finding]]] = {
+        "provision": lambda: [
             Finding("provision", name, reason, f"ssh core@{machines.addresses[name]}")
             for name, reason in machines.unreachable().items()
         ],
-        lambda: _bootstrap(machines, fleet),
-        lambda: [
+        "bootstrap": lambda: _bootstrap(machines, fleet),
+        "schedule": lambda: [
             Finding("schedule", "cluster", f"{placement.unit}: {placement.objection}", "fleetctl list-unit-files")
             for placement in fleet.placements(loaded(), "")
             if placement.objection
         ],
-        lambda: [
+        "unit": lambda: [
             Finding("unit", state.machine, f"{unit}: {state.short}", f"fleetctl status {unit.partition('@')[0]}")
             for unit, state in UnitStates(fleet, machines, loaded()).now().items()
             if not state.runs
         ],
-    ]
-    for layer in layers:
-        findings = layer()
+    }
+    for layer, look in layers.items():
+        try:
+            findings = look()
+        except PlatformWrong as failed:  # what cannot be asked is what is wrong
+            findings = [Finding(layer, failed.where or "cluster", str(failed), failed.paste)]
         if findings:
             return findings
     return []

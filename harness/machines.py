@@ -234,6 +234,7 @@ def open_ports(addresses: Mapping[str, str], ports: Iterable[int], within: float
 
     A port that neither accepts nor refuses within `within` seconds counts as closed: filters drop silently.
     """
+    within *= patience()
 
     def accepts(address: str, port: int) -> bool:
         try:

@@ -31,6 +31,7 @@ from harness import tfvars
 from harness.agent import Agent, Keys
 from harness.errors import EnvironmentFailed, HarnessError, Misconfigured
 from harness.inventory import Inventory
+from harness.patience import patience
 from harness.record import Redactor
 from harness.run import Run
 from harness.shell import OperatorShell
@@ -99,7 +100,8 @@ class Workplace:
         environment = self._new_environment(toolchain, target)
         environment |= self._start_agent(environment)
         OperatorShell.open(self.run.process, self.shell_state, self.operators, environment)
-        self.hand_over({"run_id": self.run_id, "ssh_public_key": user.public, "ssh_host_keys": self._host_keys()})
+        made = {"run_id": self.run_id, "ssh_public_key": user.public, "ssh_host_keys": self._host_keys()}
+        self.hand_over({**made, "patience": patience()})
 
     def put_key(self, private: str) -> None:
         """Keeps the operator's private SSH key, for their eyes only."""

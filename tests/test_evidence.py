@@ -315,3 +315,12 @@ def test_nothing_found_is_not_recorded(recorder: Recorder, events: Events) -> No
     evidence.record(recorder, [])
 
     assert events("diagnosis") == []
+
+
+def test_a_layer_that_cannot_be_asked_is_what_is_wrong(machines: RecordedMachines) -> None:
+    machines.fails("/fleet/v1/units", 28, "curl: (28) Operation timed out after 10001 milliseconds")
+
+    (finding,) = diagnose(machines, UNITS)
+
+    assert finding.layer == "bootstrap"
+    assert "Operation timed out" in finding.finding

@@ -204,6 +204,7 @@ def change(tmp_path: Path) -> Callable[[str, str, str], Path]:
 
 
 VARIABLES, OUTPUTS = "infra/local/variables.tf", "infra/local/outputs.tf"
+MACHINES = 'variable "machines" {\n  type        = number\n'
 KEYS = "map(object({ private = string, public = string }))"
 
 
@@ -218,12 +219,12 @@ KEYS = "map(object({ private = string, public = string }))"
             'variable "region" {\n  type = string\n  description = "Where the machines are."\n}\nvariable "run_id" {',
             "variable region is not in the contract",
         ),
-        (VARIABLES, "= number", "= string", "variable machines is of type string, not number"),
-        (VARIABLES, "  type        = number\n", "", "variable machines is of type none, not number"),
+        (VARIABLES, MACHINES, MACHINES.replace("number", "string"), "variable machines is of type string, not number"),
+        (VARIABLES, MACHINES, 'variable "machines" {\n', "variable machines is of type none, not number"),
         (VARIABLES, KEYS, "map(string)", f"variable ssh_host_keys is of type map(string), not {KEYS}"),
         (VARIABLES, "  sensitive   = true\n", "", "variable ssh_host_keys is not marked sensitive"),
         (VARIABLES, "  sensitive   =", "  # sensitive =", "variable ssh_host_keys is not marked sensitive"),
-        (VARIABLES, "= number\n", "= number\n  sensitive = true\n", "variable machines is marked sensitive"),
+        (VARIABLES, MACHINES, f"{MACHINES}  sensitive = true\n", "variable machines is marked sensitive"),
         (VARIABLES, '  description = "Host name of the blog."\n', "", "variable blog_domain has no description"),
         (VARIABLES, '"Host name of the blog."', '""', "variable blog_domain has no description"),
         (OUTPUTS, 'output "ssh-user"', 'output "user"', "output ssh-user is missing"),

@@ -17,6 +17,7 @@ locals {
     MACHINE='${name}'
     ADDRESS='${address}'
     MACHINES='${join(" ", [for name, address in local.machines : "${name}=${address}"])}'
+    PATIENCE='${ceil(var.patience)}'
     DISCOVERY_URL='${var.discovery_url}'
     IMAGE_REGISTRY='${var.image_registry}'
     NETWORK='${local.ipam.subnet}'

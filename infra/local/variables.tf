@@ -19,6 +19,17 @@ variable "machines" {
   }
 }
 
+variable "patience" {
+  type        = number
+  description = "How many times as long the time limits inside the machines are: 1, or more where machines are slow."
+  default     = 1
+
+  validation {
+    condition     = var.patience >= 1 && var.patience <= 100
+    error_message = "patience must be a number from 1 to 100."
+  }
+}
+
 variable "discovery_url" {
   type        = string
   description = "Where the etcd members of this cluster meet; a new one for every new cluster."
