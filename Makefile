@@ -1,6 +1,6 @@
 # A table of contents: every target is a command of bin/platform, where the logic and the exit status are.
 # (make itself ends with 2 whatever a command ended with: cron and scripts call bin/platform.)
-# TARGET, MACHINES, KEEP and RUN reach the command as they are; ARGS is what stands behind it.
+# TARGET, MACHINES, KEEP, RUN and PATIENCE reach the command as they are; ARGS is what stands behind it.
 
 .PHONY: help acceptance up check down nightly shell runbook setup test lint bench clean
 
@@ -22,7 +22,7 @@ down: ## remove a standing cluster, or what is left of one
 nightly: ## all that must hold on a standing cluster, changing nothing; one line when all is well
 	@bin/platform nightly $(ARGS)
 
-shell: ## a shell to type the runbook by hand in; at its end all is removed
+shell: ## a shell to type the runbook by hand in: of a new cluster, removed at its end, or of RUN
 	@bin/platform shell $(ARGS)
 
 runbook: ## write the runbook as a page, each step with its last evidence

@@ -25,7 +25,6 @@ from harness import tfvars
 from harness.contents import Contents
 from harness.errors import ExitStatus, HarnessError, PlatformWrong
 from harness.etcd import Etcd, Registration
-from harness.execution import OUTPUTS
 from harness.fingerprint import fingerprint
 from harness.fleet import Fleet
 from harness.http import open_session
@@ -38,7 +37,7 @@ from harness.terraform import Outputs, Plan, Terraform, target_data
 from harness.text import did_you_mean
 from harness.units import UnitFile, UnitStates, read_units
 from harness.wait import Waiter
-from harness.workplace import add_secrets
+from harness.workplace import OUTPUTS, SHELL_STATE, add_secrets
 
 ROOT = Path(__file__).parent
 
@@ -95,6 +94,8 @@ def chosen_features(arguments: list[str]) -> tuple[list[tuple[Path, int]], list[
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if any(item.function not in scenario_wrapper_template_registry for item in items if hasattr(item, "function")):
+        return  # the harness's own tests
     chosen = config.stash[CHOSEN]
     if chosen:
         kept = [item for item in items if any(_is_at(_scenario_of(item), path, line) for path, line in chosen)]
@@ -228,10 +229,12 @@ class Recording:
 
 
 def _missing(item: pytest.Item) -> str:
-    """What a scenario needs and this run does not have: "" when it has all."""
-    scenario = _scenario_of(item)
-    outputs_only = (Path(os.environ.get("PLATFORM_WORKPLACE", "")) / OUTPUTS).exists()
-    if outputs_only and "requires_state" in scenario.tags | scenario.feature.tags:
+    """Why this run cannot execute a scenario; "" when it can."""
+    scenario, made_by = _scenario_of(item), os.environ.get("PLATFORM_WORKPLACE", "")
+    tags = scenario.tags | scenario.feature.tags
+    if "builds" in tags and made_by != os.environ.get("PLATFORM_FOLDER", ""):
+        return "builds the cluster, and this one stands"
+    if "requires_state" in tags and (Path(made_by) / OUTPUTS).exists():
         return "needs the operator's variables and Terraform's state, and this run knows the target's outputs only"
     return ""
 
@@ -308,7 +311,7 @@ def workplace(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def operator(process: Processes, workplace: Path, read_only: bool) -> OperatorShell:
-    shell = OperatorShell(process, workplace / "operator.json", read_only=read_only)
+    shell = OperatorShell(process, workplace / SHELL_STATE, read_only=read_only)
     # the agent of this run: the one that the cluster was kept with may be gone
     shell.own = {"SSH_AUTH_SOCK": os.environ["SSH_AUTH_SOCK"]} if "SSH_AUTH_SOCK" in os.environ else {}
     return shell

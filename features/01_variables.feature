@@ -2,7 +2,7 @@
 Feature: 1. Prepare variables
   The operator copies the example variables; every later step reads the copy.
 
-  @mutates
+  @mutates @builds
   Scenario: The example variables are what the operator starts from
     When the operator runs `cp terraform.example.tfvars terraform.tfvars`
     Then file "terraform.tfvars" is the same as file "terraform.example.tfvars"

@@ -2,7 +2,7 @@
 Feature: 2. Use a new discovery URL
   The machines' etcd members meet through a discovery URL, which serves one cluster and never a second one.
 
-  @mutates
+  @mutates @builds
   Scenario: A new discovery URL comes into the variables
     Given the variables name a cluster of 1 or more machines
     When the operator runs `./bin/use-new-discovery-url`

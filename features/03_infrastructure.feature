@@ -2,7 +2,7 @@
 Feature: 3. Prepare the infrastructure
   Terraform plans the machines, the operator examines the plan carefully, and Terraform makes exactly that.
 
-  @mutates
+  @mutates @builds
   Scenario: The plan makes the machines and nothing else
     When the operator runs `terraform -chdir=infra/$TARGET init`
     And the operator runs `terraform -chdir=infra/$TARGET plan -var-file=../../terraform.tfvars -out=platform.plan`
@@ -10,7 +10,7 @@ Feature: 3. Prepare the infrastructure
     And plan "platform.plan" destroys nothing
     And plan "platform.plan" opens nothing to the outside but ports 22 and 80
 
-  @mutates
+  @mutates @builds
   Scenario: The applied plan becomes a cluster
     When the operator runs `terraform -chdir=infra/$TARGET apply platform.plan`
     Then every machine answers over SSH within 60 seconds

@@ -22,3 +22,5 @@ Feature: 7. Deploy the blogs' contents
   Scenario: Every machine holds what is served
     Then every machine holds the version of "blog" that the site tells
     And every machine holds the version of "jpblog" that the site tells
+    And every machine holds every file of "blog" as it was deployed last, and no other
+    And every machine holds every file of "jpblog" as it was deployed last, and no other

@@ -12,13 +12,13 @@ from pathlib import Path
 from harness import files, verdict
 from harness.acceptance import open_shell
 from harness.errors import ExitStatus, HarnessError, Misconfigured
-from harness.execution import OUTPUTS, Execution, signals_interrupt
+from harness.execution import Execution, signals_interrupt
 from harness.record import lasted
 from harness.run import Run, new_run_id
 from harness.shell import OperatorShell
 from harness.terraform import Outputs
 from harness.text import counted, took
-from harness.workplace import Workplace, add_secrets, in_use, known_target
+from harness.workplace import OUTPUTS, Workplace, add_secrets, in_use, known_target
 
 
 class Check:
@@ -114,6 +114,7 @@ def nightly(root: Path, folder: Path) -> ExitStatus:
 def join(root: Path, folder: Path) -> None:
     """A shell for a person on the cluster of a run; at its end the cluster stays."""
     with on_cluster(root, folder, ["shell"]) as execution:
+        print(f"The operator's shell of run {folder.name}; at its `exit` the cluster stays.", file=sys.stderr)
         open_shell(execution)
 
 

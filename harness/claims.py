@@ -12,12 +12,12 @@ from harness.runbook import Block, Feature, Scenario, Section
 Item = dict[str, Any]
 
 # States of a claim, the worst first. CHANGED: it was proven, but with other steps than it has now.
-FAILED, ERROR, INTERRUPTED = "failed", "ended in an error", "interrupted"
+FAILED, ERROR = "failed", "ended in an error"
 CHANGED, NEVER, PROVEN = "changed since", "never run", "proven"
-STATES = (FAILED, ERROR, INTERRUPTED, CHANGED, NEVER, PROVEN)
-COUNTED = (PROVEN, FAILED, ERROR, INTERRUPTED, CHANGED, NEVER)
-# Outcomes that are evidence. NOT RUN is none: an older run may know more.
-STATE_OF_OUTCOME = {"failed": FAILED, "error": ERROR, "interrupted": INTERRUPTED, "passed": PROVEN}
+STATES = (FAILED, ERROR, CHANGED, NEVER, PROVEN)
+COUNTED = (PROVEN, FAILED, ERROR, CHANGED, NEVER)
+# Outcomes that are evidence. NOT RUN and INTERRUPTED are none: an older run may know more.
+STATE_OF_OUTCOME = {"failed": FAILED, "error": ERROR, "passed": PROVEN}
 
 
 @dataclass(frozen=True)

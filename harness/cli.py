@@ -107,7 +107,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     shell = command(
         "shell",
         _shell,
-        "a shell to type the runbook by hand in; at its end all is removed",
+        "a shell to type the runbook by hand in: of a new cluster, removed at its end, or of RUN",
         "With --run: in the workplace of a standing cluster, which stays.",
     )
     command("setup", _setup, "install and build what a run needs, and nothing else")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import PlatformWrong
@@ -13,7 +16,22 @@ from harness.machines import Machines
 from harness.site import Site
 
 # Digest and path of each file below the working folder, links followed
-DIGESTS = "find -L . -type f -exec sha256sum {} + | sort -k2"
+DIGESTS = "find -L . -type f -exec sha256sum {} + | LC_ALL=C sort -k2"
+RELEASE_DIGEST = f"{DIGESTS} | sha256sum | cut -d' ' -f1"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A release: its version, and one digest (SHA-256, hexadecimal) of all its files with their paths."""
+
+    version: str
+    digest: str
+
+
+def release_digest(files: Mapping[str, bytes]) -> str:
+    """The digest of a release (path relative to it -> contents), as RELEASE_DIGEST makes it on a machine."""
+    lines = [f"{hashlib.sha256(files[path]).hexdigest()}  ./{path}\n" for path in sorted(files, key=os.fsencode)]
+    return hashlib.sha256(b"".join(map(os.fsencode, lines))).hexdigest()
 
 
 def deployed_key(site: str) -> str:
@@ -51,16 +69,23 @@ class Contents:
         ]
         return lines if wanted else [f"{source} holds no files to look for"]
 
+    def digests(self, site: str) -> dict[str, str]:
+        """Machine -> the digest of all files of the release that is current there; "none" where nothing was
+        deployed."""
+        ask = f"cd /home/core/{site}/current 2>/dev/null && {RELEASE_DIGEST} || echo none"
+        return self._machines.everywhere(lambda name: self._machines.run(name, ask).strip())
+
     def versions(self, site: str) -> dict[str, str]:
         """Machine -> the version of the release that is current there; "none" where nothing was deployed."""
         ask = f"cat /home/core/{site}/current/version.txt 2>/dev/null || echo none"
         return self._machines.everywhere(lambda name: self._machines.run(name, ask).strip())
 
-    def deployed_last(self, site: str) -> str:
-        """The version that the last deployment of a site was told, as the cluster itself remembers it (in etcd)."""
+    def deployed_last(self, site: str) -> Deployed:
+        """What was deployed last of a site, as the cluster itself remembers it (in etcd)."""
         answer = self._machines.run(self._machines.entry_point, f"{CURL} {deployed_key(site)}", ok=range(256))
         try:
-            return str(json.loads(answer)["node"]["value"])
+            version, digest = str(json.loads(answer)["node"]["value"]).split()
+            return Deployed(version, digest)
         except (ValueError, KeyError, TypeError):
             raise PlatformWrong(
                 f"the cluster remembers no deployment of {site}",
@@ -69,9 +94,10 @@ class Contents:
                 paste=f"./bin/deploy-blog {site} sites/{site}",
             ) from None
 
-    def remember(self, site: str, version: str) -> None:
-        """Makes this version the one that was deployed last."""
-        put = f"{CURL} --fail -X PUT {deployed_key(site)} --data-urlencode value={version}"
+    def remember(self, site: str, deployed: Deployed) -> None:
+        """Makes this the one that was deployed last."""
+        value = f"'value={deployed.version} {deployed.digest}'"
+        put = f"{CURL} --fail -X PUT {deployed_key(site)} --data-urlencode {value}"
         self._machines.run(self._machines.entry_point, put)
 
     def differences(self, deployed: str, site: Site) -> list[str]:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.contents import Contents
+from harness.contents import Contents, Deployed, release_digest
 from harness.errors import ExitStatus, HarnessError, Misconfigured, PlatformWrong
 from harness.http import open_session
 from harness.machines import Machines
@@ -83,6 +83,13 @@ def release_archive(folder: Path, version: str) -> bytes:
     return archive.getvalue()
 
 
+def digest_of(archive: bytes) -> str:
+    """The digest of a release, from its archive."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        files = {entry.name.removeprefix("./"): tar.extractfile(entry) for entry in tar if entry.isfile()}
+        return release_digest({path: file.read() for path, file in files.items() if file is not None})
+
+
 def _readable(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     """The web server reads as another user; owners and times of the operator's machine mean nothing there."""
     entry.mode = 0o755 if entry.isdir() else 0o644
@@ -116,7 +123,7 @@ class Deployment:
                 lambda told: told == self.version,
                 within=ANSWER_LIMIT,
             )
-            Contents(self.machines).remember(self.site.name, self.version)
+            Contents(self.machines).remember(self.site.name, Deployed(self.version, digest_of(archive)))
         except BaseException as failed:
             # whatever ended it, an interruption and a fault of ours too
             self._go_back(before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,14 +33,12 @@ from harness.run import Run
 from harness.terraform import Outputs, target_data
 from harness.toolchain import Toolchain
 from harness.units import read_units
-from harness.workplace import Workplace
+from harness.workplace import OUTPUTS, Workplace
 
 # pytest's own exit statuses: all passed, some failed, nothing collected
 ANSWERS_OF_PYTEST = (0, 1, 5)
 USAGE_OF_PYTEST = 4
-PATIENCE = 30.0
-# What a run with outputs only knows the cluster by, in its folder
-OUTPUTS = "outputs.json"
+END_LIMIT = 30.0
 
 
 class Execution:
@@ -97,20 +96,22 @@ class Execution:
         }
         chosen = [*selection, *(["--read-only"] if read_only else [])]
         with self.run.stage("runbook"), (self.run.folder / "pytest.log").open("w") as log:
-            pytest = subprocess.Popen(
-                [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(self.run.root)]
-                + (chosen if _names_files(chosen) else ["features", *chosen]),
-                cwd=self.run.root,
-                env={**os.environ, **variables},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(self.run.root)]
+            pytest: subprocess.Popen[bytes] | None = None
             try:
+                pytest = subprocess.Popen(
+                    argv + (chosen if _names_files(chosen) else ["features", *chosen]),
+                    cwd=self.run.root,
+                    env={**os.environ, **variables},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
                 status = pytest.wait()
             except KeyboardInterrupt:
-                _end(pytest)
+                if pytest is not None:
+                    _end(pytest)
                 raise
             if status not in ANSWERS_OF_PYTEST:
                 lines = (self.run.folder / "pytest.log").read_text().strip().splitlines()
@@ -191,7 +192,9 @@ def _names_files(selection: Sequence[str]) -> bool:
 
 def _unusable(status: int, lines: list[str]) -> HarnessError:
     """pytest could not do what it was asked: its usage is the person's, all else ours."""
-    errors = [line.removeprefix("ERROR: ").removeprefix("Exit: ") for line in lines if line.startswith("ERROR: ")]
+    errors = [
+        found[1] for line in lines if (found := re.match(r"(?:ERROR: (?:Exit: )?|.*: error: )(?!usage: )(.*)", line))
+    ]
     if status == USAGE_OF_PYTEST:
         return Misconfigured(f"this selection cannot be run: {(errors or lines[-1:] or ['no output'])[-1]}")
     return HarnessError(f"pytest ended with status {status}: {' / '.join(lines[-3:])} (see pytest.log)")
@@ -201,7 +204,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """Interrupts pytest, so that it ends its step and its commands in order; then insists."""
     process.send_signal(signal.SIGINT)
     try:
-        process.wait(PATIENCE)
+        process.wait(END_LIMIT)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -213,8 +213,7 @@ class Machines:
         _pin(client, self._known_hosts)
         sock = None
         if name != self.entry_point:
-            transport = self._backends[self.entry_point].client.get_transport()
-            assert transport is not None
+            transport = self._through_entry_point()
             sock = transport.open_channel("direct-tcpip", (address, 22), ("127.0.0.1", 0), timeout=limit)
         client.connect(
             address,
@@ -227,6 +226,21 @@ class Machines:
             allow_agent="SSH_AUTH_SOCK" in os.environ,
         )
         return client
+
+    def _through_entry_point(self) -> paramiko.Transport:
+        """The kept connection to the entry point, which the other machines are reached through."""
+        try:
+            transport = self._backends[self.entry_point].client.get_transport()
+        except (paramiko.SSHException, OSError, EOFError) as failed:
+            reason = str(failed) or type(failed).__name__
+            raise MachineUnreachable(
+                f"the entry point {self.entry_point} does not answer over SSH: {reason}",
+                expected=f"an answer of {self.entry_point}",
+                seen=reason,
+                where=self.entry_point,
+            ) from failed
+        assert transport is not None
+        return transport
 
 
 def open_ports(addresses: Mapping[str, str], ports: Iterable[int], within: float = 1.0) -> dict[str, list[int]]:

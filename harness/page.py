@@ -27,7 +27,6 @@ from harness.claims import (
     COUNTED,
     ERROR,
     FAILED,
-    INTERRUPTED,
     NEVER,
     PROVEN,
     STATE_OF_OUTCOME,
@@ -52,10 +51,10 @@ Item = dict[str, Any]
 LEFT_OUT = ("TODO", "Resources")
 LEFT_OUT_TABLE = "| room |"
 
-MARKS = {FAILED: "✗", ERROR: "✗", INTERRUPTED: "!", CHANGED: "!", NEVER: "○", PROVEN: "✓"}
+MARKS = {FAILED: "✗", ERROR: "✗", CHANGED: "!", NEVER: "○", PROVEN: "✓"}
 
 # The run.json files that are read at most; what is shown of an answer (lines), of a line and of a text (characters).
-MOST_RUNS = 50
+MOST_RUNS = 2000
 FIRST_LINES, LAST_LINES, SHOWN_OF_LINE, SHOWN_OF_TEXT, LONGEST_PASTE = 3, 9, 160, 600, 4_000
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -84,16 +83,22 @@ def write_page(root: Path, out: Path | None = None) -> list[Path]:
 
 
 def _newest(records: Path, features: Sequence[Feature], commands: Sequence[str]) -> list[Item]:
-    """The documents of the newest runs, no more than are needed; what is no record of a run is passed over."""
+    """The documents of the newest run, and of those before it that are evidence of what no newer one is; what is no
+    record of a run is passed over."""
     runs: list[Item] = []
+    known, wanted = -1, len(commands) + sum(len(feature.scenarios) for feature in features)
     # a folder has the name of its run, which begins with the time
     for path in sorted(records.glob("*/run.json"), reverse=True)[:MOST_RUNS]:
         run = _document(path)
-        if run is not None:
+        if run is None:
+            continue
+        told = [evidence_of(feature, it, [*runs, run]) for feature in features for it in feature.scenarios]
+        number = sum(it is not None for it in (*told, *(last_typed(command, [*runs, run]) for command in commands)))
+        if number > known:
+            known = number
             runs.append(run)
-            proven = all(evidence_of(feature, it, runs) for feature in features for it in feature.scenarios)
-            if proven and all(last_typed(command, runs) for command in commands):
-                break
+        if known == wanted:
+            break
     return sorted(runs, key=lambda run: float(run["started"] or 0), reverse=True)
 
 
@@ -243,7 +248,7 @@ def _command(line: str, book: Book) -> str:
     if command is None:
         return f"- {MARKS[NEVER]} {_code(line)} *never typed*"
     status = command.get("status")
-    mark = MARKS[INTERRUPTED if status is None else PROVEN if status == 0 else FAILED]
+    mark = MARKS[CHANGED if status is None else PROVEN if status == 0 else FAILED]
     ended = f"{took(command.get('seconds'))}, exit status {_text(status)}" if status is not None else "never ended"
     said = f"- {mark} {_code(line)} *{_when(command['started'])}, {ended}*"
     answer = _answer(command)
@@ -272,7 +277,7 @@ def _claim(claim: Claim, book: Book) -> str:
     for step in claim.scenario.steps:
         lines.append(f"  - {_text(step.keyword)} {_sentence(step.text)}")
         lines += ["", *_fenced(step.block, "    ")] if step.block else []
-    if claim.evidence and claim.state in (FAILED, ERROR, INTERRUPTED):
+    if claim.evidence and claim.state in (FAILED, ERROR):
         lines += _fault(claim.evidence)
     return "\n".join(lines)
 

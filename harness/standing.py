@@ -10,12 +10,13 @@ from harness.errors import Misconfigured
 from harness.run import runs_folder
 from harness.terraform import Outputs
 from harness.text import did_you_mean
-from harness.workplace import SHELL_STATE
+from harness.workplace import OUTPUTS, SHELL_STATE
 
 
 def standing(root: Path) -> list[str]:
     """Ids of the runs whose cluster may stand, oldest first: kept, left by a killed one, just being made."""
-    return sorted(file.parent.name for file in runs_folder(root).glob(f"*/{SHELL_STATE}"))
+    made = (file.parent for file in runs_folder(root).glob(f"*/{SHELL_STATE}"))
+    return sorted(folder.name for folder in made if not (folder / OUTPUTS).exists())
 
 
 def chosen(root: Path, named: str | None, *, gone_too: bool = False) -> Path:

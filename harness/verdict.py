@@ -253,6 +253,9 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
     findings = (run["diagnosis"] or {"findings": []})["findings"]
     for finding in findings[:SHOWN_FINDINGS]:
         lines.append(f"  {finding['layer']:9}  {_cut(finding['machine'] + ': ' + finding['finding'], width - 13)}")
+    paste = one_line(findings[0].get("paste", "")) if findings else ""
+    if 0 < len(paste) <= width - 13:
+        lines.append(f"  {'paste':9}  {paste}")
     if any(fault.paste for fault in verdict.faults[:SHOWN_FAULTS]) and _stands(run):
         lines += ["", f"  paste in   bin/platform shell --run {run['cluster']}"]
     lines += ["", f"  report     {run['folder']}/report.html", ""]

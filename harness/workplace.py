@@ -44,6 +44,8 @@ OPERATORS_FILES = ("bin", "harness", "infra", "units", "container", "sites", "re
 EXAMPLE = "terraform.example.tfvars"
 # While it is there, the cluster of the run stands, or is being made
 SHELL_STATE = "operator.json"
+# A run that knows a cluster by its target's outputs only: the cluster is not of its making, nor its to remove
+OUTPUTS = "outputs.json"
 # As the runbook names them, from a target's folder
 VARIABLES = "../../terraform.tfvars"
 # fleet's authors advise no more machines than this; host keys are made for all that could be asked for.
@@ -201,7 +203,7 @@ class Workplace:
                 stack.callback(run.task, "look for leaks", self.inventory().sweep)
                 stack.callback(run.task, "end ssh-agent", self._end_agent, environment)
                 stack.callback(run.task, "destroy ground", self._destroy, self.ground_folder, environment, None)
-                if self.shell_state.exists():
+                if self.shell_state.exists() and not (self.folder / OUTPUTS).exists():
                     stack.callback(
                         run.task, "destroy machines", self._destroy, self.target_folder, environment, VARIABLES
                     )
@@ -254,8 +256,8 @@ def in_use(folder: Path, *, alone: bool, wait: bool = False) -> Iterator[None]:
         try:
             fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as busy:
-            what = "used by another command" if alone else "being made, changed or removed by another command"
-            raise Misconfigured(f"the cluster of run {folder.name} is {what}: wait for it to end") from busy
+            what = f"{'used' if alone else 'changed'}, made or removed by another command"
+            raise Misconfigured(f"the cluster of run {folder.name} is being {what}: wait for it to end") from busy
         yield
 
 

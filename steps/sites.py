@@ -20,8 +20,11 @@ def site_tells_given_version(sites: Mapping[str, Site], answer: Result, site: st
 
 @then(phrase('site "{site:Name}" tells the version that was deployed last'))
 def site_tells_deployed_version(contents: Contents, sites: Mapping[str, Site], site: str) -> None:
-    seen, expected = sites[site].version(), contents.deployed_last(site)
-    require(seen == expected, f"{site} is up to date", expected=expected, seen=seen, where=sites[site].domain)
+    seen, expected = sites[site].version(), contents.deployed_last(site).version
+    again = f"./bin/deploy-blog {site} sites/{site}"
+    require(
+        seen == expected, f"{site} is up to date", expected=expected, seen=seen, where=sites[site].domain, paste=again
+    )
 
 
 @then(phrase('site "{site:Name}" serves exactly the files of "{folder:Name}"'))
@@ -30,6 +33,18 @@ def site_serves_folder(
 ) -> None:
     seen = differences(sites[site], folder)
     require(not seen, f"{site} serves {folder}", expected="every file byte for byte", seen=seen)
+
+
+@then(phrase('every machine holds every file of "{site:Name}" as it was deployed last, and no other'))
+def machines_hold_release(contents: Contents, site: str) -> None:
+    seen, expected = contents.digests(site), contents.deployed_last(site).digest
+    require(
+        set(seen.values()) == {expected},
+        f"every machine holds {site} as it was deployed",
+        expected=f"files with digest {expected}",
+        seen={name: digest for name, digest in seen.items() if digest != expected},
+        paste=f"./bin/deploy-blog {site} sites/{site}",
+    )
 
 
 @then(phrase('every machine holds the version of "{site:Name}" that the site tells'))

@@ -368,7 +368,7 @@ def test_a_cluster_that_is_being_made_is_nobody_elses(run: Acceptance, features:
     run()
 
     assert len(refused) == 1
-    assert "is being made, changed or removed by another command" in refused[0]
+    assert "is being changed, made or removed by another command" in refused[0]
 
 
 def test_the_size_reaches_the_operators_variables(root: Path, features: Callable[[Body], None]) -> None:
@@ -429,7 +429,10 @@ def kept(run: Acceptance, features: Callable[[Body], None]) -> Acceptance:
 def test_a_cluster_that_is_in_use_is_not_removed(kept: Acceptance, root: Path) -> None:
     before = (kept.run.folder / "events.jsonl").read_bytes()
 
-    with in_use(kept.run.folder, alone=False), pytest.raises(Misconfigured, match="is used by another command: wait"):
+    with (
+        in_use(kept.run.folder, alone=False),
+        pytest.raises(Misconfigured, match="is being used, made or removed by another command: wait"),
+    ):
         down(root, kept.run.folder)
     assert asked(root, "terraform destroy") == []
     assert left(kept.run.folder) == KEPT

@@ -284,7 +284,7 @@ def test_other_signals_interrupt_too(root: Path, kept: Path, pytest_is: Callable
 def test_a_pytest_that_does_not_hear_an_interrupt_is_killed(
     root: Path, kept: Path, pytest_is: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.execution.PATIENCE", 0.1)
+    monkeypatch.setattr("harness.execution.END_LIMIT", 0.1)
     pytest_is("trap '' INT; kill -INT $PPID; sleep 30")
     began = time.monotonic()
 
@@ -327,7 +327,7 @@ def test_a_cluster_that_is_being_changed_is_not_checked(
     started = features(passes)
 
     for checks in (lambda: check(root, kept, [], mutates=False), lambda: nightly(root, kept), lambda: join(root, kept)):
-        with in_use(kept, alone=True), pytest.raises(Misconfigured, match="is being made, changed or removed"):
+        with in_use(kept, alone=True), pytest.raises(Misconfigured, match="is being changed, made or removed"):
             checks()
     assert started == []
     assert [folder.name for folder in runs_folder(root).iterdir()] == [RUN_ID], "nothing was recorded"
@@ -338,7 +338,10 @@ def test_a_check_that_changes_something_is_refused_beside_others(
 ) -> None:
     started = features(passes)
 
-    with in_use(kept, alone=False), pytest.raises(Misconfigured, match="is used by another command"):
+    with (
+        in_use(kept, alone=False),
+        pytest.raises(Misconfigured, match="is being used, made or removed by another command"),
+    ):
         check(root, kept, [], mutates=True)
     assert started == []
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.contents import Contents, deployed_key
+from harness.contents import Contents, Deployed, deployed_key
 from harness.errors import CommandFailed, ExitStatus, PlatformWrong
 from harness.http import SiteUnreachable
 from harness.machines import MachineUnreachable
@@ -184,12 +184,23 @@ def test_machine_that_cannot_be_asked_is_told(contents: Contents, machines: Fold
 
 # -- what was deployed last ------------------------------------------------------------------------------------------
 
-KNOWN = '{"action":"get","node":{"key":"/platform/deployed/blog","value":"0123456789abcdef","modifiedIndex":9}}\n'
+KNOWN = '{"action":"get","node":{"key":"/platform/deployed/blog","value":"0123456789abcdef f00","modifiedIndex":9}}\n'
 UNKNOWN = '{"errorCode":100,"message":"Key not found","cause":"/platform/deployed","index":8}\n'
 
 
 @pytest.mark.parametrize(
-    "answer", [UNKNOWN, "", "\n", "<html>", "[]", "null", '{"node": {"dir": true}}', '{"node": []}']
+    "answer",
+    [
+        UNKNOWN,
+        "",
+        "\n",
+        "<html>",
+        "[]",
+        "null",
+        '{"node": {"value": "0123456789abcdef"}}',
+        '{"node": {"dir": true}}',
+        '{"node": []}',
+    ],
 )
 def test_cluster_that_remembers_no_deployment(answer: str) -> None:
     machines = RecordedMachines().on("v2/keys/platform/deployed/blog", answer)
@@ -223,7 +234,7 @@ def test_entry_point_that_is_silent_is_told_when_it_is_asked_what_was_deployed()
 def test_version_that_was_deployed_last_is_asked_of_the_entry_point() -> None:
     machines = RecordedMachines().on("v2/keys/platform/deployed/blog", KNOWN)
 
-    assert Contents(machines).deployed_last("blog") == "0123456789abcdef"
+    assert Contents(machines).deployed_last("blog") == Deployed("0123456789abcdef", "f00")
     ((name, command),) = machines.asked
     assert name == machines.entry_point and command.endswith(f" {deployed_key('blog')}")
 
@@ -236,16 +247,16 @@ def test_deployment_that_cannot_be_remembered_is_told() -> None:
     machines = RecordedMachines().fails("v2/keys", 22, "curl: (22) The requested URL returned error: 500")
 
     with pytest.raises(CommandFailed, match="error: 500"):
-        Contents(machines).remember("blog", "0123456789abcdef")
+        Contents(machines).remember("blog", Deployed("0123456789abcdef", "f00"))
 
 
 def test_deployment_is_remembered_by_etcd_on_the_entry_point() -> None:
     machines = RecordedMachines().on("v2/keys", KNOWN)
 
-    Contents(machines).remember("blog", "0123456789abcdef")
+    Contents(machines).remember("blog", Deployed("0123456789abcdef", "f00"))
 
     ((name, command),) = machines.asked
     assert name == machines.entry_point
     # --fail: without it, curl takes every answer of etcd's for success
     assert " --fail -X PUT " in command and f" {deployed_key('blog')} " in command
-    assert command.endswith(" --data-urlencode value=0123456789abcdef")
+    assert command.endswith(" --data-urlencode 'value=0123456789abcdef f00'")

@@ -171,7 +171,7 @@ class Remembering(FolderMachines):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.remembered: list[str] = []
+        self.values: list[str] = []
         self.refusing: BaseException | None = None
 
     def run(self, name: str, command: str, *, data: bytes = b"", ok: Iterable[int] = (0,)) -> str:
@@ -181,8 +181,13 @@ class Remembering(FolderMachines):
         if self.refusing is not None:
             raise self.refusing
         if " -X PUT " in command:
-            self.remembered.append(command.rpartition("value=")[2])
-        return json.dumps({"node": {"value": self.remembered[-1]}} if self.remembered else {"errorCode": 100})
+            self.values.append(command.rpartition("value=")[2].rstrip("'"))
+        return json.dumps({"node": {"value": self.values[-1]}} if self.values else {"errorCode": 100})
+
+    @property
+    def remembered(self) -> list[str]:
+        """The versions."""
+        return [value.split()[0] for value in self.values]
 
 
 @pytest.fixture
@@ -496,7 +501,7 @@ def test_deployment_that_went_back_is_not_remembered(
         bring(NEW)
 
     assert machines.remembered == [OLD]
-    assert Contents(machines).deployed_last("blog") == OLD
+    assert Contents(machines).deployed_last("blog").version == OLD
 
 
 @pytest.mark.parametrize("text", [UNPACKS, SWITCHES])
@@ -511,12 +516,23 @@ def test_deployment_that_failed_on_a_machine_is_not_remembered(
     assert machines.remembered == []
 
 
+def test_what_is_remembered_is_what_the_machines_hold(bring: Callable[..., None], machines: Remembering) -> None:
+    bring(OLD)
+    contents = Contents(machines)
+    assert set(contents.digests("blog").values()) == {contents.deployed_last("blog").digest}
+
+    for name, spoil in (("coreos-0", "echo x >> index.html"), ("coreos-1", "echo x > more.html")):
+        machines.run(name, f"cd /home/core/blog/current && {spoil}")
+    changed = contents.digests("blog")
+    assert len(set(changed.values())) == 3 and changed["coreos-2"] == contents.deployed_last("blog").digest
+
+
 def test_deployment_is_remembered_when_the_site_told_it(bring: Callable[..., None], machines: Remembering) -> None:
     bring(OLD)
     bring(NEW)
 
     assert machines.remembered == [OLD, NEW]
-    assert Contents(machines).deployed_last("blog") == NEW == Contents(machines).versions("blog")["coreos-1"]
+    assert Contents(machines).deployed_last("blog").version == NEW == Contents(machines).versions("blog")["coreos-1"]
 
 
 def test_deployment_whose_pruning_fails_stays_and_is_remembered(

@@ -453,15 +453,14 @@ def test_a_command_to_paste_is_whole_or_not_there() -> None:
     assert "Type this" not in page(README, features(), [record("run-1", ran(variables, "failed", error=longer))])
 
 
-def test_a_run_that_was_killed_is_evidence_of_an_interruption() -> None:
+def test_a_run_that_was_killed_is_no_evidence_of_what_it_was_at() -> None:
     variables, _ = features()
     run = record(
         "run-1", ran(variables, "interrupted"), commands=[{"line": "terraform plan"}], status=None, headline=""
     )
     markdown = page(README, features(), [run])
-    assert "- ! **The example is copied**  \n  *interrupted 2026-08-02 10:00 UTC" in markdown
+    assert "- ○ **The example is copied**  \n  *never run: " in markdown
     assert "- ! `terraform plan` *2026-08-02 10:00 UTC, never ended*" in markdown
-    assert "| Interrupted: the record has no end | 1 |" in markdown
 
 
 def test_a_command_that_failed_says_how() -> None:

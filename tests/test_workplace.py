@@ -474,12 +474,20 @@ def test_the_one_machine_of_a_small_cluster_is_its_entry_point(kept: Workplace) 
 @pytest.mark.parametrize(
     ("held", "wanted", "line"),
     [
-        ("alone", "alone", f"the cluster of run {RUN_ID} is used by another command: wait for it to end"),
-        ("shared", "alone", f"the cluster of run {RUN_ID} is used by another command: wait for it to end"),
+        (
+            "alone",
+            "alone",
+            f"the cluster of run {RUN_ID} is being used, made or removed by another command: wait for it to end",
+        ),
+        (
+            "shared",
+            "alone",
+            f"the cluster of run {RUN_ID} is being used, made or removed by another command: wait for it to end",
+        ),
         (
             "alone",
             "shared",
-            f"the cluster of run {RUN_ID} is being made, changed or removed by another command: wait for it to end",
+            f"the cluster of run {RUN_ID} is being changed, made or removed by another command: wait for it to end",
         ),
     ],
 )
