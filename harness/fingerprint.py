@@ -9,13 +9,13 @@ from typing import Any
 from harness.errors import HarnessError
 from harness.etcd import CURL
 from harness.machines import Machines
+from harness.record import SILENT
 from harness.terraform import Terraform
 
 # The kernel's boot, and when the first process started: machine-containers share their kernel
 BOOT = "cat /proc/sys/kernel/random/boot_id; cut -d' ' -f22 /proc/1/stat"
 # Keys whose names begin with an underscore are hidden from the listing of their parent, so fleet's are asked for
 KEYS = f"{CURL} 'http://127.0.0.1:2379/v2/keys/?recursive=true'; echo; {CURL} 'http://127.0.0.1:2379/v2/keys/_coreos.com/fleet?recursive=true'"
-SILENT = "no answer"
 
 
 def fingerprint(machines: Machines, terraform: Terraform | None) -> dict[str, str]:

@@ -39,6 +39,12 @@ COMMAND_LIMIT = 60.0
 class MachineUnreachable(PlatformWrong):
     """SSH to a machine failed: the check could not be made, which is not the same as a check that is false."""
 
+    @classmethod
+    def of(cls, name: str, role: str, failed: BaseException) -> MachineUnreachable:
+        reason = str(failed) or type(failed).__name__
+        said = f"{role} {name} does not answer over SSH: {reason}"
+        return cls(said, expected=f"an answer of {name}", seen=reason, where=name)
+
 
 def _close(open_: paramiko.SSHClient | paramiko.Channel) -> None:
     """Never raises: closing may meet the end of what it runs over."""
@@ -110,13 +116,7 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
                 raise EOFError("the connection dropped")
             status = exit_status
         except (paramiko.SSHException, OSError, EOFError) as failed:
-            reason = str(failed) or type(failed).__name__
-            raise MachineUnreachable(
-                f"machine {self._machine} does not answer over SSH: {reason}",
-                expected=f"an answer of {self._machine}",
-                seen=reason,
-                where=self._machine,
-            ) from failed
+            raise MachineUnreachable.of(self._machine, "machine", failed) from failed
         finally:
             self._recorder.emit(
                 "remote",
@@ -232,13 +232,7 @@ class Machines:
         try:
             transport = self._backends[self.entry_point].client.get_transport()
         except (paramiko.SSHException, OSError, EOFError) as failed:
-            reason = str(failed) or type(failed).__name__
-            raise MachineUnreachable(
-                f"the entry point {self.entry_point} does not answer over SSH: {reason}",
-                expected=f"an answer of {self.entry_point}",
-                seen=reason,
-                where=self.entry_point,
-            ) from failed
+            raise MachineUnreachable.of(self.entry_point, "the entry point", failed) from failed
         assert transport is not None
         return transport
 

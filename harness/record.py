@@ -26,6 +26,8 @@ from typing import Any
 SCHEMA = "platform.run/1"
 # The fact that says by how much time limits were stretched
 TIME_LIMITS = "time limits"
+# In a fingerprint, of what did not answer
+SILENT = "no answer"
 
 # kind -> what its fields mean. The fold knows no other kinds; the recorder refuses them.
 EVENTS = {

@@ -18,7 +18,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from harness.errors import ExitStatus
-from harness.record import lasted
+from harness.record import SILENT, lasted
 from harness.text import MARKS, OUTCOMES, clean, counted, took
 from harness.verdict import LAYERS, Fault, judge, title
 
@@ -126,7 +126,8 @@ def _as_it_was(run: Item) -> list[tuple[str, str]]:
     if len(run["fingerprints"]) < 2:
         return []
     before, after = run["fingerprints"][0]["facts"], run["fingerprints"][-1]["facts"]
-    same = {name: value for name, value in before.items() if after.get(name) == value}
+    # of what did not answer nobody knows whether it changed
+    same = {name: value for name, value in before.items() if after.get(name) == value != SILENT}
     boots = [name for name in same if name.startswith("boot of ")]
     rows = [(f"left as it was: {name}", value) for name, value in same.items() if name not in boots]
     return [(f"left as they were: boots of {len(boots)} machines", "no machine started again"), *rows]

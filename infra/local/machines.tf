@@ -10,7 +10,11 @@ locals {
   # The first ten addresses belong to the gateway and the ground.
   machines = { for index in range(var.machines) : "coreos-${index}" => cidrhost(local.ipam.subnet, 10 + index) }
 
-  helpers = "${path.module}/../../container"
+  # Files for /home/core, as the first boot unpacks them: MODE PATH CONTENTS-IN-BASE64
+  helpers_folder = "${path.module}/../../container"
+  helpers = [for file in fileset(local.helpers_folder, "**") : join(" ", [
+    endswith(file, ".sh") ? 755 : 644, file, filebase64("${local.helpers_folder}/${file}")
+  ])]
 
   user_data = { for name, address in local.machines : name => <<-EOT
     #!/bin/sh
@@ -27,11 +31,10 @@ locals {
     AUTHORIZED_KEY='${trimspace(var.ssh_public_key)}'
     HOST_KEY='${trimspace(var.ssh_host_keys[name].private)}'
     HOST_KEY_PUBLIC='${trimspace(var.ssh_host_keys[name].public)}'
-    HELPERS='${join("\n", [for file in fileset(local.helpers, "**") :
-"${endswith(file, ".sh") ? 755 : 644} ${file} ${filebase64("${local.helpers}/${file}")}"])}'
+    HELPERS='${join("\n", local.helpers)}'
     ${file("${path.module}/../first-boot")}
     EOT
-}
+  }
 }
 
 resource "docker_container" "machine" {
@@ -68,9 +71,9 @@ resource "docker_container" "machine" {
 
   # What a cloud would hand over as user data. One file: each costs the engine a process of its own.
   upload {
-    file       = "/var/lib/platform/user-data"
-    content    = local.user_data[each.key]
-    executable = true
+    file        = "/var/lib/platform/user-data"
+    content     = local.user_data[each.key]
+    permissions = "0700" # the host key is in it
   }
   # Not in the user data: systemd wants it before it starts anything.
   env = ["MACHINE_ID=${md5("${var.run_id}/${each.key}")}"]
