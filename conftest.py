@@ -29,17 +29,25 @@ from harness.fingerprint import fingerprint
 from harness.fleet import Fleet
 from harness.http import open_session
 from harness.machines import Machines, open_ports
+from harness.names import NameServer
+from harness.power import Power
 from harness.process import Processes
 from harness.record import Recorder, Redactor
+from harness.services import Services
 from harness.shell import OperatorShell
 from harness.site import Page, Site
 from harness.terraform import Outputs, Plan, Terraform, target_data
 from harness.text import did_you_mean
+from harness.traffic import Traffic, remembered
 from harness.units import UnitFile, UnitStates, read_units
 from harness.wait import Waiter
-from harness.workplace import OUTPUTS, SHELL_STATE, add_secrets
+from harness.workplace import EXAMPLE, OUTPUTS, SHELL_STATE, add_secrets
 
 ROOT = Path(__file__).parent
+# Seconds: to connect, and between two bytes, of a request that is one of many; and how long the answer of the name
+# server counts, as its own time to live (5) would let a resolver
+TRAFFIC_TIMEOUTS = (1.0, 2.0)
+TRUSTED_FOR = 1.0
 
 pytest_plugins = [
     "steps.operator",
@@ -48,6 +56,8 @@ pytest_plugins = [
     "steps.cluster",
     "steps.units",
     "steps.sites",
+    "steps.services",
+    "steps.machines",
 ]
 
 
@@ -234,9 +244,32 @@ def _missing(item: pytest.Item) -> str:
     tags = scenario.tags | scenario.feature.tags
     if "builds" in tags and made_by != os.environ.get("PLATFORM_FOLDER", ""):
         return "builds the cluster, and this one stands"
-    if "requires_state" in tags and (Path(made_by) / OUTPUTS).exists():
-        return "needs the operator's variables and Terraform's state, and this run knows the target's outputs only"
-    return ""
+    if not any(tag.startswith("requires_") for tag in tags):
+        return ""
+    machines, name_server, can_switch, has_state = _known(Path(made_by))
+    lacks = {
+        "requires_state": not has_state
+        and "needs the operator's variables and Terraform's state, and this run knows the target's outputs only",
+        "requires_three_machines": machines < 3 and f"needs 3 machines or more, to lose one, and there are {machines}",
+        "requires_name_server": not name_server and "needs a name server, and this cluster's entry point is fixed",
+        "requires_power": not can_switch and "needs machines that can be switched off, and this target's cannot",
+    }
+    return next((reason for tag, reason in lacks.items() if tag in tags and reason), "")
+
+
+def _known(workplace: Path) -> tuple[int, str, bool, bool]:
+    """What a workplace says of its cluster: number of machines, name server, whether machines can be switched off, and
+    whether there is more than the target's outputs."""
+    outputs = workplace / OUTPUTS
+    if outputs.exists():
+        said = Outputs.read(json.loads(outputs.read_text()))
+        return len(said.machines), said.name_server, False, False
+    shell = OperatorShell(Processes(Recorder(Path(os.devnull))), workplace / SHELL_STATE)
+    target = shell.cwd / "infra" / shell.env["TARGET"]
+    example, chosen = (shell.cwd / name for name in (EXAMPLE, tfvars.FILE))
+    variables = tfvars.read((chosen if chosen.exists() else example).read_text())
+    handed_over = json.loads((target / "run.auto.tfvars.json").read_text())
+    return int(variables["machines"]), handed_over["name_server"], "power" in target_data(target), True
 
 
 def _scenario_of(item: pytest.Item) -> Scenario:
@@ -459,3 +492,97 @@ def differences(operator: OperatorShell) -> Callable[[Site, str], list[str]]:
 @pytest.fixture
 def files_missing(operator: OperatorShell, contents: Contents) -> Callable[[str, str], list[str]]:
     return lambda source, place: contents.missing(operator.cwd / source, place)
+
+
+# -- what changes, and the requests all the while ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def services(machines: Machines) -> Services:
+    return Services(machines)
+
+
+@pytest.fixture
+def name_server(outputs: Outputs, process: Processes) -> NameServer:
+    return NameServer(outputs.name_server, process)
+
+
+@pytest.fixture
+def site_at(outputs: Outputs, recorder: Recorder) -> Callable[[str, str], Site]:
+    """A site, asked at an address that is not the entry point's."""
+    return lambda site, address: Site(
+        site, outputs.sites[site], open_session(address, outputs.sites.values(), recorder)
+    )
+
+
+@pytest.fixture
+def traffic() -> Iterator[dict[str, Traffic]]:
+    """Site -> the requests to it that run; they end with the scenario."""
+    streams: dict[str, Traffic] = {}
+    yield streams
+    for stream in streams.values():
+        stream.stop()
+
+
+@pytest.fixture
+def start_traffic(
+    traffic: dict[str, Traffic], outputs: Outputs, contents: Contents, recorder: Recorder, name_server: NameServer
+) -> Callable[[str, str, int], None]:
+    """Starts requests to a site: at an address, or ("") at the one that its name leads to."""
+
+    def start(site: str, address: str, rate: int) -> None:
+        domain = outputs.sites[site]
+        where = (lambda: address) if address else remembered(lambda: name_server.lookup(domain), TRUSTED_FOR)
+
+        def ask() -> Page:
+            # a session of its own for each: requests' own is for one thread
+            session = open_session(where(), [domain], None, timeouts=TRAFFIC_TIMEOUTS)
+            return Site(site, domain, session).fetch("/version.txt")
+
+        traffic[site] = Traffic(site, ask, contents.deployed_last(site).version, rate, recorder)
+        traffic[site].start()
+
+    return start
+
+
+@pytest.fixture
+def change(traffic: dict[str, Traffic]) -> Callable[[str], None]:
+    """Tells the requests that run that something changes now: from then on they are counted."""
+
+    def changed(what: str) -> None:
+        for stream in traffic.values():
+            stream.changed(what)
+
+    return changed
+
+
+@pytest.fixture(scope="session")
+def power(process: Processes, target: Path, workplace: Path, read_only: bool) -> Power:
+    return Power(process, target_data(target)["power"], workplace.name, read_only=read_only)
+
+
+@pytest.fixture
+def lose(power: Power, machines: Machines, change: Callable[[str], None]) -> Callable[[str], None]:
+    """Takes a machine away, as a power cut does."""
+
+    def lost(name: str) -> None:
+        change(f"{name} is lost")
+        power.off(name)
+        machines.lose(name)
+
+    return lost
+
+
+@pytest.fixture
+def plant(services: Services, change: Callable[[str], None]) -> Iterator[Callable[[str, str], None]]:
+    """Leaves registrations that no sidekick made, until the scenario ends."""
+    planted: list[tuple[str, str]] = []
+
+    def put(service: str, value: str) -> None:
+        change(f"a registration says {value}")
+        planted.append((service, f"planted-{len(planted)}"))
+        services.plant(*planted[-1], value, ttl=300)
+
+    yield put
+    for service, name in planted:
+        services.uproot(service, name)

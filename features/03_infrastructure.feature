@@ -23,6 +23,10 @@ Feature: 3. Prepare the infrastructure
     And fleet lists every machine within 10 seconds
 
   @requires_state
+  Scenario: The cluster's etcd is whole
+    Then the cluster has the etcd members that the discovery URL is for, 5 at most
+
+  @requires_state
   Scenario: A second plan is empty
     Then a second plan changes nothing
 
@@ -35,7 +39,7 @@ Feature: 3. Prepare the infrastructure
     And every machine tells fleet its own name
 
   Scenario: The outside reaches SSH and HTTP only
-    Given every machine listens on ports 22 and 2379
+    Given every machine listens on ports 22, 873 and 2379
     Then port 22 of every machine is open to the outside
-    And ports 2379, 2380, 4001, 7001 and 49153 of every machine are closed to the outside
+    And ports 873, 2379, 2380, 4001, 7001 and 49153 of every machine are closed to the outside
     And the fleet API of every machine listens on no port

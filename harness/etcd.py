@@ -12,6 +12,7 @@ from harness.errors import AnswerNotUnderstood, PlatformWrong
 from harness.machines import Machines
 
 CURL = "curl --silent --show-error --max-time 3"
+ASK = f"{CURL} http://127.0.0.1:2379/health; echo; {CURL} http://127.0.0.1:2379/v2/members"
 
 
 @dataclass(frozen=True)
@@ -55,24 +56,25 @@ class Etcd:
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
 
-    def objections(self, members: int) -> dict[str, str]:
-        """Machine -> what speaks against its etcd; empty when each is healthy, serves v2 keys and lists the first
-        `members` machines as the cluster's members.
+    def members(self) -> set[str]:
+        """Names of the members, as the way in lists them; none while it is not healthy."""
+        return _member_names(self._machines.run(self._machines.entry_point, ASK, ok=range(256)))
+
+    def objections(self, at_most: int) -> dict[str, str]:
+        """Machine -> what speaks against its etcd; empty when each is healthy, serves v2 keys, and lists the same
+        members: the first machines, `at_most` of them.
 
         /health alone proves too little: it says true on a member without v2, which fleet cannot use. On a machine that
-        is no member a proxy answers, with the cluster's health.
+        is no member (one too many, or added later) a proxy answers, with the cluster's health.
         """
-        expected = self._machines.names[:members]
-        ask = f"{CURL} http://127.0.0.1:2379/health; echo; {CURL} http://127.0.0.1:2379/v2/members"
-        answers = self._machines.everywhere(lambda name: self._machines.run(name, ask, ok=range(256)))
-        objections = {}
-        for name, answer in answers.items():
-            listed = _member_names(answer)
-            if not listed:
-                objections[name] = "not healthy"
-            elif listed != set(expected):
-                objections[name] = f"lists {', '.join(sorted(listed))}, not {', '.join(expected)}"
-        return objections
+        answers = self._machines.everywhere(lambda name: self._machines.run(name, ASK, ok=range(256)))
+        listed = {name: _member_names(answer) for name, answer in answers.items()}
+        first = list(self._machines.addresses)[: min(at_most, max(map(len, listed.values()), default=0))]
+        return {
+            name: f"lists {', '.join(sorted(members))}, not {', '.join(first)}" if members else "not healthy"
+            for name, members in listed.items()
+            if members != set(first) or not members
+        }
 
 
 def _member_names(answer: str) -> set[str]:

@@ -19,6 +19,7 @@ from harness.fleet import API, Fleet
 from harness.machines import Machines
 from harness.process import Runner
 from harness.record import Recorder
+from harness.services import Services
 from harness.units import UnitStates
 
 # file name -> what is asked on each machine; order bottom-up
@@ -37,11 +38,16 @@ QUESTIONS: Mapping[str, str] = {
     "containers": "systemctl is-active docker || exit; docker ps --all --no-trunc; docker images; "
     "for c in $(docker ps --all --quiet); do docker inspect $c; docker logs --tail 200 $c; done",
     "services": "curl -sm 3 '127.0.0.1:2379/v2/keys/services?recursive=true'; echo; ss -ltnp; "
-    "cat /etc/platform/machine.env",
+    "cat /etc/platform/machine.env; systemctl is-active docker || exit; "
+    "for a in $(docker ps --format '{{.Names}}' | grep -e -dynamic-amb$); do "
+    "docker exec $a python3 -m ambassador.show ${a%-dynamic-amb}; done",
     "contents": "ls -lR /home/core",
     "system": "systemctl --failed --no-pager; systemctl list-jobs; df -h; free -m; date -u; uptime; "
     "journalctl -b -p warning --no-pager",
 }
+
+
+AMBASSADOR = "-dynamic-amb.service"
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,7 @@ def diagnose(machines: Machines, units: Sequence[str]) -> list[Finding]:
             for unit, state in UnitStates(fleet, machines, loaded()).now().items()
             if not state.runs
         ],
+        "discovery": lambda: _discovery(Services(machines), loaded()),
     }
     for layer, look in layers.items():
         try:
@@ -148,6 +155,29 @@ def _bootstrap(machines: Machines, fleet: Fleet) -> list[Finding]:
         for unit in names
         if unit not in units
     ]
+
+
+def _discovery(services: Services, units: Sequence[str]) -> list[Finding]:
+    findings = []
+    for service in (unit.removesuffix(AMBASSADOR) for unit in units if unit.endswith(AMBASSADOR)):
+        runs, registered = services.published(service), services.registered(service)
+        if runs != registered:
+            said = f"{service} runs at {', '.join(sorted(runs)) or 'no address'}, registered is"
+            paste = f"curl http://127.0.0.1:2379/v2/keys/services/{service}?recursive=true"
+            findings.append(
+                Finding("discovery", "cluster", f"{said} {', '.join(sorted(registered)) or 'nothing'}", paste)
+            )
+        findings += [
+            Finding(
+                "discovery",
+                name,
+                f"the ambassador of {service} has {dict(ambassador.servers) or 'no servers'}",
+                f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}",
+            )
+            for name, ambassador in services.ambassadors(service).items()
+            if {address for address, status in ambassador.servers.items() if status == "UP"} != runs
+        ]
+    return findings
 
 
 def record(recorder: Recorder, findings: Sequence[Finding]) -> None:

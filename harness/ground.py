@@ -1,11 +1,14 @@
-"""The ground: what must stand before the runbook's third step, a discovery service, an image registry, a network."""
+"""The ground: what must stand before the runbook's third step: a network, a discovery service, an image registry, a
+name server."""
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import json
 import os
 import random
+import secrets
 import shutil
 import socket
 import struct
@@ -29,7 +32,7 @@ SUBNETS_TRIED = 5
 def make_ground(workplace: Workplace, toolchain: Toolchain) -> None:
     """Makes the ground where the target has a module for it (infra/ground/TARGET), else takes what is given.
 
-    Tells the target of its registry and image, and the operator's shell of its discovery service. Raises
+    Tells the target of its registry, image and name server, and the operator's shell of its discovery service. Raises
     EnvironmentFailed when the ground cannot be made or does not answer, Misconfigured when it is not given.
     """
     run = workplace.run
@@ -41,7 +44,9 @@ def make_ground(workplace: Workplace, toolchain: Toolchain) -> None:
             "run_id": workplace.run_id,
             "machine_image": toolchain.machine_image,
             "registry_storage": str(toolchain.registry_storage),
+            "name_key": base64.b64encode(secrets.token_bytes(32)).decode(),
         }
+        run.redact.add("key of the name server", fixed["name_key"])
         try:
             ground.init()
             _apply_on_free_subnet(ground, fixed)
@@ -49,13 +54,19 @@ def make_ground(workplace: Workplace, toolchain: Toolchain) -> None:
         except PlatformWrong as failed:
             raise EnvironmentFailed(f"the ground could not be made: {failed}") from failed
         discovery, registry = outputs["discovery-service"], outputs["image-registry"]
-        machine_image = toolchain.machine_image
+        given = {
+            "image_registry": registry,
+            "machine_image": toolchain.machine_image,
+            "name_server": outputs["name-server"],
+            "name_key": fixed["name_key"],
+        }
         _until_ground_answers(run.waiter, discovery.partition("/v2/keys")[0] + "/health", f"http://{registry}/v2/")
     else:
-        discovery, registry, machine_image = (
-            _required(name) for name in ("DISCOVERY_SERVICE", "IMAGE_REGISTRY", "MACHINE_IMAGE")
-        )
-    workplace.hand_over({"image_registry": registry, "machine_image": machine_image})
+        discovery = _required("DISCOVERY_SERVICE")
+        given = {name.lower(): _required(name) for name in ("IMAGE_REGISTRY", "MACHINE_IMAGE")}
+        # without one the entry point's address is fixed
+        given |= {name.lower(): os.environ.get(name, "") for name in ("NAME_SERVER", "NAME_KEY")}
+    workplace.hand_over(given)
     workplace.shell.export(DISCOVERY_SERVICE=discovery)
 
 

@@ -52,7 +52,7 @@ class _EntryPoint(requests.adapters.HTTPAdapter):
     """Connects known names to one address. The entry point's port, where one is given, stands for port 80."""
 
     def __init__(
-        self, address: str, port: int, names: Collection[str], recorder: Recorder, timeouts: tuple[float, float]
+        self, address: str, port: int, names: Collection[str], recorder: Recorder | None, timeouts: tuple[float, float]
     ) -> None:
         super().__init__()
         self._address = address
@@ -95,7 +95,8 @@ class _EntryPoint(requests.adapters.HTTPAdapter):
             raise
         finally:
             seconds = round(time.monotonic() - started, 3)
-            self._recorder.emit("exchange", method=request.method, url=request.url, seconds=seconds, **seen)
+            if self._recorder:
+                self._recorder.emit("exchange", method=request.method, url=request.url, seconds=seconds, **seen)
 
 
 class _Session(requests.Session):
@@ -130,10 +131,11 @@ class _Session(requests.Session):
 
 
 def open_session(
-    entry_point: str, names: Collection[str], recorder: Recorder, *, timeouts: tuple[float, float] = TIMEOUTS
+    entry_point: str, names: Collection[str], recorder: Recorder | None, *, timeouts: tuple[float, float] = TIMEOUTS
 ) -> requests.Session:
     """A session that finds `names` at `entry_point` ("192.0.2.1", "127.0.0.1:8080", "[::1]:8080") and nothing else.
 
+    Without a recorder the exchanges are not recorded one by one: they are traffic, which is recorded as a whole.
     The address itself and literal loopback addresses may be asked for too; names are never looked up. `timeouts` are
     seconds: to connect, and between two bytes. Its calls raise SiteUnreachable and LeadsAstray; here Misconfigured,
     when the entry point is not an address.

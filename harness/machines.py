@@ -1,6 +1,7 @@
 """The seam to the machines: every command on a machine passes one testinfra backend over paramiko.
 
-The operator reaches the entry point only; the other machines are reached through it, over one kept connection each.
+The operator reaches the cluster through its entry point, the other machines through that, over one kept connection
+each. Any machine can be the way in: when the entry point does not answer, the next one that does is taken.
 Host keys are pinned: testinfra's own paramiko backend connects to an unknown key with a warning, this one refuses.
 """
 
@@ -77,6 +78,7 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
         """Never raises: over an entry point that is just going, closing meets its end."""
         if self._connection is not None:
             _close(self._connection)
+            self._connection = None
 
     def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
         return self.run_with_input(self.get_command(command, *args), b"")
@@ -136,16 +138,21 @@ class Machines:
     def __init__(self, outputs: Outputs, recorder: Recorder) -> None:
         # by number: coreos-2 before coreos-10
         self.addresses: Mapping[str, str] = dict(sorted(outputs.machines.items(), key=lambda it: (len(it[0]), it[0])))
-        self.entry_point = next(
-            (name for name, address in outputs.machines.items() if address == outputs.entry_point), ""
-        )
-        if not self.entry_point:
+        entry_points = [name for name, address in outputs.machines.items() if address == outputs.entry_point]
+        if not entry_points:
             raise PlatformWrong(
                 f"the entry point {outputs.entry_point} is no machine's address",
                 expected=f"one of {sorted(outputs.machines.values())}",
                 seen=outputs.entry_point,
                 paste="terraform output",
             )
+        self._preferred = entry_points[0]
+        self._lost: set[str] = set()
+        self._way_in = ""
+        # nobody answered: until when that is believed, and what is said of it
+        self._nobody: tuple[float, MachineUnreachable] | None = None
+        self._choosing = threading.Lock()
+        self._recorder = recorder
         self._user = outputs.ssh_user
         self._known_hosts = outputs.known_hosts
         self._backends = {
@@ -158,7 +165,60 @@ class Machines:
 
     @property
     def names(self) -> list[str]:
-        return list(self.addresses)
+        """The machines that are counted: all but those that this run itself took away."""
+        return [name for name in self.addresses if name not in self._lost]
+
+    def lose(self, name: str) -> None:
+        """This run takes a machine away: it is not counted, and no connection goes through it."""
+        self._lost.add(name)
+        self._forget_connections()
+
+    def regain(self, name: str) -> None:
+        """The machine is counted again."""
+        self._lost.discard(name)
+        self._forget_connections()
+
+    @property
+    def entry_point(self) -> str:
+        """The machine that is the way in: the entry point, and while that does not answer the first other that does.
+
+        Raises MachineUnreachable, of the entry point, when none answers.
+        """
+        with self._choosing:
+            if not self._way_in:
+                self._way_in = self._choose()
+            return self._way_in
+
+    def _choose(self) -> str:
+        if self._nobody is not None and time.monotonic() < self._nobody[0]:
+            raise self._nobody[1]  # who asked meanwhile need not wait for the same silence again
+        refused = None if self._preferred in self._lost else self._refusal(self._preferred)
+        if refused is None and self._preferred not in self._lost:
+            return self._preferred
+        others = [name for name in self.names if name != self._preferred]
+        with ThreadPoolExecutor(max_workers=32) as pool:
+            for name, silent in zip(others, pool.map(self._refusal, others), strict=True):
+                if silent is None:
+                    if refused:
+                        self._recorder.emit("note", text=f"{refused}; the way in is {name}")
+                    return name
+                refused = refused or silent
+        assert refused is not None
+        self._nobody = (time.monotonic() + CONNECT_LIMIT * patience(), refused)
+        raise refused
+
+    def _refusal(self, name: str) -> MachineUnreachable | None:
+        """Why a machine takes no connection from here; None when it does."""
+        try:
+            socket.create_connection((self.addresses[name], 22), CONNECT_LIMIT * patience()).close()
+        except OSError as failed:
+            return MachineUnreachable.of(name, "the entry point", failed)
+        return None
+
+    def _forget_connections(self) -> None:
+        """Every connection, and the way in, is made again when it is next needed."""
+        self._way_in, self._nobody = "", None
+        self.close()
 
     def __getitem__(self, name: str) -> testinfra.host.Host:
         """The testinfra host of a machine."""
@@ -203,17 +263,18 @@ class Machines:
         return self.everywhere(key)
 
     def close(self) -> None:
-        for name in reversed(self.names):
+        for name in reversed(list(self.addresses)):
             self._backends[name].close()
 
     def _connect(self, name: str) -> paramiko.SSHClient:
         address, limit = self.addresses[name], CONNECT_LIMIT * patience()
+        way_in = self.entry_point
         client = paramiko.SSHClient()
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
         _pin(client, self._known_hosts)
         sock = None
-        if name != self.entry_point:
-            transport = self._through_entry_point()
+        if name != way_in:
+            transport = self._through(way_in)
             sock = transport.open_channel("direct-tcpip", (address, 22), ("127.0.0.1", 0), timeout=limit)
         client.connect(
             address,
@@ -227,12 +288,12 @@ class Machines:
         )
         return client
 
-    def _through_entry_point(self) -> paramiko.Transport:
-        """The kept connection to the entry point, which the other machines are reached through."""
+    def _through(self, way_in: str) -> paramiko.Transport:
+        """The kept connection to the machine that the others are reached through."""
         try:
-            transport = self._backends[self.entry_point].client.get_transport()
+            transport = self._backends[way_in].client.get_transport()
         except (paramiko.SSHException, OSError, EOFError) as failed:
-            raise MachineUnreachable.of(self.entry_point, "the entry point", failed) from failed
+            raise MachineUnreachable.of(way_in, "the entry point", failed) from failed
         assert transport is not None
         return transport
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from harness.errors import EnvironmentFailed, ReadOnly
@@ -78,6 +78,13 @@ class OperatorShell:
         """Sets variables, as the person would who prepared this shell."""
         cwd, env = self._load()
         self._save(cwd, env | variables)
+
+    def edit(self, name: str, change: Callable[[str], str]) -> None:
+        """Changes a text file of the working folder, as the person would in an editor. Raises ReadOnly."""
+        if self._read_only:
+            raise ReadOnly(f"{name} is not edited: this run must change nothing")
+        file = self.cwd / name
+        file.write_text(change(file.read_text()))
 
     def _take_over(self, after: Path) -> None:
         """Where the line left the shell; a line that was killed left nothing, and the state before stays."""

@@ -49,12 +49,14 @@ class Outputs:
     ssh_user: str
     known_hosts: str
     sites: dict[str, str]
+    name_server: str
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Outputs:
         """From output name -> value. Raises AnswerNotUnderstood."""
         try:
-            return cls(raw["entrypoint-ip"], raw["machines"], raw["ssh-user"], raw["known-hosts"], raw["sites"])
+            names = ("entrypoint-ip", "machines", "ssh-user", "known-hosts", "sites", "name-server")
+            return cls(*(raw[name] for name in names))
         except KeyError as missing:
             raise AnswerNotUnderstood("terraform output", str(sorted(raw)), f"no output {missing}") from missing
 

@@ -56,6 +56,8 @@ sys.exit(status)
 
 # What mmdebstrap checks Debian's packages with; Ubuntu has it in a package of its own
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# What a unit's image starts where the unit names nothing
+ENTRYPOINTS = {"web": ("/usr/sbin/nginx",)}
 # Programs that the tests use, and the Debian packages that hold them, with libraries that a minimal system lacks
 PACKAGES_OF_TESTS = {
     "etcd": ("etcd-server",),
@@ -90,7 +92,7 @@ class Toolchain:
     _fleet: Path = Path()
     _go: str = ""
     _base: str = ""
-    _web: str = ""
+    _units_images: dict[str, str] = field(default_factory=dict)
 
     # task -> (what it stands on, what does it)
     TASKS: ClassVar[dict[str, tuple[tuple[str, ...], Callable[[Toolchain], str]]]]
@@ -146,7 +148,7 @@ class Toolchain:
     # -- what this machine has -----------------------------------------------------------------------------------
 
     def packages(self) -> str:
-        needed = {"mmdebstrap": "mmdebstrap", "ssh-agent": "openssh-client"}
+        needed = {"mmdebstrap": "mmdebstrap", "ssh-agent": "openssh-client", "dig": "bind9-dnsutils"}
         missing = [package for program, package in needed.items() if not shutil.which(program)]
         if not DEBIAN_KEYRING.exists():
             missing.append("debian-archive-keyring")
@@ -284,20 +286,24 @@ class Toolchain:
         self.facts["machine image"] = self.machine_image
         return outcome
 
+    def _unit_image(self, name: str) -> str:
+        """An image that units ask for as NAME:1, from the root that its own script makes."""
+        source = self.root / "units/images" / name
+        tag = f"platform-{name}:{key_of(source)}"
+        self._units_images[f"{name}:1"] = tag
+        script, entrypoint = str(source / "build-base"), ENTRYPOINTS.get(name, ())
+        return self.engine.make_image(tag, self.cache, lambda: self.engine.import_root([script], entrypoint))
+
     def web_image(self) -> str:
-        source = self.root / "units/images/web"
-        self._web = f"platform-web:{key_of(source)}"
+        return self._unit_image("web")
 
-        def build() -> str:
-            return self.engine.import_root([str(source / "build-base")], entrypoint=["/usr/sbin/nginx"])
-
-        return self.engine.make_image(self._web, self.cache, build)
+    def ambassador_image(self) -> str:
+        return self._unit_image("ambassador")
 
     def registry(self) -> str:
         """The storage of the ground's image registry, filled once: a run mounts it read-only and pushes nothing."""
         before = time.time()
-        # what units ask for -> what is built here
-        images = {"web:1": self._web}
+        images = dict(sorted(self._units_images.items()))
         self.registry_storage = self.cache.entry(
             "registry",
             key_of(*images, *images.values()),
@@ -362,7 +368,8 @@ Toolchain.TASKS = {
     "base image": (("docker engine",), Toolchain.base_image),
     "machine image": (("base image", "fleet"), Toolchain.boot_image),
     "web image": (("docker engine",), Toolchain.web_image),
-    "image registry": (("machine image", "web image"), Toolchain.registry),
+    "ambassador image": (("docker engine",), Toolchain.ambassador_image),
+    "image registry": (("machine image", "web image", "ambassador image"), Toolchain.registry),
     "programs of tests": (("disk space",), Toolchain.programs_of_tests),
 }
 

@@ -41,6 +41,9 @@ LAYER_OF_TAG = {
     "contents": "content",
     "site": "entry",
     "prerequisites": "content",
+    "ambassadors": "discovery",
+    "machines": "bootstrap",
+    "recovery": "bootstrap",
 }
 # Faults, and findings of the diagnosis, that the screen shows; the report has all.
 SHOWN_FAULTS, SHOWN_FINDINGS = 3, 4

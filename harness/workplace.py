@@ -268,8 +268,10 @@ def add_secrets(redact: Redactor, workplace: Path) -> None:
     if key.exists():
         redact.add("ssh private key", key.read_text())
     for file in workplace.glob("operator/infra/*/run.auto.tfvars.json"):
-        for pair in json.loads(file.read_text()).get("ssh_host_keys", {}).values():
+        variables = json.loads(file.read_text())
+        for pair in variables.get("ssh_host_keys", {}).values():
             redact.add("ssh host key", pair["private"])
+        redact.add("key of the name server", variables.get("name_key", ""))
 
 
 def targets(root: Path) -> list[str]:

@@ -13,7 +13,7 @@ def nobody_met(registration: Registration) -> None:
     require(not registration.members, "the discovery URL is new", expected="no members", seen=registration.members)
 
 
-@then(parsers.parse("the discovery URL expects one etcd member a machine, {limit:d} at most"))
+@then(parsers.parse("the discovery URL is for one etcd member a machine, {limit:d} at most"))
 def expects_members(registration: Registration, variables: Variables, limit: int) -> None:
     expected = min(variables()["machines"], limit)
     require(registration.size == expected, "the discovery URL fits", expected=expected, seen=registration.size)

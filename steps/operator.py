@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pytest_bdd import given, then, when
 
 from harness import tfvars
@@ -11,7 +13,8 @@ from steps.phrases import Variables, phrase, require
 
 
 @when(phrase("the operator runs `{line:Command}`"), target_fixture="answer")
-def operator_runs(operator: OperatorShell, line: str) -> Result:
+def operator_runs(operator: OperatorShell, change: Callable[[str], None], line: str) -> Result:
+    change(line)
     return operator.type(line)
 
 

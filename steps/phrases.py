@@ -34,6 +34,7 @@ Variables = Callable[[], Mapping[str, Any]]
 TYPES = {
     "Command": Type(r"[^`]+", str),
     "Name": Type(r'[^"]+', str),
+    "Addresses": Type(r"\d+ address(?:es)?", lambda text: int(text.split()[0])),
     "Numbers": Type(r"\d+(?:, \d+)*(?: and \d+)?", _numbers),
 }
 phrase = partial(parsers.cfparse, extra_types=TYPES)

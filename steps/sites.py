@@ -7,8 +7,12 @@ from collections.abc import Callable, Mapping
 from pytest_bdd import parsers, then
 
 from harness.contents import Contents
+from harness.errors import AnswerNotUnderstood
+from harness.http import SiteUnreachable
+from harness.machines import Machines
 from harness.process import Result
 from harness.site import Page, Site
+from harness.wait import Waiter
 from steps.phrases import phrase, require
 
 
@@ -88,3 +92,34 @@ def site_serves_nothing_of(sites: Mapping[str, Site], site: str, other: str) -> 
 def entry_point_answers(ask_entry_point: Callable[[str], Page], name: str, status: int) -> None:
     page = ask_entry_point(name)
     require(page.status == status, f"{name} is no site", expected=status, seen=page.status, where=page.url)
+
+
+@then(
+    phrase(
+        'every machine, asked as the entry point, answers for site "{site:Name}" with what was deployed last '
+        "within {seconds:d} seconds"
+    )
+)
+def every_machine_is_entry(
+    site_at: Callable[[str, str], Site],
+    contents: Contents,
+    machines: Machines,
+    waiter: Waiter,
+    site: str,
+    seconds: int,
+) -> None:
+    expected = contents.deployed_last(site).version
+
+    def told(name: str) -> str:
+        try:
+            return site_at(site, machines.addresses[name]).version()
+        except (SiteUnreachable, AnswerNotUnderstood) as failed:
+            return failed.seen
+
+    waiter.until(
+        f"every machine is an entry point of {site}, version {expected}",
+        lambda: machines.everywhere(told),
+        lambda seen: set(seen.values()) == {expected},
+        within=seconds,
+        paste="fleetctl list-units",
+    )

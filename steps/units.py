@@ -66,9 +66,12 @@ def units_keep_running(unit_states: UnitStates, waiter: Waiter, seconds: int) ->
     )
 
 
-@then(phrase('unit "{unit:Name}" runs on machine "{machine:Name}" and on no other'))
-def unit_runs_only_on(unit_states: UnitStates, unit: str, machine: str) -> None:
-    seen = unit_states.machines_running(unit)
-    require(
-        seen == [machine], f"{unit} runs on {machine} only", expected=[machine], seen=seen, paste="fleetctl list-units"
+@then(phrase('unit "{unit:Name}" runs on machine "{machine:Name}" and on no other within {seconds:d} seconds'))
+def unit_runs_only_on(unit_states: UnitStates, waiter: Waiter, unit: str, machine: str, seconds: int) -> None:
+    waiter.until(
+        f"{unit} runs on {machine} only",
+        lambda: unit_states.machines_running(unit),
+        lambda found: found == [machine],
+        within=seconds,
+        paste="fleetctl list-units",
     )

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Writes the entry point's nginx configuration, from the host names that this machine was given at first boot.
+# Writes the entry point's nginx configuration, from the host names that this machine was given at first boot. All it
+# knows of a site is the name of the site's ambassador.
 # Usage: configure.sh OUT.conf   (BLOG_DOMAIN and JPBLOG_DOMAIN in the environment)
 set -eu
 out=$1
@@ -11,7 +12,9 @@ server {
     server_name $1;
 
     location / {
-        proxy_pass http://127.0.0.1:$2;
+        # a variable, so that the ambassador's address is asked for again when it has started again
+        set \$ambassador $2;
+        proxy_pass http://\$ambassador;
         proxy_set_header Host \$host;
         proxy_set_header X-Forwarded-For \$remote_addr;
     }
@@ -21,9 +24,12 @@ EOF
 
 mkdir -p "$(dirname "$out")"
 {
+    printf 'access_log /dev/stdout;\n'
+    # Docker's own name server, on every network that somebody made
+    printf 'resolver 127.0.0.11 valid=1s ipv6=off;\n'
     # a name that belongs to no site gets none
     printf 'server {\n    listen 80 default_server;\n    return 404;\n}\n'
-    route "$BLOG_DOMAIN" 8001
-    route "$JPBLOG_DOMAIN" 8002
+    route "$BLOG_DOMAIN" blog
+    route "$JPBLOG_DOMAIN" jpblog
 } > "$out.new"
 mv "$out.new" "$out"

@@ -28,6 +28,8 @@ locals {
     GATEWAY='${local.ipam.gateway}'
     BLOG_DOMAIN='${var.blog_domain}'
     JPBLOG_DOMAIN='${var.jpblog_domain}'
+    NAME_SERVER='${var.name_server}'
+    NAME_KEY='${var.name_key}'
     AUTHORIZED_KEY='${trimspace(var.ssh_public_key)}'
     HOST_KEY='${trimspace(var.ssh_host_keys[name].private)}'
     HOST_KEY_PUBLIC='${trimspace(var.ssh_host_keys[name].public)}'

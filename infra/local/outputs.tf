@@ -22,3 +22,8 @@ output "sites" {
   description = "Name of each site => its host name."
   value       = { blog = var.blog_domain, jpblog = var.jpblog_domain }
 }
+
+output "name-server" {
+  description = "Address of the name server that knows the sites' host names; empty where there is none of the cluster's own."
+  value       = var.name_server
+}

@@ -72,6 +72,17 @@ variable "jpblog_domain" {
   }
 }
 
+variable "name_server" {
+  type        = string
+  description = "Address of the name server that the cluster tells where its entry point is; empty: the address is fixed."
+}
+
+variable "name_key" {
+  type        = string
+  description = "The secret (hmac-sha256, base64) that the name server knows the cluster by."
+  sensitive   = true
+}
+
 variable "ssh_public_key" {
   type        = string
   description = "The key that may log in as user core."

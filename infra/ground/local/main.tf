@@ -1,4 +1,5 @@
-# What must stand before the runbook's third step: a network, a discovery service, an image registry.
+# What must stand before the runbook's third step: a network, a discovery service, an image registry,
+# a name server.
 resource "docker_network" "cluster" {
   name   = "platform-${var.run_id}"
   driver = "bridge"
@@ -17,6 +18,7 @@ resource "docker_network" "cluster" {
 locals {
   discovery = cidrhost(var.subnet, 2)
   registry  = cidrhost(var.subnet, 3)
+  names     = cidrhost(var.subnet, 4)
 }
 
 # A plain etcd keeps the cluster's discovery tokens, for as long as the run lasts.
@@ -57,6 +59,43 @@ resource "docker_container" "registry" {
   networks_advanced {
     name         = docker_network.cluster.name
     ipv4_address = local.registry
+  }
+
+  labels {
+    label = "platform.run"
+    value = var.run_id
+  }
+}
+
+# It answers for every name there is (its zone is the root), so that it need not know which ones the operator will
+# choose; nobody but the run asks it. The cluster updates it (RFC 2136), and proves itself by the key.
+resource "docker_container" "names" {
+  name       = "platform-${var.run_id}-names"
+  image      = var.machine_image
+  entrypoint = ["/usr/sbin/named", "-f", "-n", "1", "-c", "/etc/platform/named.conf"]
+
+  upload {
+    file    = "/etc/platform/named.conf"
+    content = <<-EOT
+      key "platform" { algorithm hmac-sha256; secret "${var.name_key}"; };
+      options { directory "/var/cache/bind"; recursion no; listen-on-v6 { none; }; dnssec-validation no; };
+      controls { };
+      zone "." { type primary; file "root.zone"; allow-update { key "platform"; }; notify no; };
+    EOT
+  }
+  upload {
+    file    = "/var/cache/bind/root.zone"
+    content = <<-EOT
+      $TTL 5
+      @ SOA ns. operator. ( 1 60 60 60 5 )
+      @ NS ns.
+      ns. A ${local.names}
+    EOT
+  }
+
+  networks_advanced {
+    name         = docker_network.cluster.name
+    ipv4_address = local.names
   }
 
   labels {

@@ -7,3 +7,8 @@ output "image-registry" {
   description = "HOST:PORT of the registry."
   value       = "${local.registry}:5000"
 }
+
+output "name-server" {
+  description = "Address of the name server (port 53)."
+  value       = local.names
+}

@@ -17,3 +17,9 @@ variable "registry_storage" {
   type        = string
   description = "Absolute path of the registry's storage, filled when the images were built; mounted read-only."
 }
+
+variable "name_key" {
+  type        = string
+  description = "The secret (hmac-sha256, base64) by which the name server knows who may update it."
+  sensitive   = true
+}

@@ -1,0 +1,36 @@
+@machines
+Feature: Machines that are added and taken out
+  A machine that comes later gets the helper files, the contents that were deployed last and its share of the services
+  by itself; one that goes takes nothing along.
+
+  @mutates
+  Scenario: A machine is added
+    When the operator raises the number of machines by 1
+    And the operator runs `terraform -chdir=infra/$TARGET plan -var-file=../../terraform.tfvars -out=platform.plan`
+    Then plan "platform.plan" makes exactly 1 machine
+    And plan "platform.plan" destroys nothing
+    When the operator runs `terraform -chdir=infra/$TARGET apply platform.plan`
+    And the operator runs `terraform -chdir=infra/$TARGET output -raw known-hosts > known_hosts`
+    Then every machine answers over SSH within 60 seconds
+    And every machine reaches the healthy etcd cluster of the first 5 machines within 60 seconds
+    And fleet lists every machine within 60 seconds
+
+  Scenario: Every machine is ready for any service
+    Then every file under "container" is on every machine under "/home/core", byte for byte
+    And every machine holds every file of "blog" as it was deployed last, and no other
+    And every machine holds every file of "jpblog" as it was deployed last, and no other
+    And every unit is launched on a machine that its rules allow within 60 seconds
+    And every unit is active and running within 60 seconds
+    And every machine, asked as the entry point, answers for site "blog" with what was deployed last within 10 seconds
+
+  @mutates
+  Scenario: A machine is taken out again
+    When the operator lowers the number of machines by 1
+    And the operator runs `terraform -chdir=infra/$TARGET plan -var-file=../../terraform.tfvars -out=platform.plan`
+    Then plan "platform.plan" destroys exactly 1 machine and makes none
+    When the operator runs `terraform -chdir=infra/$TARGET apply platform.plan`
+    Then fleet lists every machine within 60 seconds
+    And every unit is launched on a machine that its rules allow within 60 seconds
+    And every unit is active and running within 60 seconds
+    And service "blog" runs and is registered at exactly 1 address within 15 seconds
+    And service "jpblog" runs and is registered at exactly 1 address within 15 seconds

@@ -1,0 +1,34 @@
+"""Where the sites' host names lead: asked of the name server that the cluster itself tells, and of no other."""
+
+from __future__ import annotations
+
+from harness.errors import CommandFailed, PlatformWrong
+from harness.process import Runner
+
+
+class NameServer:
+    """One name server, asked as the runbook asks it: with dig, without a cache."""
+
+    def __init__(self, address: str, process: Runner) -> None:
+        self.address = address
+        self._process = process
+
+    def lookup(self, name: str) -> str:
+        """The one address of a host name, such as "192.0.2.1"; "" when it has none.
+
+        Raises PlatformWrong when the name server does not answer, or the name has several addresses.
+        """
+        ask = ["dig", "+short", "+tries=2", "+time=2", f"@{self.address}", name, "A"]
+        try:
+            answer = self._process.run(ask).stdout.split()
+        except CommandFailed as silent:
+            raise PlatformWrong(
+                f"the name server {self.address} does not answer",
+                expected=f"where {name} leads",
+                seen=(silent.stdout + silent.stderr).strip(),
+                where=self.address,
+                paste=f"dig @{self.address} {name}",
+            ) from silent
+        if len(answer) > 1:
+            raise PlatformWrong(f"{name} has several addresses", expected="one", seen=", ".join(answer))
+        return "".join(answer)

@@ -1,0 +1,93 @@
+"""Services: where their instances really answer, what is registered of them in etcd, and what their ambassadors know.
+
+An app's container is named after its unit: `blog` of blog.service, `blog-2` of blog@2.service. Its sidekick keeps the
+key /services/SERVICE/MACHINE:CONTAINER; SERVICE-dynamic-amb is the container of a service's ambassador on each machine.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.errors import AnswerNotUnderstood
+from harness.etcd import CURL
+from harness.machines import Machines
+
+KEYS = "http://127.0.0.1:2379/v2/keys/services"
+APP_PORT = "80/tcp"
+
+
+@dataclass(frozen=True)
+class Ambassador:
+    """What one ambassador says: the addresses (HOST:PORT) that it finds in etcd, the keys that it passes over, and its
+    servers with what its health check says of each."""
+
+    registered: frozenset[str]
+    malformed: tuple[str, ...]
+    servers: Mapping[str, str]
+
+
+class Services:
+    """The services of a cluster."""
+
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
+
+    def published(self, service: str) -> set[str]:
+        """Where instances run, HOST:PORT, as the machines' Docker Engines say; every machine is asked."""
+        names = f"docker ps --format '{{{{.Names}}}}' | grep -xE '{service}(-[0-9]+)?'"
+        ask = (
+            f"systemctl is-active --quiet docker && {names} | while read -r c; do docker port $c {APP_PORT}; done; true"
+        )
+        answers = self._machines.everywhere(lambda name: self._machines.run(name, ask).split())
+        return {address for addresses in answers.values() for address in addresses}
+
+    def registered(self, service: str) -> set[str]:
+        """What etcd holds, HOST:PORT each; a value that is none as it stands there."""
+        answer = self._machines.run(self._machines.entry_point, f"{CURL} {KEYS}/{service}?recursive=true")
+        try:
+            body = json.loads(answer)
+            if body.get("errorCode") == 100:
+                return set()
+            return {_address(node["value"]) for node in body["node"].get("nodes", ())}
+        except (ValueError, KeyError, AttributeError, TypeError) as wrong:
+            raise AnswerNotUnderstood(f"etcd's keys of {service}", answer, repr(wrong)) from wrong
+
+    def ambassadors(self, service: str) -> dict[str, Ambassador]:
+        """Machine -> what the service's ambassador there says."""
+        ask = f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}"
+
+        def told(name: str) -> Ambassador:
+            answer = self._machines.run(name, ask)
+            try:
+                said = json.loads(answer)
+                return Ambassador(frozenset(said["registered"]), tuple(said["malformed"]), said["servers"])
+            except (ValueError, KeyError, TypeError) as wrong:
+                raise AnswerNotUnderstood(f"the ambassador of {service} on {name}", answer, repr(wrong)) from wrong
+
+        return self._machines.everywhere(told)
+
+    def plant(self, service: str, name: str, value: str, ttl: int) -> None:
+        """Puts a registration that no sidekick made; it is gone after `ttl` seconds."""
+        put = f"{CURL} --fail -X PUT {KEYS}/{service}/{name} --data-urlencode value={shlex.quote(value)} -d ttl={ttl}"
+        self._machines.run(self._machines.entry_point, put)
+
+    def uproot(self, service: str, name: str) -> None:
+        """Removes a registration that was planted."""
+        self._machines.run(self._machines.entry_point, f"{CURL} --fail -X DELETE {KEYS}/{service}/{name}")
+
+
+def registration(address: str) -> str:
+    """The value that registers HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    return json.dumps({"host": host, "port": int(port)})
+
+
+def _address(value: str) -> str:
+    try:
+        said = json.loads(value)
+        return f"{said['host']}:{said['port']}"
+    except (ValueError, KeyError, TypeError):
+        return value

@@ -1,0 +1,138 @@
+"""Machines that go and come: lost, taken out of service, added, replaced; and the units and names that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pytest_bdd import parsers, then, when
+
+from harness import tfvars
+from harness.etcd import Etcd, Registration
+from harness.machines import Machines
+from harness.names import NameServer
+from harness.power import Power
+from harness.shell import OperatorShell
+from harness.site import Site
+from harness.terraform import Plan
+from harness.units import UnitStates
+from harness.wait import Waiter
+from steps.phrases import Variables, phrase, require
+
+Change = Callable[[str], None]
+
+
+@when(phrase('the machine of unit "{unit:Name}" is lost'), target_fixture="lost_machine")
+def machine_of_unit_is_lost(unit_states: UnitStates, lose: Callable[[str], None], unit: str) -> str:
+    (machine,) = unit_states.machines_running(unit)
+    lose(machine)
+    return machine
+
+
+@when(phrase('machine "{machine:Name}" is lost for good'), target_fixture="lost_machine")
+def machine_is_gone(power: Power, lose: Callable[[str], None], machine: str) -> str:
+    lose(machine)
+    power.gone(machine)
+    return machine
+
+
+@when("the machine that the sites' names lead to is lost", target_fixture="lost_machine")
+def named_machine_is_lost(
+    name_server: NameServer, sites: Mapping[str, Site], machines: Machines, lose: Callable[[str], None]
+) -> str:
+    address = name_server.lookup(sites["blog"].domain)
+    (machine,) = [name for name in machines.names if machines.addresses[name] == address]
+    lose(machine)
+    return machine
+
+
+@when("the lost machine is switched on again")
+def machine_is_switched_on(power: Power, lost_machine: str, change: Change) -> None:
+    change(f"{lost_machine} is switched on again")
+    power.on(lost_machine)
+
+
+@then(parsers.parse("the lost machine answers over SSH again within {seconds:d} seconds"))
+def lost_machine_answers(machines: Machines, waiter: Waiter, lost_machine: str, seconds: int) -> None:
+    machines.regain(lost_machine)
+    waiter.until("every machine answers over SSH", machines.unreachable, lambda silent: not silent, within=seconds)
+
+
+@when(phrase('the machine of unit "{unit:Name}" is taken out of service'), target_fixture="machine_out_of_service")
+def machine_is_taken_out(unit_states: UnitStates, machines: Machines, change: Change, unit: str) -> str:
+    """fleet leaves it in order: it stops the machine's units and gives them to others."""
+    (machine,) = unit_states.machines_running(unit)
+    change(f"{machine} is taken out of service")
+    machines.run(machine, "sudo systemctl stop fleet.service")
+    machines.lose(machine)
+    return machine
+
+
+@when("that machine is put into service again")
+def machine_is_put_back(machines: Machines, machine_out_of_service: str, change: Change) -> None:
+    change(f"{machine_out_of_service} is put into service again")
+    machines.regain(machine_out_of_service)
+    machines.run(machine_out_of_service, "sudo systemctl start fleet.socket fleet.service")
+
+
+@then(phrase('unit "{unit:Name}" runs on one machine within {seconds:d} seconds'))
+def unit_runs_once(unit_states: UnitStates, waiter: Waiter, unit: str, seconds: int) -> None:
+    waiter.until(
+        f"{unit} runs on one machine",
+        lambda: unit_states.machines_running(unit),
+        lambda found: len(found) == 1,
+        within=seconds,
+        paste="fleetctl list-units",
+    )
+
+
+@when(parsers.parse("the operator raises the number of machines by {number:d}"))
+def operator_raises(operator: OperatorShell, variables: Variables, number: int) -> None:
+    _set_machines(operator, variables()["machines"] + number)
+
+
+@when(parsers.parse("the operator lowers the number of machines by {number:d}"))
+def operator_lowers(operator: OperatorShell, variables: Variables, number: int) -> None:
+    _set_machines(operator, variables()["machines"] - number)
+
+
+def _set_machines(operator: OperatorShell, number: int) -> None:
+    operator.edit(tfvars.FILE, lambda text: tfvars.set_number(text, "machines", number))
+
+
+@then(phrase('plan "{plan:Name}" makes exactly {number:d} machine'))
+def plan_makes_number(read_plan: Callable[[str], Plan], plan: str, number: int) -> None:
+    seen = read_plan(plan).made
+    require(len(seen) == number, "the plan makes what was lost or added", expected=f"{number} machine", seen=seen)
+
+
+@then(phrase('plan "{plan:Name}" destroys exactly {number:d} machine and makes none'))
+def plan_destroys_number(read_plan: Callable[[str], Plan], plan: str, number: int) -> None:
+    seen = read_plan(plan)
+    require(
+        len(seen.destroyed) == number and not seen.made,
+        "the plan destroys what was taken out",
+        expected=f"{number} machine destroyed",
+        seen=f"made {seen.made}, destroyed {seen.destroyed}",
+    )
+
+
+@then(parsers.parse("the cluster has the etcd members that the discovery URL is for, {limit:d} at most"))
+def members_are_those_of_url(etcd: Etcd, registration: Registration, limit: int) -> None:
+    seen = len(etcd.members())
+    require(seen == registration.size <= limit, "etcd's members are all there", expected=registration.size, seen=seen)
+
+
+@then(parsers.parse("the sites' names lead to one machine of the cluster within {seconds:d} seconds"))
+def names_lead_to_machine(
+    name_server: NameServer, sites: Mapping[str, Site], machines: Machines, waiter: Waiter, seconds: int
+) -> None:
+    """One that is counted: a machine that was lost is none."""
+    addresses = {machines.addresses[name] for name in machines.names}
+    waiter.until(
+        "the sites' names lead to one machine of the cluster",
+        lambda: {site.domain: name_server.lookup(site.domain) for site in sites.values()},
+        lambda led: len(set(led.values())) == 1 and set(led.values()) <= addresses,
+        within=seconds,
+        where=name_server.address,
+        paste=f"dig @{name_server.address} {sites['blog'].domain}",
+    )

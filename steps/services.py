@@ -1,0 +1,216 @@
+"""Services: what is registered of them, what their ambassadors make of it, and the changes that they meet."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Mapping
+
+from pytest_bdd import given, parsers, then, when
+
+from harness.machines import Machines
+from harness.patience import patience
+from harness.services import Ambassador, Services, registration
+from harness.traffic import Traffic
+from harness.units import UnitStates
+from harness.wait import Waiter
+from steps.phrases import phrase, require
+
+Streams = Mapping[str, Traffic]
+StartTraffic = Callable[[str, str, int], None]
+Plant = Callable[[str, str], None]
+# Tells the requests that run that something changes now
+Change = Callable[[str], None]
+
+
+# -- what holds ------------------------------------------------------------------------------------------------------
+
+
+@then(phrase('service "{service:Name}" is registered exactly where it runs within {seconds:d} seconds'))
+def registered_where_it_runs(services: Services, waiter: Waiter, service: str, seconds: int) -> None:
+    waiter.until(
+        f"{service} is registered exactly where it runs",
+        lambda: (services.registered(service), services.published(service)),
+        lambda found: bool(found[1]) and found[0] == found[1],
+        within=seconds,
+        show=lambda found: f"registered {sorted(found[0])}, running {sorted(found[1])}",
+        paste=f"curl http://127.0.0.1:2379/v2/keys/services/{service}",
+    )
+
+
+@then(
+    phrase('service "{service:Name}" runs and is registered at exactly {number:Addresses} within {seconds:d} seconds')
+)
+def registered_at(services: Services, waiter: Waiter, service: str, number: int, seconds: int) -> None:
+    waiter.until(
+        f"{service} runs and is registered at exactly {number}",
+        lambda: (services.registered(service), services.published(service)),
+        lambda found: len(found[1]) == number and found[0] == found[1],
+        within=seconds,
+        show=lambda found: f"registered {sorted(found[0])}, running {sorted(found[1])}",
+        paste=f"curl http://127.0.0.1:2379/v2/keys/services/{service}",
+    )
+
+
+@then(phrase('service "{service:Name}" is registered nowhere within {seconds:d} seconds'))
+def registered_nowhere(services: Services, waiter: Waiter, service: str, seconds: int) -> None:
+    waiter.until(
+        f"{service} is registered nowhere",
+        lambda: sorted(services.registered(service)),
+        lambda found: not found,
+        within=seconds,
+        paste=f"curl http://127.0.0.1:2379/v2/keys/services/{service}",
+    )
+
+
+@then(phrase('every ambassador of "{service:Name}" has exactly the registered instances within {seconds:d} seconds'))
+def ambassadors_follow(services: Services, waiter: Waiter, service: str, seconds: int) -> None:
+    def wrong() -> dict[str, Ambassador]:
+        registered = services.registered(service)
+        found = services.ambassadors(service)
+        return {name: it for name, it in found.items() if set(it.servers) != registered & it.registered}
+
+    waiter.until(
+        f"every ambassador of {service} has the registered instances",
+        wrong,
+        lambda found: not found,
+        within=seconds,
+        show=lambda found: {
+            name: f"registered {sorted(it.registered)}, servers {it.servers}" for name, it in found.items()
+        },
+        paste=f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}",
+    )
+
+
+@then(
+    phrase('every ambassador of "{service:Name}" takes the instances that run for healthy within {seconds:d} seconds')
+)
+def ambassadors_reach(services: Services, waiter: Waiter, service: str, seconds: int) -> None:
+    def wrong() -> dict[str, Mapping[str, str]]:
+        running = services.published(service)
+        found = services.ambassadors(service)
+        return {
+            name: it.servers for name, it in found.items() if {a for a, s in it.servers.items() if s == "UP"} != running
+        }
+
+    waiter.until(
+        f"every ambassador of {service} takes the instances that run for healthy, and no other",
+        wrong,
+        lambda found: not found,
+        within=seconds,
+        paste=f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}",
+    )
+
+
+# -- requests, all the while -----------------------------------------------------------------------------------------
+
+
+@given(parsers.parse("the sites are asked {rate:d} times a second each, at a machine that runs neither"))
+def sites_are_asked(start_traffic: StartTraffic, unit_states: UnitStates, machines: Machines, rate: int) -> None:
+    running = {name for site in ("blog", "jpblog") for name in unit_states.machines_running(f"{site}.service")}
+    free = [name for name in machines.names if name not in running]
+    require(free, "there is a machine that runs no site", expected="one", seen=f"{sorted(running)} run one")
+    for site in ("blog", "jpblog"):
+        start_traffic(site, machines.addresses[free[0]], rate)
+
+
+@given(parsers.parse("the sites are asked {rate:d} times a second each, at their names"))
+def sites_are_asked_by_name(start_traffic: StartTraffic, rate: int) -> None:
+    for site in ("blog", "jpblog"):
+        start_traffic(site, "", rate)
+
+
+@then(phrase('site "{site:Name}" is right again within {seconds:d} seconds'))
+def right_again(traffic: Streams, waiter: Waiter, site: str, seconds: int) -> None:
+    """Since the change; and for a second on."""
+    stream, within = traffic[site], seconds * patience()
+    waiter.until(
+        f"{site} is right again",
+        lambda: (stream.right_for(), stream.tally()),
+        lambda found: found[0] >= 1,
+        within=seconds + 1,
+        show=lambda found: f"{found[1].bad} of {found[1].made} requests not right: {found[1].first_seen or '-'}",
+    )
+    seen = stream.tally().right_after
+    require(seen <= within, f"{site} is right again", expected=f"within {within:g} s", seen=f"after {seen:g} s")
+
+
+@then(
+    phrase(
+        'at most {most:d} of at least {least:d} requests to site "{site:Name}" failed, and none was answered wrongly'
+    )
+)
+def requests_failed(traffic: Streams, waiter: Waiter, most: int, least: int, site: str) -> None:
+    """Where all takes longer (PATIENCE), a site may be away longer too."""
+    stream, most = traffic[site], math.floor(most * patience())
+    waiter.until(
+        f"{least} requests to {site} are made",
+        stream.tally,
+        lambda tally: tally.made >= least,
+        within=least / stream.rate + 5,
+        show=lambda tally: tally.made,
+    )
+    tally = stream.tally()
+    require(
+        tally.failed <= most and not tally.wrong,
+        f"{site} is served while it changes",
+        expected=f"{most} failed requests at most, and none answered wrongly",
+        seen=f"{tally.failed} failed and {tally.wrong} wrong of {tally.made}, first: {tally.first_seen}",
+    )
+
+
+@then(phrase('requests to site "{site:Name}" are answered with status {status:d} within {seconds:d} seconds'))
+def answered_with(traffic: Streams, waiter: Waiter, site: str, status: int, seconds: int) -> None:
+    waiter.until(
+        f"requests to {site} get status {status}",
+        lambda: traffic[site].last_seen,
+        lambda seen: seen == f"status {status}",
+        within=seconds,
+    )
+
+
+# -- changes ---------------------------------------------------------------------------------------------------------
+
+
+@when(phrase('unit "{unit:Name}" starts again'))
+def unit_starts_again(unit_states: UnitStates, machines: Machines, change: Change, unit: str) -> None:
+    (machine,) = unit_states.machines_running(unit)
+    change(f"{unit} starts again")
+    machines.run(machine, f"sudo systemctl restart {shlex.quote(unit)}")
+
+
+@when(phrase('the container of unit "{unit:Name}" is killed'))
+def container_is_killed(unit_states: UnitStates, machines: Machines, change: Change, unit: str) -> None:
+    (machine,) = unit_states.machines_running(unit)
+    change(f"the container of {unit} is killed")
+    machines.run(machine, f"docker kill {shlex.quote(unit.removesuffix('.service').replace('@', '-'))}")
+
+
+@when(phrase('a registration of "{service:Name}" is left that leads to service "{other:Name}"'))
+def stray_registration(services: Services, plant: Plant, service: str, other: str) -> None:
+    plant(service, registration(sorted(services.published(other))[0]))
+
+
+@when(phrase('a registration of "{service:Name}" is left that leads to a machine that is gone'))
+def stale_registration(machines: Machines, plant: Plant, service: str) -> None:
+    # the cluster's network is a /24, and its last address no machine's
+    network = machines.addresses[machines.names[0]].rpartition(".")[0]
+    plant(service, registration(f"{network}.254:32768"))
+
+
+@when(phrase('these registrations of "{service:Name}" are left'))
+def malformed_registrations(plant: Plant, service: str, datatable: list[list[str]]) -> None:
+    for (value,) in datatable:
+        plant(service, value)
+
+
+@when(phrase('unit "{unit:Name}" is stopped on every machine'))
+def unit_stops_everywhere(machines: Machines, change: Change, unit: str) -> None:
+    change(f"{unit} is stopped on every machine")
+    machines.everywhere(lambda name: machines.run(name, f"sudo systemctl stop {shlex.quote(unit)}"))
+
+
+@when(phrase('unit "{unit:Name}" is started on every machine'))
+def unit_starts_everywhere(machines: Machines, change: Change, unit: str) -> None:
+    change(f"{unit} is started on every machine")
+    machines.everywhere(lambda name: machines.run(name, f"sudo systemctl start {shlex.quote(unit)}"))

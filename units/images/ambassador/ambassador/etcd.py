@@ -1,0 +1,100 @@
+"""etcd's v2 keys, as far as a registration needs them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.parse
+from dataclasses import dataclass
+from typing import Any
+
+KEY_NOT_FOUND, COMPARE_FAILED, EVENT_INDEX_CLEARED = 100, 101, 401
+LIMIT = 5.0
+
+
+class EtcdSilent(Exception):
+    """etcd gave no answer, or one that is not of its v2 API."""
+
+
+class EtcdRefused(Exception):
+    """etcd answered with an error; `code` is its errorCode, `index` etcd's index at the time."""
+
+    def __init__(self, code: int, message: str, index: int) -> None:
+        super().__init__(f"{message} ({code})")
+        self.code = code
+        self.index = index
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A node, and etcd's index at the time of the answer."""
+
+    node: dict[str, Any]
+    index: int
+
+
+class Etcd:
+    """One etcd, at HOST:PORT."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def get(self, key: str) -> Answer:
+        """A key, or a directory with all below it. Raises EtcdSilent, EtcdRefused."""
+        return self._ask("GET", key, {"recursive": "true"})
+
+    def wait(self, key: str, after: int, within: float) -> None:
+        """Returns when the key or something below it has changed since index `after`, or when `within` seconds have
+        passed. Raises EtcdSilent, EtcdRefused."""
+        query = {"recursive": "true", "wait": "true", "waitIndex": str(after + 1)}
+        try:
+            self._ask("GET", key, query, within)
+        except EtcdRefused as refused:
+            if refused.code != EVENT_INDEX_CLEARED:
+                raise
+        except TimeoutError:
+            pass
+
+    def put(self, key: str, value: str, ttl: int) -> None:
+        self._ask("PUT", key, {"value": value, "ttl": str(ttl)})
+
+    def refresh(self, key: str, value: str, ttl: int) -> bool:
+        """Lets a key live `ttl` seconds from now, which wakes nobody who waits for a change; False, and nothing done,
+        when it is gone or has another value."""
+        try:
+            self._ask("PUT", key, {"prevValue": value, "ttl": str(ttl), "refresh": "true", "prevExist": "true"})
+        except EtcdRefused as refused:
+            if refused.code in (KEY_NOT_FOUND, COMPARE_FAILED):
+                return False
+            raise
+        return True
+
+    def delete(self, key: str, value: str) -> None:
+        """Removes a key unless it has another value by now, or is gone."""
+        try:
+            self._ask("DELETE", key, {"prevValue": value})
+        except EtcdRefused as refused:
+            if refused.code not in (KEY_NOT_FOUND, COMPARE_FAILED):
+                raise
+
+    def _ask(self, method: str, key: str, values: dict[str, str], within: float = LIMIT) -> Answer:
+        path = f"/v2/keys{urllib.parse.quote(key)}?{urllib.parse.urlencode(values)}"
+        connection = http.client.HTTPConnection(self._address, timeout=within)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            body = json.loads(response.read())
+        except TimeoutError:
+            if "wait" in values:
+                raise
+            raise EtcdSilent(f"no answer within {within:g} s") from None
+        except (OSError, http.client.HTTPException, ValueError) as failed:
+            raise EtcdSilent(str(failed) or type(failed).__name__) from failed
+        finally:
+            connection.close()
+        if "errorCode" in body:
+            raise EtcdRefused(body["errorCode"], body.get("message", ""), body.get("index", 0))
+        try:
+            return Answer(body["node"], int(response.headers["X-Etcd-Index"]))
+        except (KeyError, TypeError) as wrong:
+            raise EtcdSilent(f"no answer of its v2 API: {wrong!r}") from wrong

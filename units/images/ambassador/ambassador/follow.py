@@ -1,0 +1,165 @@
+"""`follow SERVICE`: the ambassador, a proxy whose servers are the instances of one service that etcd knows.
+
+HAProxy is the proxy; this program starts it, waits at etcd for changes, and tells it its servers through its runtime
+socket. While etcd is silent the proxy keeps the servers it has. A value that is no registration is passed over, with a
+line that says so; the others count. Without any instance the proxy answers 503.
+
+Environment: DOMAIN, the host name that the service's instances answer to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ipaddress
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ambassador.etcd import KEY_NOT_FOUND, Etcd, EtcdRefused, EtcdSilent
+
+ETCD = "etcd:2379"
+CONFIGURATION = "/etc/haproxy/service.cfg"
+SOCKET = "/run/haproxy.sock"
+# as many as the configuration has places for
+PLACES = [f"instances/instance{number}" for number in range(1, 17)]
+# a watch is renewed before anything between here and etcd takes it for dead
+WATCH = 60.0
+AGAIN = 0.5
+DRAIN = 10.0
+
+Address = tuple[str, int]
+
+
+class ProxySilent(Exception):
+    """The proxy took no command: it is about to end, or is not up yet."""
+
+
+def instances(node: Mapping[str, Any]) -> tuple[set[Address], list[str]]:
+    """The addresses that the keys of a service's directory hold, and a line for each value that is none."""
+    found: set[Address] = set()
+    malformed = []
+    for key in node.get("nodes") or ():
+        try:
+            found.add(_address(key))
+        except (ValueError, KeyError, TypeError) as wrong:
+            malformed.append(f"{key.get('key')} passed over: {wrong!r} in {key.get('value')!r:.200}")
+    return found, malformed
+
+
+def _address(key: Mapping[str, Any]) -> Address:
+    value = json.loads(key["value"])
+    host, port = value["host"], value["port"]
+    # an address and no name: a proxy that looked one up would wait for it
+    if not isinstance(host, str) or type(port) is not int or not 0 < port < 65536:
+        raise ValueError("host is not text, or port no number from 1 to 65535")
+    return str(ipaddress.IPv4Address(host)), port
+
+
+class Proxy:
+    """HAProxy, through its runtime socket."""
+
+    def __init__(self, path: str = SOCKET) -> None:
+        self._path = path
+        self._places: dict[str, Address] = {}
+
+    def serve(self, wanted: Iterable[Address]) -> list[str]:
+        """Makes these addresses its servers; gives a line for each change. Requests under way go on."""
+        wanted = set(wanted)
+        lines = []
+        for place, address in list(self._places.items()):
+            if address not in wanted:
+                self._tell(f"set server {place} state maint")
+                del self._places[place]
+                lines.append(f"{address[0]}:{address[1]} left")
+        for address in sorted(wanted - set(self._places.values())):
+            free = [place for place in PLACES if place not in self._places]
+            if not free:
+                lines.append(f"{address[0]}:{address[1]} has no place: {len(PLACES)} instances at most")
+                break
+            place = free[0]
+            self._tell(f"set server {place} addr {address[0]} port {address[1]}")
+            self._tell(f"set server {place} state ready")
+            self._places[place] = address
+            lines.append(f"{address[0]}:{address[1]} came")
+        return lines
+
+    def _tell(self, command: str) -> None:
+        answer = told(command, self._path)
+        # the address command tells what it changed; all else is an objection
+        if answer and not answer.startswith(("IP changed", "no need to change", "port changed")):
+            raise ProxySilent(f"{command}: {answer}")
+
+
+def told(command: str, path: str = SOCKET) -> str:
+    """What HAProxy answers to a command at its runtime socket. Raises ProxySilent."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(path)
+            connection.sendall(f"{command}\n".encode())
+            return b"".join(iter(lambda: connection.recv(4096), b"")).decode().strip()
+    except OSError as failed:
+        raise ProxySilent(str(failed)) from failed
+
+
+def follow(etcd: Etcd, service: str, proxy: Proxy) -> None:
+    """Keeps the proxy's servers those of the service, for ever."""
+    directory = f"/services/{service}"
+    said: set[str] = set()
+    while True:
+        try:
+            try:
+                answer = etcd.get(directory)
+                node, index = answer.node, answer.index
+            except EtcdRefused as refused:
+                if refused.code != KEY_NOT_FOUND:
+                    raise
+                node, index = {}, refused.index
+            addresses, malformed = instances(node)
+            lines = [*malformed, *proxy.serve(addresses)]
+            say(line for line in lines if line not in said)
+            said = set(malformed)
+            etcd.wait(directory, index, WATCH)
+        except (EtcdSilent, EtcdRefused, ProxySilent) as failed:
+            line = f"{type(failed).__name__}: {failed}"
+            say([] if line in said else [line])
+            said.add(line)
+            time.sleep(AGAIN)
+
+
+def say(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="follow", description="A proxy of one service, whose instances etcd knows.")
+    parser.add_argument("service")
+    arguments = parser.parse_args()
+    haproxy = subprocess.Popen(["haproxy", "-db", "-f", CONFIGURATION])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGCHLD, _proxy_ended)
+    with contextlib.suppress(KeyboardInterrupt, ChildProcessError):
+        follow(Etcd(ETCD), arguments.service, Proxy())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if haproxy.poll() is None:
+        haproxy.send_signal(signal.SIGUSR1)  # takes no new connection, and ends with the last request
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return haproxy.wait(DRAIN)
+        haproxy.kill()
+    return haproxy.wait() or os.EX_UNAVAILABLE
+
+
+def _proxy_ended(number: int, frame: object) -> None:
+    raise ChildProcessError
+
+
+if __name__ == "__main__":
+    sys.exit(main())
