@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from harness.errors import AnswerNotUnderstood, CommandFailed
 from harness.machines import Machines
+from harness.wait import Silent
 
 T = TypeVar("T")
 
@@ -101,7 +102,7 @@ class Fleet:
         token = ""
         while True:
             query = f"?nextPageToken={token}" if token else ""
-            answer = self._machines.run(self._machines.entry_point, f"{API}/{collection}'{query}'")
+            answer = self._ask(f"{collection}'{query}'")
             try:
                 page = json.loads(answer)
                 items += [make(item) for item in page.get({"state": "states"}.get(collection, collection), [])]
@@ -111,14 +112,21 @@ class Fleet:
             if not token:
                 return items
 
+    def _ask(self, what: str) -> str:
+        """Raises Silent while the API does not answer."""
+        try:
+            return self._machines.run(self._machines.entry_point, f"{API}/{what}")
+        except CommandFailed as failed:
+            if failed.status_seen in (7, 22, 28, 56):  # curl: cannot connect, HTTP 503 without etcd, time-out, reset
+                raise Silent.of(failed) from failed
+            raise
+
     def machines(self) -> list[FleetMachine]:
         """What fleet lists; empty while its API does not answer."""
         try:
             return self._get("machines", FleetMachine.read)
-        except CommandFailed as failed:
-            if failed.status_seen in (7, 22, 28, 56):  # curl: cannot connect, HTTP 503 without etcd, time-out, reset
-                return []
-            raise
+        except Silent:
+            return []
 
     def units(self) -> dict[str, Unit]:
         """The registry: unit name -> unit."""
@@ -174,8 +182,12 @@ def _objection(
     # the registry keeps no state of a global unit's copies
     if unit.current != wanted and not unit.is_global:
         return f"state is {unit.current or 'unknown'}, not {wanted}"
-    if machine.id not in states.get(unit.name, set()):
+    reporting = states.get(unit.name, set())
+    if machine.id not in reporting:
         return "the machine reports no state of it"
+    # a machine that fleet took for lost and that came back: until it has stopped its copy, two run
+    if len(reporting) > 1 and not unit.is_global:
+        return f"{len(reporting)} machines report a state of it"
     for followed in unit.fleet_options("MachineOf"):
         if followed in units and units[followed].machine_id != machine.id:
             return f"not where {followed} is"

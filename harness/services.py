@@ -11,9 +11,10 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.errors import AnswerNotUnderstood
+from harness.errors import AnswerNotUnderstood, CommandFailed
 from harness.etcd import CURL
 from harness.machines import Machines
+from harness.wait import Silent
 
 KEYS = "http://127.0.0.1:2379/v2/keys/services"
 APP_PORT = "80/tcp"
@@ -56,11 +57,14 @@ class Services:
             raise AnswerNotUnderstood(f"etcd's keys of {service}", answer, repr(wrong)) from wrong
 
     def ambassadors(self, service: str) -> dict[str, Ambassador]:
-        """Machine -> what the service's ambassador there says."""
+        """Machine -> what the service's ambassador there says. Raises Silent while one says nothing."""
         ask = f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}"
 
         def told(name: str) -> Ambassador:
-            answer = self._machines.run(name, ask)
+            try:
+                answer = self._machines.run(name, ask)
+            except CommandFailed as failed:  # no such container yet, or its proxy is not up
+                raise Silent.of(failed) from failed
             try:
                 said = json.loads(answer)
                 return Ambassador(frozenset(said["registered"]), tuple(said["malformed"]), said["servers"])

@@ -58,10 +58,13 @@ sys.exit(status)
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # What a unit's image starts where the unit names nothing
 ENTRYPOINTS = {"web": ("/usr/sbin/nginx",)}
-# Programs that the tests use, and the Debian packages that hold them, with libraries that a minimal system lacks
+# Programs that the tests use, and the Debian packages that hold them
 PACKAGES_OF_TESTS = {
-    "etcd": ("etcd-server",),
-    "systemd-analyze": ("systemd", "libsystemd-shared", "libkmod2", "libapparmor1"),
+    "etcd": "etcd-server",
+    "haproxy": "haproxy",
+    "nginx": "nginx",
+    "rsync": "rsync",
+    "systemd-analyze": "systemd",
 }
 # Runs a program of a package that was unpacked, with the libraries that were unpacked beside it
 UNPACKED = """#!/bin/sh
@@ -69,7 +72,7 @@ here=$(dirname "$(readlink -f "$0")")
 libraries=$(echo "$here"/usr/lib/*-linux-gnu/systemd "$here"/usr/lib/*-linux-gnu "$here"/lib/*-linux-gnu | tr ' ' :)
 # systemd's own units too: a minimal system has none
 units="${{SYSTEMD_UNIT_PATH%:}}:$here/lib/systemd/system:"
-SYSTEMD_UNIT_PATH=${{units#:}} LD_LIBRARY_PATH=$libraries exec "$here/usr/bin/{name}" "$@"
+SYSTEMD_UNIT_PATH=${{units#:}} LD_LIBRARY_PATH=$libraries exec "$here"/usr/*bin/{name} "$@"
 """
 
 
@@ -312,8 +315,8 @@ class Toolchain:
         return _fresh(self.registry_storage, before)
 
     def programs_of_tests(self) -> str:
-        """etcd and systemd-analyze for the harness's own tests: from PATH, else Debian's packages, unpacked and not
-        installed (they would start services)."""
+        """The real programs that the harness's own tests use: from PATH, else Debian's packages, unpacked and not
+        installed (they would start services), with those that they stand on and this system lacks."""
         before = time.time()
         missing = [name for name in PACKAGES_OF_TESTS if not shutil.which(name)]
         if not missing:
@@ -321,8 +324,13 @@ class Toolchain:
 
         def build(folder: Path) -> None:
             for name in missing:
-                for package in PACKAGES_OF_TESTS[name]:
-                    self.engine.unpack(package, folder)
+                package = PACKAGES_OF_TESTS[name]
+                self.engine.unpack(package, folder)
+                plan = ["apt-get", "install", "--simulate", "--no-install-recommends", package]
+                # one line for each; what would only be renewed is there
+                for below in re.findall(r"^Inst (\S+) \(", self.process.run(plan).stdout, re.MULTILINE):
+                    if below != package:
+                        self.engine.unpack(below, folder)
                 program = folder / name
                 program.write_text(UNPACKED.format(name=name))
                 program.chmod(0o755)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from harness.errors import WaitExpired
+from harness.errors import CommandFailed, WaitExpired
 from harness.patience import patience
 from harness.record import Recorder
 
@@ -21,6 +21,15 @@ T = TypeVar("T")
 
 class NotYet(Exception):
     """The probe cannot see its subject yet; the text says what it met."""
+
+
+class Silent(CommandFailed, NotYet):
+    """A command that asks for something failed as it does while that is not there: a wait asks again, anything else
+    takes it for a fault of the platform."""
+
+    @classmethod
+    def of(cls, failed: CommandFailed) -> Silent:
+        return cls(failed.argv, failed.status_seen, failed.stdout, failed.stderr, failed.where)
 
 
 class Clock(Protocol):

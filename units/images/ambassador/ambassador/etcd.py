@@ -92,9 +92,9 @@ class Etcd:
             raise EtcdSilent(str(failed) or type(failed).__name__) from failed
         finally:
             connection.close()
-        if "errorCode" in body:
-            raise EtcdRefused(body["errorCode"], body.get("message", ""), body.get("index", 0))
         try:
+            if "errorCode" in body:
+                raise EtcdRefused(body["errorCode"], body.get("message", ""), body.get("index", 0))
             return Answer(body["node"], int(response.headers["X-Etcd-Index"]))
-        except (KeyError, TypeError) as wrong:
+        except (KeyError, TypeError, ValueError) as wrong:
             raise EtcdSilent(f"no answer of its v2 API: {wrong!r}") from wrong

@@ -48,7 +48,7 @@ def instances(node: Mapping[str, Any]) -> tuple[set[Address], list[str]]:
     for key in node.get("nodes") or ():
         try:
             found.add(_address(key))
-        except (ValueError, KeyError, TypeError) as wrong:
+        except (ValueError, KeyError, TypeError, RecursionError) as wrong:
             malformed.append(f"{key.get('key')} passed over: {wrong!r} in {key.get('value')!r:.200}")
     return found, malformed
 

@@ -59,13 +59,16 @@ def published(container: str, port: int, docker: str = DOCKER) -> tuple[str, int
         return None
     if response.status != 200:
         raise EngineSilent(f"status {response.status}: {body}")
-    return _binding(body, port)
+    try:
+        return _binding(body, port)
+    except (LookupError, TypeError, AttributeError, ValueError) as wrong:
+        raise EngineSilent(f"no description of a container: {wrong!r}") from wrong
 
 
 def _binding(body: dict[str, Any], port: int) -> tuple[str, int] | None:
     if not body["State"]["Running"]:
         return None
-    for binding in body["NetworkSettings"]["Ports"].get(f"{port}/tcp") or ():
+    for binding in (body["NetworkSettings"]["Ports"] or {}).get(f"{port}/tcp") or ():
         # a port that is published to every address says 0.0.0.0 or ::, which nobody elsewhere can connect to
         if binding["HostIp"] not in ("", "0.0.0.0", "::"):
             return binding["HostIp"], int(binding["HostPort"])
