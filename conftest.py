@@ -269,7 +269,7 @@ def _known(workplace: Path) -> tuple[int, str, bool, bool]:
     example, chosen = (shell.cwd / name for name in (EXAMPLE, tfvars.FILE))
     variables = tfvars.read((chosen if chosen.exists() else example).read_text())
     handed_over = json.loads((target / "run.auto.tfvars.json").read_text())
-    return int(variables["machines"]), handed_over["name_server"], "power" in target_data(target), True
+    return int(variables["machines"]), handed_over.get("name_server", ""), "power" in target_data(target), True
 
 
 def _scenario_of(item: pytest.Item) -> Scenario:

@@ -1,5 +1,5 @@
 @machines
-Feature: Machines that are added and taken out
+Feature: Changing machines
   A machine that comes later gets the helper files, the contents that were deployed last and its share of the services
   by itself; one that goes takes nothing along.
 

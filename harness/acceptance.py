@@ -21,7 +21,7 @@ from harness.toolchain import FOR_A_RUN
 from harness.workplace import EXAMPLE, MACHINES_AT_MOST, Workplace, add_secrets, in_use, targets
 
 # `up` builds the cluster: it executes the scenarios that type the runbook's commands
-BUILDING = ("-m", "mutates and not ambassadors and not machines and not recovery")
+BUILDING = ("-m", "mutates and not services and not machines and not recovery")
 
 
 class Acceptance:

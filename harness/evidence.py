@@ -118,7 +118,12 @@ def diagnose(machines: Machines, units: Sequence[str]) -> list[Finding]:
             if placement.objection
         ],
         "unit": lambda: [
-            Finding("unit", state.machine, f"{unit}: {state.short}", f"fleetctl status {unit.partition('@')[0]}")
+            Finding(
+                "unit",
+                state.machine,
+                f"{unit}: {state.short}",
+                f"fleetctl status {unit.removesuffix('@' + state.machine)}",
+            )
             for unit, state in UnitStates(fleet, machines, loaded()).now().items()
             if not state.runs
         ],

@@ -189,6 +189,7 @@ def _objection(
     if len(reporting) > 1 and not unit.is_global:
         return f"{len(reporting)} machines report a state of it"
     for followed in unit.fleet_options("MachineOf"):
+        followed = followed.replace("%i", unit.name.partition("@")[2].rpartition(".")[0])
         if followed in units and units[followed].machine_id != machine.id:
             return f"not where {followed} is"
     for other in units.values():

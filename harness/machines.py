@@ -148,7 +148,7 @@ class Machines:
             )
         self._preferred = entry_points[0]
         self._lost: set[str] = set()
-        self._way_in = ""
+        self._way_in = self._connected_through = ""
         # nobody answered: until when that is believed, and what is said of it
         self._nobody: tuple[float, MachineUnreachable] | None = None
         self._choosing = threading.Lock()
@@ -187,6 +187,9 @@ class Machines:
         with self._choosing:
             if not self._way_in:
                 self._way_in = self._choose()
+                if self._way_in != self._connected_through:
+                    self.close()  # what went through another machine goes nowhere
+                self._connected_through = self._way_in
             return self._way_in
 
     def _choose(self) -> str:
@@ -196,14 +199,17 @@ class Machines:
         if refused is None and self._preferred not in self._lost:
             return self._preferred
         others = [name for name in self.names if name != self._preferred]
-        with ThreadPoolExecutor(max_workers=32) as pool:
+        pool = ThreadPoolExecutor(max_workers=32)
+        try:
             for name, silent in zip(others, pool.map(self._refusal, others), strict=True):
                 if silent is None:
                     if refused:
                         self._recorder.emit("note", text=f"{refused}; the way in is {name}")
                     return name
                 refused = refused or silent
-        assert refused is not None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # one answered: the silent ones are not waited for
+        refused = refused or MachineUnreachable.of(self._preferred, "the entry point", OSError("it was taken away"))
         self._nobody = (time.monotonic() + CONNECT_LIMIT * patience(), refused)
         raise refused
 
@@ -228,7 +234,13 @@ class Machines:
 
     def run(self, name: str, command: str, *, data: bytes = b"", ok: Iterable[int] = (0,)) -> str:
         """What a command on a machine prints. Raises CommandFailed for a status not in `ok`."""
-        result = self._backends[name].run_with_input(command, data) if name in self._backends else self[name].run("")
+        if name not in self._backends:
+            self[name]  # says which machines there are
+        try:
+            result = self._backends[name].run_with_input(command, data)
+        except MachineUnreachable:
+            self._way_in = ""  # it may be what went: the next command looks for one that answers
+            raise
         if result.rc not in ok:
             raise CommandFailed([command], result.rc, result.stdout, result.stderr, where=name)
         return str(result.stdout)

@@ -41,7 +41,7 @@ LAYER_OF_TAG = {
     "contents": "content",
     "site": "entry",
     "prerequisites": "content",
-    "ambassadors": "discovery",
+    "services": "discovery",
     "machines": "bootstrap",
     "recovery": "bootstrap",
 }

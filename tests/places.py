@@ -28,6 +28,7 @@ OUTPUTS = Outputs(
     ssh_user="core",
     known_hosts="192.0.2.10 ssh-ed25519 AAAA\n",
     sites={"blog": "genkisugimoto.com", "jpblog": "jp.genkisugimoto.com"},
+    name_server="192.0.2.4",
 )
 
 
@@ -35,7 +36,7 @@ def as_printed(outputs: Outputs) -> str:
     """The outputs as `terraform output -json` prints them."""
     values = {
         "entrypoint-ip": outputs.entry_point, "machines": outputs.machines, "ssh-user": outputs.ssh_user,
-        "known-hosts": outputs.known_hosts, "sites": outputs.sites,
+        "known-hosts": outputs.known_hosts, "sites": outputs.sites, "name-server": outputs.name_server,
     }  # fmt: skip
     return json.dumps({name: {"value": value} for name, value in values.items()})
 
@@ -58,7 +59,8 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     monkeypatch.setenv("PLATFORM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SSH_AUTH_SOCK", PERSONS_AGENT)
     for name in (
-        "SSH_AGENT_PID", "DISCOVERY_SERVICE", "IMAGE_REGISTRY", "MACHINE_IMAGE", "PLATFORM_BEGAN", "PLATFORM_RUN",
+        "SSH_AGENT_PID", "DISCOVERY_SERVICE", "IMAGE_REGISTRY", "MACHINE_IMAGE", "NAME_SERVER", "NAME_KEY",
+        "PLATFORM_BEGAN", "PLATFORM_RUN",
     ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     # the path of a socket has 108 bytes at most: tmp_path is too long for one

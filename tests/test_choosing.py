@@ -10,12 +10,17 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pytest_bdd.parser import FeatureParser, Scenario
+
+from harness.terraform import Outputs
+from tests.places import as_printed
 
 ROOT = Path(__file__).resolve().parent.parent
 FEATURES = sorted((ROOT / "features").glob("*.feature"))
@@ -171,6 +176,122 @@ def test_scenario_without_steps_is_chosen_by_its_line(root: Any, tmp_path: Path)
 
     assert [root._is_at(empty, path, line) for line in (1, 2, 3, 4)] == [False, True, False, False]
     assert [root._is_at(last, path, line) for line in (3, 4, 5, 6)] == [False, True, True, False]
+
+
+# -- what a cluster lacks --------------------------------------------------------------------------------------------
+
+STATE = "needs the operator's variables and Terraform's state, and this run knows the target's outputs only"
+NAMES = "needs a name server, and this cluster's entry point is fixed"
+POWER = "needs machines that can be switched off, and this target's cannot"
+
+
+def few(machines: int) -> str:
+    return f"needs 3 machines or more, to lose one, and there are {machines}"
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Callable[..., Path]:
+    """The workplace of a run that built a cluster."""
+
+    def make(machines: int = 3, example: int | None = None, name_server: str = "192.0.2.4", power: bool = True) -> Path:
+        operators = tmp_path / "operator"
+        target = operators / "infra/local"
+        target.mkdir(parents=True)
+        (operators / "terraform.example.tfvars").write_text(f"machines = {example or machines}\n")
+        if example:
+            (operators / "terraform.tfvars").write_text(f"machines = {machines}  # of them\n")
+        (target / "target.json").write_text(json.dumps({"power": {"off": ["true"]}} if power else {}))
+        (target / "run.auto.tfvars.json").write_text(json.dumps({"name_server": name_server}))
+        (tmp_path / "operator.json").write_text(json.dumps({"cwd": str(operators), "env": {"TARGET": "local"}}))
+        return tmp_path
+
+    return make
+
+
+@pytest.fixture
+def of_outputs(tmp_path: Path) -> Callable[..., Path]:
+    """The workplace of a check on a cluster that a target's outputs tell of."""
+
+    def make(machines: int = 3, name_server: str = "192.0.2.4") -> Path:
+        addresses = {f"coreos-{index}": f"192.0.2.{10 + index}" for index in range(machines)}
+        outputs = Outputs("192.0.2.10", addresses, "core", "", {"blog": "a.example"}, name_server)
+        values = {name: it["value"] for name, it in json.loads(as_printed(outputs)).items()}
+        (tmp_path / "outputs.json").write_text(json.dumps(values))
+        return tmp_path
+
+    return make
+
+
+@pytest.fixture
+def missing(root: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Why a scenario with these tags is left out on the cluster of a workplace."""
+
+    def ask(workplace: Path | str, *tags: str, of_feature: tuple[str, ...] = ()) -> str:
+        feature = SimpleNamespace(tags=set(of_feature))
+        monkeypatch.setattr(root, "_scenario_of", lambda item: SimpleNamespace(tags=set(tags), feature=feature))
+        monkeypatch.setenv("PLATFORM_WORKPLACE", str(workplace))
+        monkeypatch.setenv("PLATFORM_FOLDER", str(workplace))
+        return str(root._missing(None))
+
+    return ask
+
+
+NEEDS = ("requires_state", "requires_three_machines", "requires_name_server", "requires_power")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "tags", "reason"),
+    [
+        ({"machines": 2}, ["requires_three_machines"], few(2)),
+        ({"machines": 1, "example": 3}, ["requires_three_machines"], few(1)),
+        ({"name_server": ""}, ["requires_name_server"], NAMES),
+        ({"power": False}, ["requires_power"], POWER),
+        ({"machines": 2, "power": False}, ["requires_power", "requires_three_machines"], few(2)),
+        ({"power": False}, [*NEEDS, "destructive"], POWER),
+    ],
+)
+def test_scenario_is_left_out_where_the_cluster_lacks_what_it_needs(
+    built: Callable[..., Path], missing: Callable[..., str], cluster: dict[str, Any], tags: list[str], reason: str
+) -> None:
+    workplace = built(**cluster)
+
+    assert missing(workplace, *tags) == reason
+    assert missing(workplace, of_feature=tuple(tags)) == reason
+    assert missing(workplace, "destructive") == ""
+
+
+@pytest.mark.parametrize("cluster", [{}, {"machines": 9}, {"machines": 3, "example": 1}])
+def test_scenario_is_left_in_where_the_cluster_has_all_that_it_needs(
+    built: Callable[..., Path], missing: Callable[..., str], cluster: dict[str, Any]
+) -> None:
+    assert missing(built(**cluster), *NEEDS, "mutates") == ""
+
+
+@pytest.mark.parametrize(
+    ("cluster", "tag", "reason"),
+    [
+        ({}, "requires_state", STATE),
+        ({}, "requires_power", POWER),
+        ({}, "requires_three_machines", ""),
+        ({}, "requires_name_server", ""),
+        ({"machines": 2}, "requires_three_machines", few(2)),
+        ({"name_server": ""}, "requires_name_server", NAMES),
+    ],
+)
+def test_of_outputs_what_they_do_not_tell_is_left_out(
+    of_outputs: Callable[..., Path], missing: Callable[..., str], cluster: dict[str, Any], tag: str, reason: str
+) -> None:
+    assert missing(of_outputs(**cluster), tag) == reason
+
+
+def test_scenario_that_needs_nothing_asks_nothing(missing: Callable[..., str]) -> None:
+    assert missing("/nowhere", "site") == ""
+
+
+def test_needs_are_all_tried_here() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
+
+    assert {tag.partition(":")[0] for tag in declared if tag.startswith("requires_")} == set(NEEDS)
 
 
 # -- what pytest collects --------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from harness import acceptance, check, cli
+from harness.acceptance import BUILDING
 from harness.errors import (
     AnswerNotUnderstood,
     CommandFailed,
@@ -534,7 +535,7 @@ def test_acceptance_executes_all_and_up_what_builds_and_both_pass_their_status_o
     assert [cli.main(["acceptance"]), cli.main(["up"]), cli.main(["shell"])] == [1, 1, 6]
     whole, building, by_hand = built
     assert (whole["selection"], whole["keep"]) == ((), False)
-    assert (building["selection"], building["keep"]) == (("-m", "mutates"), True)
+    assert (building["selection"], building["keep"]) == (BUILDING, True)
     assert by_hand["by hand"]
 
 

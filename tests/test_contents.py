@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from harness.contents import Contents, Deployed, deployed_key
+from harness.contents import RELEASE_DIGEST, Contents, Deployed, deployed_key, release_digest
 from harness.errors import CommandFailed, ExitStatus, PlatformWrong
 from harness.http import SiteUnreachable
 from harness.machines import MachineUnreachable
 from harness.site import Page, Site
 from tests.transcripts.machines import NAMES, FolderMachines, RecordedMachines
 
+ROOT = Path(__file__).resolve().parent.parent
 FILES = {"web/site.conf": b"server {}\n", "entry/configure.sh": b"#!/bin/sh\n", "blog/a name.txt": b"\xff\x00"}
 
 
@@ -180,6 +186,98 @@ def test_machine_that_cannot_be_asked_is_told(contents: Contents, machines: Fold
 
     with pytest.raises(CommandFailed, match="gone"):
         contents.missing(source, "/home/core")
+
+
+# names that a sort, a shell or a locale takes for something else
+ODD = [
+    "index.html", "a b/c d.txt", " blank first", "blank last ", "two  blanks", "tab\there", "-n", "--help", "$HOME",
+    "*", "a'b", 'a"b', "a`b`", "Zebra", "apple", "äpfel", "日本語/記事.html", "a/b", "a.b", "a-b", "a", "deep/er/x",
+    ".hidden",
+]  # fmt: skip
+UNTOLD = ["back\\slash", "line\nbreak"]  # sha256sum writes these otherwise: machine and machine must agree, no more
+
+
+def odd_release(folder: Path, names: list[str]) -> dict[str, bytes]:
+    """Writes a file of each name (where it is a folder too, into that); path -> contents."""
+    files = {}
+    for name in names:
+        path = f"{name}/self" if any(other.startswith(f"{name}/") for other in names) else name
+        files[path] = f"of {name}".encode() if name != "*" else b""
+    write(folder, files)
+    return files
+
+
+def digest_of_first_boot(folder: Path) -> str:
+    """What a machine that fetches a release takes for its digest."""
+    script = (ROOT / "infra/image/files/usr/local/sbin/fetch-contents").read_text()
+    (function,) = re.findall(r"(?ms)^digest\(\) \{.*?^\}$", script)
+    return shell(f"{function}\ndigest {shlex.quote(str(folder))}")
+
+
+def shell(script: str, folder: Path = ROOT, **environment: str) -> str:
+    done = subprocess.run(
+        ["sh", "-euc", script],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_digest_of_a_release_is_the_same_wherever_it_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / "a release"
+    files = odd_release(folder, ODD)
+    (folder / "link").symlink_to("index.html")  # followed: its bytes are served too
+    expected = release_digest({**files, "link": files["index.html"]})
+
+    assert shell(RELEASE_DIGEST, folder) == expected
+    assert digest_of_first_boot(folder) == expected
+
+
+@pytest.mark.parametrize("language", ["C", "C.UTF-8", "de_DE.UTF-8"])
+def test_digest_does_not_depend_on_the_language(tmp_path: Path, language: str) -> None:
+    files = odd_release(tmp_path / "release", ODD)
+
+    assert shell(RELEASE_DIGEST, tmp_path / "release", LC_ALL=language, LANG=language) == release_digest(files)
+
+
+def test_machines_agree_on_the_digest_of_names_that_no_line_holds(tmp_path: Path) -> None:
+    odd_release(tmp_path / "release", [*ODD, *UNTOLD])
+
+    assert digest_of_first_boot(tmp_path / "release") == shell(RELEASE_DIGEST, tmp_path / "release")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "a b/c d.txt").write_bytes(b"other"),
+        lambda folder: (folder / "Zebra").rename(folder / "zebra"),
+        lambda folder: (folder / "apple").unlink(),
+        lambda folder: (folder / "more").touch(),
+        lambda folder: [(folder / "a-b").rename(folder / "x"), (folder / "a.b").rename(folder / "a-b"),
+                        (folder / "x").rename(folder / "a.b")],
+    ],
+    ids=["bytes", "name", "one less", "one more", "exchanged"],
+)  # fmt: skip
+def test_digest_tells_other_files(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    folder = tmp_path / "release"
+    odd_release(folder, ODD)
+    before = digest_of_first_boot(folder)
+    change(folder)
+
+    assert digest_of_first_boot(folder) != before
+
+
+def test_digests_of_releases_are_those_that_are_remembered(contents: Contents, machines: FolderMachines) -> None:
+    files = {"version.txt": b"0123456789abcdef\n", "a b/c.txt": b"c"}
+    for name in ("coreos-0", "coreos-2"):
+        deploy(machines, name, "0123456789abcdef", files)
+
+    assert contents.digests("blog") == {
+        "coreos-0": release_digest(files), "coreos-1": "none", "coreos-2": release_digest(files),
+    }  # fmt: skip
 
 
 # -- what was deployed last ------------------------------------------------------------------------------------------

@@ -27,6 +27,15 @@ def healthy(machines: RecordedMachines) -> list[str]:
     return [name for name in NAMES if name not in Etcd(machines).objections(5)]
 
 
+def has_members(machines: RecordedMachines, *names: str, on: str | None = None) -> RecordedMachines:
+    """Lets one machine, or every machine, list these members."""
+    for machine in [on] if on else NAMES:
+        health, members = parts(machines, machine)
+        members["members"] = [{**members["members"][0], "name": name} for name in names]
+        machines.on("2379/health", f"{health}\n{json.dumps(members)}", machine)
+    return machines
+
+
 def parts(machines: RecordedMachines, machine: str) -> tuple[str, Any]:
     health, _, members = machines.recorded["etcd"][machine].partition("\n")
     return health, json.loads(members)
@@ -63,15 +72,52 @@ def test_member_that_says_it_is_unhealthy_is_not_named(machines: RecordedMachine
 
 
 def test_machines_beyond_the_members_reach_the_cluster_through_a_proxy(machines: RecordedMachines) -> None:
-    for machine in NAMES:
-        health, members = parts(machines, machine)
-        members["members"] = [member for member in members["members"] if member["name"] in NAMES[:2]]
-        machines.on("2379/health", f"{health}\n{json.dumps(members)}", machine)
+    has_members(machines, *NAMES[:2])
 
     assert Etcd(machines).objections(2) == {}
-    assert Etcd(machines).objections(3) == dict.fromkeys(
-        NAMES, "lists coreos-0, coreos-1, not coreos-0, coreos-1, coreos-2"
+    assert Etcd(machines).objections(3) == {}  # one that was added later is no member
+
+
+def test_machines_that_list_more_members_than_there_may_be(machines: RecordedMachines) -> None:
+    assert Etcd(machines).objections(2) == dict.fromkeys(
+        NAMES, "lists coreos-0, coreos-1, coreos-2, not coreos-0, coreos-1"
     )
+
+
+@pytest.mark.parametrize("members", [["coreos-1", "coreos-2"], ["coreos-0", "coreos-2"], ["coreos-0", "coreos-9"]])
+def test_members_that_are_not_the_first_machines(machines: RecordedMachines, members: list[str]) -> None:
+    objections = Etcd(has_members(machines, *members)).objections(5)
+
+    assert objections == dict.fromkeys(NAMES, f"lists {', '.join(members)}, not coreos-0, coreos-1")
+
+
+def test_machine_that_lists_fewer_members_than_the_others_is_named(machines: RecordedMachines) -> None:
+    has_members(machines, *NAMES[:2], on="coreos-1")
+
+    assert list(Etcd(machines).objections(5)) == ["coreos-1"]
+
+
+def test_cluster_without_any_healthy_member(machines: RecordedMachines) -> None:
+    assert Etcd(machines.on("2379/health", REFUSED)).objections(5) == dict.fromkeys(NAMES, "not healthy")
+
+
+def test_member_that_this_run_took_away_is_still_one_and_is_not_asked(machines: RecordedMachines) -> None:
+    machines.lose("coreos-0")
+
+    assert Etcd(machines).objections(5) == {}
+    assert {name for name, _ in machines.asked} == {"coreos-1", "coreos-2"}
+
+
+def test_members_are_those_that_the_way_in_lists(machines: RecordedMachines) -> None:
+    has_members(machines, "coreos-0", on="coreos-0")
+    assert Etcd(machines).members() == {"coreos-0"}
+    machines.lose("coreos-0")
+    assert Etcd(machines).members() == set(NAMES)
+
+
+@pytest.mark.parametrize("answer", [REFUSED, '{"health":"false"}\n{"members":[{"name":"coreos-0"}]}', "junk\njunk"])
+def test_cluster_that_is_not_healthy_has_no_members(machines: RecordedMachines, answer: str) -> None:
+    assert Etcd(machines.on("2379/health", answer)).members() == set()
 
 
 @pytest.mark.parametrize("answer", [REFUSED, '{"health":"true"}\n' + NOT_FOUND])

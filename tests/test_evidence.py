@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import threading
 from collections.abc import Callable
@@ -271,6 +272,144 @@ def test_unit_that_does_not_run(machines: RecordedMachines, active: str, sub: st
             "fleetctl status blog.service",
         )
     ]
+
+
+AMBASSADOR = "blog-dynamic-amb.service"
+RUNS = "10.215.249.10:49153"
+
+
+def show(registered: list[str], servers: dict[str, str]) -> str:
+    return json.dumps({"registered": registered, "malformed": [], "servers": servers})
+
+
+@pytest.fixture
+def discovery(machines: RecordedMachines) -> RecordedMachines:
+    """A blog that runs at one address, is registered there, and is a healthy server of every ambassador."""
+
+    def add(answer: Any) -> None:
+        (entry,) = (it for it in answer["units"] if it["name"] == "entry.service")
+        options = [it for it in entry["options"] if it["section"] != "X-Fleet"]
+        options.append({"section": "X-Fleet", "name": "Global", "value": "true"})
+        answer["units"].append({**entry, "name": AMBASSADOR, "machineID": "", "options": options})
+
+    def publish(answer: Any) -> None:
+        (entry,) = (it for it in answer["states"] if it["name"] == "entry.service")
+        answer["states"] += [{**entry, "name": AMBASSADOR, "machineID": machine} for machine in IDS.values()]
+
+    machines.change("fleet/v1/units", add).change("fleet/v1/state", publish)
+    running = machines.recorded["systemctl show entry.service"]["coreos-0"].replace("entry.service", AMBASSADOR)
+    machines.recorded[f"systemctl show {AMBASSADOR}"] = dict.fromkeys(NAMES, running)
+    machines.on("docker ps", "").on("docker ps", f"{RUNS}\n", "coreos-0")
+    register(machines, RUNS)
+    return machines.on("ambassador.show blog", show([RUNS], {RUNS: "UP"}))
+
+
+def register(machines: RecordedMachines, *addresses: str) -> None:
+    nodes = [
+        {
+            "key": f"/services/blog/{number}",
+            "value": json.dumps(dict(zip(("host", "port"), it.split(":"), strict=True))),
+        }
+        for number, it in enumerate(addresses)
+    ]
+    machines.on("v2/keys/services/blog", json.dumps({"node": {"key": "/services/blog", "nodes": nodes}}))
+
+
+WITH_AMBASSADOR = [*UNITS, AMBASSADOR]
+
+
+def test_service_that_is_found_is_well(discovery: RecordedMachines) -> None:
+    assert diagnose(discovery, WITH_AMBASSADOR) == []
+
+
+def test_service_that_is_not_registered(discovery: RecordedMachines) -> None:
+    discovery.on("v2/keys/services/blog", '{"errorCode":100,"message":"Key not found"}')
+    discovery.on("ambassador.show blog", show([], {}))
+
+    first, *others = diagnose(discovery, WITH_AMBASSADOR)
+
+    assert first == Finding(
+        "discovery",
+        "cluster",
+        f"blog runs at {RUNS}, registered is nothing",
+        "curl http://127.0.0.1:2379/v2/keys/services/blog?recursive=true",
+    )
+    assert [(it.machine, it.finding) for it in others] == [
+        (name, "the ambassador of blog has no servers") for name in NAMES
+    ]
+
+
+def test_service_that_is_registered_where_it_does_not_run(discovery: RecordedMachines) -> None:
+    register(discovery, RUNS, "10.215.249.11:49160")
+
+    (finding,) = diagnose(discovery, WITH_AMBASSADOR)
+
+    assert (finding.layer, finding.machine) == ("discovery", "cluster")
+    assert finding.finding == f"blog runs at {RUNS}, registered is {RUNS}, 10.215.249.11:49160"
+
+
+def test_service_that_runs_nowhere_and_is_registered(discovery: RecordedMachines) -> None:
+    discovery.on("docker ps", "")
+
+    assert f"blog runs at no address, registered is {RUNS}" in [
+        it.finding for it in diagnose(discovery, WITH_AMBASSADOR)
+    ]
+
+
+@pytest.mark.parametrize(
+    "servers", [{RUNS: "DOWN"}, {"10.215.249.11:49160": "UP"}, {RUNS: "UP", "10.215.249.11:49160": "UP"}]
+)
+def test_ambassador_whose_servers_are_others(discovery: RecordedMachines, servers: dict[str, str]) -> None:
+    discovery.on("ambassador.show blog", show([RUNS], servers), "coreos-2")
+
+    assert diagnose(discovery, WITH_AMBASSADOR) == [
+        Finding(
+            "discovery",
+            "coreos-2",
+            f"the ambassador of blog has {servers}",
+            "docker exec blog-dynamic-amb python3 -m ambassador.show blog",
+        )
+    ]
+
+
+def test_registration_left_behind_that_the_ambassadors_pass_over_is_told_of_the_cluster_only(
+    discovery: RecordedMachines,
+) -> None:
+    gone = "10.215.249.99:49153"
+    register(discovery, RUNS, gone)
+    discovery.on("ambassador.show blog", show([RUNS, gone], {RUNS: "UP", gone: "DOWN"}))
+
+    assert layers(diagnose(discovery, WITH_AMBASSADOR)) == {("discovery", "cluster")}
+
+
+@pytest.mark.parametrize("answer", ["", "Traceback (most recent call last):", "[]", '{"servers": {}}'])
+def test_ambassador_that_says_something_else_is_what_is_wrong(discovery: RecordedMachines, answer: str) -> None:
+    discovery.on("ambassador.show blog", answer, "coreos-1")
+
+    (finding,) = diagnose(discovery, WITH_AMBASSADOR)
+
+    assert finding.layer == "discovery" and "the ambassador of blog on coreos-1" in finding.finding
+
+
+def test_ambassador_that_cannot_be_asked_is_what_is_wrong(discovery: RecordedMachines) -> None:
+    discovery.fails("ambassador.show blog", 1, "Error response from daemon: No such container", "coreos-1")
+
+    (finding,) = diagnose(discovery, WITH_AMBASSADOR)
+
+    assert (finding.layer, finding.machine) == ("discovery", "coreos-1")
+    assert "No such container" in finding.finding
+
+
+def test_service_whose_ambassador_was_never_loaded_is_not_asked_for(machines: RecordedMachines) -> None:
+    assert diagnose(machines, WITH_AMBASSADOR) == []
+    assert not [command for _, command in machines.asked if "services/" in command or "docker" in command]
+
+
+def test_unit_that_does_not_run_is_named_before_what_is_registered(discovery: RecordedMachines) -> None:
+    fail_unit(discovery, "blog.service")
+    discovery.on("docker ps", "")
+
+    assert {layer for layer, _ in layers(diagnose(discovery, WITH_AMBASSADOR))} == {"unit"}
 
 
 def test_unit_that_was_never_loaded_is_no_unit_that_is_wrong(machines: RecordedMachines) -> None:

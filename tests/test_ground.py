@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import ipaddress
 import json
@@ -23,7 +24,7 @@ from harness.toolchain import Toolchain
 from harness.wait import Waiter
 from harness.workplace import Workplace
 from tests.fakes import FakeClock, FakeRunner
-from tests.places import a_run, checkout, surroundings
+from tests.places import a_run, checkout, recorded, surroundings
 
 HEADER = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
 
@@ -146,7 +147,11 @@ def service() -> Iterator[str]:
 
 
 def printed(address: str) -> str:
-    values = {"discovery-service": f"http://{address}/v2/keys/discovery", "image-registry": address}
+    values = {
+        "discovery-service": f"http://{address}/v2/keys/discovery",
+        "image-registry": address,
+        "name-server": "10.208.0.4",
+    }
     return json.dumps({name: {"value": value} for name, value in values.items()})
 
 
@@ -207,8 +212,11 @@ def test_a_ground_that_answers_is_handed_to_the_operator_and_the_target(
 
     assert place.shell.env["DISCOVERY_SERVICE"] == f"http://{service}/v2/keys/discovery"
     handed_over = json.loads((place.target_folder / "run.auto.tfvars.json").read_text())
-    assert handed_over == {"image_registry": service, "machine_image": "platform-machine:abc"}
     variables = json.loads((place.ground_folder / "run.auto.tfvars.json").read_text())
+    assert handed_over == {
+        "image_registry": service, "machine_image": "platform-machine:abc", "name_server": "10.208.0.4",
+        "name_key": variables["name_key"],
+    }  # fmt: skip
     assert variables["run_id"] == place.run_id
     assert ipaddress.IPv4Network(variables["subnet"]).subnet_of(SUBNETS)
 
@@ -246,8 +254,49 @@ def test_what_was_handed_over_before_stays(
 
     handed_over = json.loads((place.target_folder / "run.auto.tfvars.json").read_text())
     assert handed_over == {
-        "run_id": "x", "ssh_public_key": "y", "image_registry": "given", "machine_image": "given",
+        "run_id": "x", "ssh_public_key": "y", "image_registry": "given", "machine_image": "given", "name_server": "",
+        "name_key": "",
     }  # fmt: skip
+
+
+def test_a_name_server_is_taken_where_one_is_given(
+    place: Workplace, toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"IMAGE_REGISTRY": "r", "MACHINE_IMAGE": "m", "NAME_SERVER": "192.0.2.53", "NAME_KEY": "c2VjcmV0"}
+    for name, value in {"DISCOVERY_SERVICE": "d", **given}.items():
+        monkeypatch.setenv(name, value)
+    make_ground(place, toolchain)
+
+    handed_over = json.loads((place.target_folder / "run.auto.tfvars.json").read_text())
+    assert handed_over == {name.lower(): value for name, value in given.items()}
+
+
+def test_every_ground_has_a_key_of_its_own_for_its_name_server(
+    root: Path, toolchain: Toolchain, runner: FakeRunner, ground: Path, service: str
+) -> None:
+    runner.on("terraform").on("terraform output", printed(service))
+    keys = set()
+    for run_id in ("20260801-120000-ab12", "20260801-120000-cd34"):
+        with a_run(root, runner, run_id) as run:
+            place = Workplace(run, run.folder)
+            OperatorShell.open(runner, place.shell_state, place.operators, {"PATH": "/opt/tools", "TARGET": "local"})
+            place.target_folder.mkdir(parents=True)
+            make_ground(place, toolchain)
+            keys.add(json.loads((place.ground_folder / "run.auto.tfvars.json").read_text())["name_key"])
+
+    assert len(keys) == 2
+    assert [len(base64.b64decode(key, validate=True)) for key in keys] == [32, 32]
+
+
+def test_the_key_of_the_name_server_is_never_recorded(
+    place: Workplace, toolchain: Toolchain, runner: FakeRunner, ground: Path, service: str
+) -> None:
+    runner.on("terraform").on("terraform output", printed(service))
+    make_ground(place, toolchain)
+    key = json.loads((place.target_folder / "run.auto.tfvars.json").read_text())["name_key"]
+    place.run.recorder.emit("note", text=f"the key is {key}")
+
+    assert [event["text"] for event in recorded(place.run, "note")] == ["the key is [key of the name server]"]
 
 
 def test_the_grounds_state_of_another_time_is_not_copied(

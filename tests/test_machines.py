@@ -1,8 +1,10 @@
-"""The seam to the machines, over real SSH: tiny servers on loopback, one of them reached through the other only."""
+"""The seam to the machines, over real SSH: tiny servers on loopback, of which one, unless a test says otherwise, can be
+reached from here, and the others through it only."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import queue
 import socket
@@ -225,24 +227,35 @@ Cluster = dict[str, Server]
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """The entry point coreos-0, from which the two other machines can be reached."""
-    others = {name: Server(name, {}) for name in list(ADDRESSES)[1:]}
-    entry = Server("coreos-0", {ADDRESSES[name]: server for name, server in others.items()})
-    for server in others.values():
-        server.together = entry.together
-    yield {"coreos-0": entry, **others}
+    """Three machines, from each of which the others can be reached."""
+    servers = {name: Server(name, {}) for name in ADDRESSES}
+    for server in servers.values():
+        server.routes |= {ADDRESSES[name]: other for name, other in servers.items() if other is not server}
+        server.together = servers["coreos-0"].together
+    yield servers
     with ThreadPoolExecutor() as pool:  # paramiko's threads look up ten times a second
-        list(pool.map(Server.close, (entry, *others.values())))
+        list(pool.map(Server.close, servers.values()))
 
 
 @pytest.fixture
 def login(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> dict[str, Any]:
-    """Lets the real client find the entry point's address on loopback, and log in with a key in the agent's place."""
-    connect = paramiko.SSHClient.connect
-    wanted: dict[str, Any] = {"pkey": CLIENT_KEY, "at": cluster["coreos-0"].address}
+    """Lets the real client find machines on loopback, where "at" says that they are (the others refuse), and log in
+    with a key in the agent's place. "tried" has every connection from here."""
+    connect, create_connection = paramiko.SSHClient.connect, socket.create_connection
+    wanted: dict[str, Any] = {"pkey": CLIENT_KEY, "at": {"coreos-0": cluster["coreos-0"].address}, "tried": []}
+
+    def on_loopback(address: tuple[str, int], timeout: Any = None, **options: Any) -> socket.socket:
+        name = next((name for name, known in ADDRESSES.items() if known == address[0]), "")
+        if not name:
+            return create_connection(address, timeout, **options)
+        assert address[1] == 22
+        wanted["tried"].append(name)
+        if name not in wanted["at"]:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+        return create_connection(wanted["at"][name], timeout)
 
     def elsewhere(self: paramiko.SSHClient, hostname: str, sock: Any = None, **options: Any) -> None:
-        stream = sock or socket.create_connection(wanted["at"], timeout=5)
+        stream = sock or on_loopback((hostname, 22), 5)
         try:
             connect(self, hostname, sock=stream, **{**options, "pkey": wanted["pkey"], "allow_agent": False})
         except BaseException:
@@ -251,6 +264,7 @@ def login(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> dict[str, Any]:
             raise
 
     monkeypatch.setattr(paramiko.SSHClient, "connect", elsewhere)
+    monkeypatch.setattr(socket, "create_connection", on_loopback)
     return wanted
 
 
@@ -270,7 +284,7 @@ def connect(
 
     def make(known_hosts: str | None = None, user: str = "core") -> Machines:
         pinned = known(cluster) if known_hosts is None else known_hosts
-        made.append(Machines(Outputs(ADDRESSES["coreos-0"], ADDRESSES, user, pinned, {}), recorder))
+        made.append(Machines(Outputs(ADDRESSES["coreos-0"], ADDRESSES, user, pinned, {}, ""), recorder))
         return made[-1]
 
     yield make
@@ -343,9 +357,9 @@ def test_key_that_may_not_log_in_is_refused(connect: Connect, login: dict[str, A
 
 def test_machine_that_refuses_the_connection(connect: Connect, login: dict[str, Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
-        login["at"] = closed.getsockname()
+        login["at"]["coreos-0"] = closed.getsockname()
 
-    with pytest.raises(MachineUnreachable, match=r"machine coreos-0.*refused") as raised:
+    with pytest.raises(MachineUnreachable, match=r"the entry point coreos-0.*refused") as raised:
         connect().run("coreos-0", "true")
 
     assert raised.value.where == "coreos-0"
@@ -358,7 +372,7 @@ def test_machine_whose_port_says_nothing(
     monkeypatch.setattr(seam, "CONNECT_LIMIT", 0.3)
     started = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        login["at"] = silent.getsockname()
+        login["at"]["coreos-0"] = silent.getsockname()
         with pytest.raises(MachineUnreachable, match="machine coreos-0"):
             connect().run("coreos-0", "true")
 
@@ -501,7 +515,7 @@ def test_machine_that_does_not_exist(connect: Connect) -> None:
 
 def test_entry_point_that_is_no_machine(recorder: Recorder) -> None:
     with pytest.raises(PlatformWrong, match=r"entry point 192\.0\.2\.99 is no machine's address"):
-        Machines(Outputs("192.0.2.99", ADDRESSES, "core", "", {}), recorder)
+        Machines(Outputs("192.0.2.99", ADDRESSES, "core", "", {}, ""), recorder)
 
 
 def test_both_streams_full_at_once_do_not_block(connect: Connect) -> None:
@@ -663,6 +677,202 @@ def test_everywhere_makes_one_connection_a_machine(connect: Connect, cluster: Cl
     machines.everywhere(lambda name: machines.run(name, "true"))
 
     assert [len(server.logins) for server in cluster.values()] == [1, 1, 1]
+
+
+# -- the way in ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def all_at_hand(login: dict[str, Any], cluster: Cluster) -> dict[str, Any]:
+    """Every machine can be reached from here."""
+    login["at"] |= {name: server.address for name, server in cluster.items()}
+    return login
+
+
+def test_entry_point_that_answers_is_the_way_in(connect: Connect, all_at_hand: dict[str, Any], events: Events) -> None:
+    machines = connect()
+
+    assert machines.run("coreos-2", "whoami") == "coreos-2"
+    assert machines.entry_point == "coreos-0"
+    assert set(all_at_hand["tried"]) == {"coreos-0"}
+    assert events("note") == []
+
+
+def test_entry_point_that_refuses_gives_way_to_the_next_machine(
+    connect: Connect, all_at_hand: dict[str, Any], cluster: Cluster, events: Events
+) -> None:
+    del all_at_hand["at"]["coreos-0"]
+    machines = connect()
+
+    assert machines.run("coreos-2", "whoami") == "coreos-2"
+    assert machines.entry_point == "coreos-1"
+    assert cluster["coreos-1"].asked_for == [("192.0.2.12", 22)]
+    assert [len(server.logins) for server in cluster.values()] == [0, 1, 1]
+    (note,) = events("note")
+    assert note["text"].startswith("the entry point coreos-0 does not answer over SSH: ")
+    assert note["text"].endswith("; the way in is coreos-1")
+
+
+def test_machines_that_refuse_are_passed_over_for_the_way_in(
+    connect: Connect, all_at_hand: dict[str, Any], cluster: Cluster
+) -> None:
+    for name in ("coreos-0", "coreos-1"):
+        del all_at_hand["at"][name]
+    machines = connect()
+
+    assert machines.entry_point == "coreos-2"
+    assert machines.run("coreos-1", "whoami") == "coreos-1"
+    assert cluster["coreos-2"].asked_for == [("192.0.2.11", 22)]
+
+
+def test_entry_point_that_takes_no_connection_is_asked_through_the_way_in(
+    connect: Connect, all_at_hand: dict[str, Any], cluster: Cluster
+) -> None:
+    del all_at_hand["at"]["coreos-0"]
+
+    assert connect().run("coreos-0", "whoami") == "coreos-0"
+    assert cluster["coreos-1"].asked_for == [("192.0.2.10", 22)]
+
+
+def test_way_in_must_show_its_own_host_key(connect: Connect, all_at_hand: dict[str, Any], cluster: Cluster) -> None:
+    del all_at_hand["at"]["coreos-0"]
+    machines = connect(known(cluster, coreos_1=cluster["coreos-2"].key))
+
+    with pytest.raises(MachineUnreachable, match="coreos-1 does not answer over SSH: Host key"):
+        machines.run("coreos-2", "true")
+
+    assert cluster["coreos-1"].logins == [] and cluster["coreos-2"].logins == []
+
+
+def test_entry_point_with_another_host_key_does_not_give_way(
+    connect: Connect, all_at_hand: dict[str, Any], cluster: Cluster
+) -> None:
+    """It answers: what is wrong with it must not be passed over."""
+    machines = connect(known(cluster, coreos_0=new_key()))
+
+    with pytest.raises(MachineUnreachable, match="coreos-0 does not answer over SSH: Host key"):
+        machines.run("coreos-1", "true")
+
+    assert cluster["coreos-1"].logins == []
+
+
+def test_when_nobody_answers_it_is_said_of_the_entry_point(connect: Connect, login: dict[str, Any]) -> None:
+    login["at"].clear()
+    machines = connect()
+
+    for name in ADDRESSES:
+        with pytest.raises(MachineUnreachable, match=r"the entry point coreos-0 .*refused") as raised:
+            machines.run(name, "true")
+        assert (raised.value.where, raised.value.status) == ("coreos-0", ExitStatus.PLATFORM_WRONG)
+
+
+def test_when_nobody_answers_who_asks_meanwhile_is_told_at_once(
+    connect: Connect, all_at_hand: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seam, "CONNECT_LIMIT", 0.3)
+    at, all_at_hand["at"] = all_at_hand["at"], {}
+    machines = connect()
+    with pytest.raises(MachineUnreachable) as first:
+        machines.run("coreos-1", "true")
+    tried = list(all_at_hand["tried"])
+    assert sorted(tried) == sorted(ADDRESSES)
+    all_at_hand["at"] = at
+
+    with pytest.raises(MachineUnreachable) as again:
+        machines.run("coreos-2", "true")
+    assert str(again.value) == str(first.value)
+    assert all_at_hand["tried"] == tried
+
+    time.sleep(0.3)
+    assert machines.run("coreos-2", "whoami") == "coreos-2"
+
+
+def test_when_nobody_answers_unreachable_names_every_machine(connect: Connect, login: dict[str, Any]) -> None:
+    login["at"].clear()
+
+    assert list(connect().unreachable()) == list(ADDRESSES)
+    assert sorted(login["tried"]) == sorted(ADDRESSES)  # once each, though they are asked side by side
+
+
+# -- machines that are taken away ------------------------------------------------------------------------------------
+
+
+def test_lost_machine_is_not_counted(connect: Connect, cluster: Cluster) -> None:
+    machines = connect()
+    machines.lose("coreos-1")
+
+    assert machines.names == ["coreos-0", "coreos-2"]
+    assert machines.everywhere(lambda name: machines.run(name, "whoami")) == {
+        "coreos-0": "coreos-0",
+        "coreos-2": "coreos-2",
+    }
+    assert machines.unreachable() == {}
+    assert list(machines.host_keys()) == machines.names
+    assert cluster["coreos-1"].commands == []
+    assert list(machines.addresses) == list(ADDRESSES)  # where it was is known
+
+
+def test_way_in_that_is_lost_gives_way_to_another(
+    connect: Connect, all_at_hand: dict[str, Any], cluster: Cluster, events: Events
+) -> None:
+    machines = connect()
+    machines.run("coreos-2", "true")
+    machines.lose("coreos-0")
+    all_at_hand["tried"].clear()
+
+    assert machines.entry_point == "coreos-1"
+    assert machines.run("coreos-2", "whoami") == "coreos-2"
+    assert "coreos-0" not in all_at_hand["tried"]
+    assert cluster["coreos-1"].asked_for == [("192.0.2.12", 22)]
+    assert events("note") == []  # this run took it away itself
+
+
+def test_connection_through_a_lost_machine_is_not_used_again(
+    connect: Connect, all_at_hand: dict[str, Any], cluster: Cluster
+) -> None:
+    machines = connect()
+    machines.run("coreos-1", "true")
+    machines.lose("coreos-0")
+    machines.run("coreos-1", "true")
+
+    assert cluster["coreos-0"].asked_for == [("192.0.2.11", 22)]
+    assert [len(server.logins) for server in cluster.values()] == [1, 2, 0]
+
+
+def test_when_all_that_are_left_are_silent_it_is_said(connect: Connect) -> None:
+    machines = connect()
+    machines.lose("coreos-0")
+
+    with pytest.raises(MachineUnreachable, match="coreos-1 does not answer"):
+        machines.run("coreos-2", "true")
+
+
+def test_machine_that_is_regained_is_counted_and_the_way_in_again(
+    connect: Connect, all_at_hand: dict[str, Any], cluster: Cluster
+) -> None:
+    machines = connect()
+    machines.lose("coreos-0")
+    machines.run("coreos-2", "true")
+    machines.regain("coreos-0")
+
+    assert machines.names == list(ADDRESSES)
+    assert machines.entry_point == "coreos-0"
+    assert machines.run("coreos-2", "whoami") == "coreos-2"
+    assert cluster["coreos-0"].asked_for == [("192.0.2.12", 22)]
+
+
+def test_silence_before_a_machine_came_back_is_not_believed_after(
+    connect: Connect, login: dict[str, Any], cluster: Cluster
+) -> None:
+    login["at"].clear()
+    machines = connect()
+    machines.lose("coreos-1")
+    with pytest.raises(MachineUnreachable):
+        machines.run("coreos-2", "true")
+    login["at"]["coreos-1"] = cluster["coreos-1"].address
+    machines.regain("coreos-1")
+
+    assert machines.run("coreos-2", "whoami") == "coreos-2"
 
 
 # -- host keys -------------------------------------------------------------------------------------------------------

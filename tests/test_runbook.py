@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from _pytest.mark.expression import Expression
+from pytest_bdd.parser import FeatureParser, Scenario, Step
 
+from harness.acceptance import BUILDING
 from harness.errors import ExitStatus, Misconfigured
-from harness.runbook import commands_of_features, commands_of_readme, drift
+from harness.runbook import TYPED, commands_of_features, commands_of_readme, drift, sections
 
 ROOT = Path(__file__).resolve().parent.parent
 README = """# A project
@@ -49,6 +53,14 @@ $ not --in the runbook
 ```
 $ fleetctl start units/*.service
 ```
+
+## Changing services
+
+1. Take a blog off the air
+
+   ```
+   $ fleetctl stop blog.service
+   ```
 
 ## Recovery
 
@@ -94,6 +106,7 @@ def test_the_runbooks_commands_are_those_of_its_sections_in_order() -> None:
         "terraform plan",
         "terraform apply",
         "fleetctl start units/*.service",
+        "fleetctl stop blog.service",
         "fleetctl destroy blog.service",
     ]
 
@@ -163,3 +176,46 @@ def test_this_projects_features_type_exactly_this_projects_runbook() -> None:
 
     assert commands_of_readme((ROOT / "README.md").read_text()) == typed
     assert len(typed) >= 10
+
+
+def test_up_types_exactly_what_this_projects_section_operation_tells_to_type() -> None:
+    """What comes behind it needs a cluster, and changes one that stands."""
+    option, chosen = BUILDING
+    typed = [
+        command
+        for path in sorted((ROOT / "features").glob("*.feature"))
+        for scenario in scenarios(path)
+        if chosen_by(chosen, scenario.tags | scenario.feature.tags)
+        for step in scenario.steps
+        if (command := command_typed(step))
+    ]
+    (operation,) = [it for it in sections((ROOT / "README.md").read_text()) if it.title == "Operation"]
+
+    assert option == "-m"
+    assert typed == [command for block in operation.blocks for command in block.commands]
+    assert len(typed) >= 10
+
+
+def scenarios(path: Path) -> list[Scenario]:
+    feature = FeatureParser(str(ROOT), str(path.relative_to(ROOT))).parse()
+    return [template.render({}) for template in feature.scenarios.values()]
+
+
+def chosen_by(expression: str, tags: set[str]) -> bool:
+    """As pytest chooses with -m."""
+    return bool(Expression.compile(expression).evaluate(lambda name, **_: name in tags))
+
+
+def command_typed(step: Step) -> str:
+    found = TYPED.match(f"{step.keyword} {step.name}")
+    return found[1] if found else ""
+
+
+def test_what_up_leaves_out_is_said_by_tags_that_there_are() -> None:
+    """A tag that is misspelt leaves nothing out."""
+    known = {tag for path in (ROOT / "features").glob("*.feature") for it in scenarios(path) for tag in it.tags}
+    known |= {
+        tag for path in (ROOT / "features").glob("*.feature") for it in scenarios(path) for tag in it.feature.tags
+    }
+
+    assert set(re.findall(r"\w+", BUILDING[1])) - {"and", "or", "not"} <= known

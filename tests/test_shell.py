@@ -343,6 +343,36 @@ def test_a_child_in_the_background_that_keeps_the_lines_streams_is_ended_with_it
     assert shell.env["KEPT"] == "yes"
 
 
+def test_a_file_is_edited_where_the_shell_is(shell: OperatorShell, folder: Path) -> None:
+    shell.type("mkdir sub; cd sub; printf 'machines = 3\\nurl = \"é\"\\n' > terraform.tfvars")
+    shell.edit("terraform.tfvars", lambda text: text.replace("3", "4"))
+
+    assert (folder / "sub/terraform.tfvars").read_text() == 'machines = 4\nurl = "é"\n'
+    assert shell.type("cat terraform.tfvars").stdout == 'machines = 4\nurl = "é"\n'
+
+
+def test_an_edit_that_fails_leaves_the_file_as_it_is(shell: OperatorShell, folder: Path) -> None:
+    (folder / "notes").write_text("before")
+
+    def fail(text: str) -> str:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        shell.edit("notes", fail)
+    assert (folder / "notes").read_text() == "before"
+
+
+def test_a_read_only_shell_edits_nothing(
+    shell: OperatorShell, recorder: Recorder, tmp_path: Path, folder: Path
+) -> None:
+    (folder / "notes").write_text("before")
+    refusing = OperatorShell(Processes(recorder), tmp_path / "operator.json", read_only=True)
+
+    with pytest.raises(ReadOnly, match="notes is not edited: this run must change nothing"):
+        refusing.edit("notes", lambda text: "after")
+    assert (folder / "notes").read_text() == "before"
+
+
 def test_a_read_only_shell_types_nothing(shell: OperatorShell, recorder: Recorder, tmp_path: Path) -> None:
     refusing = OperatorShell(Processes(recorder), tmp_path / "operator.json", read_only=True)
 

@@ -7,6 +7,7 @@ against small trees that are broken on purpose, so that every guard has been see
 from __future__ import annotations
 
 import ast
+import fnmatch
 import functools
 import importlib.util
 import itertools
@@ -372,10 +373,15 @@ def imports_that_point_outward(root: Path) -> list[str]:
         for path, tree in python_files(root, room):
             for line, name in imports(tree):
                 package = name.partition(".")[0]
-                unknown = only is not None and package not in only | sys.stdlib_module_names
-                if package in ROOMS - allowed or name.startswith(".") or unknown:
+                known = only is None or package in only | sys.stdlib_module_names | packages_around(root / path)
+                if package in ROOMS - allowed or name.startswith(".") or not known:
                     faults.append(f"{path}:{line}: imports {name}")
     return faults
+
+
+def packages_around(path: Path) -> set[str]:
+    """The package that a file is in, which may know itself."""
+    return {folder.name for folder in path.parents if (folder / "__init__.py").is_file()}
 
 
 def imports_beside_the_seams(root: Path) -> list[str]:
@@ -464,6 +470,7 @@ def _found(files: Iterable[tuple[str, str]], pattern: re.Pattern[str]) -> list[s
 
 # == unit files ======================================================================================================
 
+EXECUTED = ("ExecStartPre", "ExecStart", "ExecStartPost", "ExecStop", "ExecStopPost", "ExecReload")
 KEYS = {"MachineID", "MachineOf", "MachineMetadata", "Conflicts", "Global", "Replaces"}
 # pairs of options that fleet v1.0.0 refuses together (api/units.go, ValidateOptions)
 NOT_TOGETHER = [("MachineID", it) for it in ("MachineOf", "Conflicts", "Global", "Replaces")]
@@ -472,6 +479,10 @@ NAME = re.compile(r"[a-zA-Z0-9:_.\-][a-zA-Z0-9:_.@\-]{0,246}\.service")
 # fleet drops a pair that it cannot read, and the unit may then run anywhere (job/job.go, RequiredTargetMetadata)
 PAIR = r"[^\s\"=]+=[^\s\"=]+"
 METADATA = re.compile(rf'{PAIR}|"{PAIR}"(?:\s+"{PAIR}")*')
+# the machine's own services, which units may wait for
+OF_THE_MACHINE = {"docker.service", "etcd.service"}
+# options of [Unit] that name other units; systemd passes over a name that it does not know
+OTHERS = ("Wants", "Requires", "BindsTo", "PartOf", "After", "Before")
 IMAGE = re.compile(r"(?:\$\{IMAGE_REGISTRY\}/)?[a-z0-9._/-]+(?::(?P<tag>[\w.-]+)|@sha256:[0-9a-f]{64})")
 
 
@@ -505,8 +516,9 @@ def _faults_of_lines(path: Path) -> Iterator[tuple[int, str]]:
 def _faults_of_unit(unit: UnitFile, names: set[str], root: Path) -> Iterator[str]:
     fleet: dict[str, list[str]] = {}
     service: dict[str, list[str]] = {}
+    of_unit: dict[str, list[str]] = {}
     for section, name, value in unit.options:
-        table = {"X-Fleet": fleet, "Service": service}.get(section, {})
+        table = {"X-Fleet": fleet, "Service": service, "Unit": of_unit}.get(section, {})
         table.setdefault(name, []).append(value)
     if not NAME.fullmatch(unit.name):
         yield "no name that fleet takes"
@@ -526,13 +538,42 @@ def _faults_of_unit(unit: UnitFile, names: set[str], root: Path) -> Iterator[str
         if not re.fullmatch(r"[0-9a-f]{32}", value):
             yield f"MachineID={value} is no whole machine id"
     for value in fleet.get("MachineOf", []):
-        if value not in names:
+        if _template(value, unit) not in names:
             yield f"MachineOf={value} names no unit of ours"
+    for value in fleet.get("Conflicts", []):
+        for pattern in value.split():
+            if not any(fnmatch.fnmatchcase(name, _template(pattern, unit)) for name in names):
+                yield f"Conflicts={pattern} matches no unit of ours"
+    for name in OTHERS:
+        for word in " ".join(of_unit.get(name, [])).split():
+            if word.endswith(".service") and _template(word, unit) not in names | OF_THE_MACHINE:
+                yield f"{name}={word} names no unit of ours"
     if service.get("RestartSec") != ["3"]:
         yield f"RestartSec is {service.get('RestartSec', ['not set'])[-1]}, not 3"
     if service.get("Restart") != ["always"]:
         yield f"Restart is {service.get('Restart', ['not set'])[-1]}, not always"
+    yield from _faults_of_helpers(service, root)
     yield from _faults_of_images(service, root)
+
+
+def _template(name: str, unit: UnitFile) -> str:
+    """The file that holds an instance: blog@.service of blog@2.service, or of blog@%i.service where that stands for
+    something. Globs stay as they are."""
+    if "%i" in name and "@" not in unit.name:
+        return name
+    return re.sub(r"@(?:%i|\d+)\.service$", "@.service", name)
+
+
+def _faults_of_helpers(service: dict[str, list[str]], root: Path) -> Iterator[str]:
+    for command in (value for name in EXECUTED for value in service.get(name, [])):
+        if (helper := _helper(command)) and not os.access(root / "container" / helper, os.X_OK):
+            yield f"runs {helper}, which is no program in container"
+
+
+def _helper(command: str) -> str:
+    """The helper file that a command runs: its path in container; "" for another program."""
+    found = re.match(r"[-@:+!]*/home/core/(\S+)", command)
+    return found[1] if found else ""
 
 
 def _faults_of_images(service: dict[str, list[str]], root: Path) -> Iterator[str]:
@@ -546,7 +587,7 @@ def _faults_of_images(service: dict[str, list[str]], root: Path) -> Iterator[str
             verb = next((verb for verb in ("pull", "run") if "docker" in words[0] and verb in words[1:2]), "")
             if verb:
                 wanted[verb] = next((word for word in words[2:] if word.startswith("${IMAGE_REGISTRY}/")), words[-1])
-    if "run" not in wanted:
+    if "run" not in wanted and not any(map(_helper, service.get("ExecStart", []))):
         yield "runs no image"
     for verb, image in wanted.items():
         found = IMAGE.fullmatch(image)
@@ -556,12 +597,65 @@ def _faults_of_images(service: dict[str, list[str]], root: Path) -> Iterator[str
             own = root / "units/images" / image.split("/", 1)[1].split(":")[0].split("@")[0]
             if not own.is_dir():
                 yield f"docker {verb}: image {image} has no folder in units/images"
+            elif not (own / "build-base").is_file():
+                yield f"docker {verb}: image {image} has no build-base in its folder"
     if len(set(wanted.values())) > 1:
         yield f"pulls {wanted['pull']} and runs {wanted['run']}"
 
 
+def containers_that_are_not_named_after_their_units(root: Path) -> list[str]:
+    """What is removed, run and stopped is the unit's own container: `blog` of blog.service, `blog-%i` of blog@.service.
+    Two instances with one name would remove each other's."""
+    faults = []
+    for path in sorted((root / "units").glob("**/*.service")):
+        own = path.name.removesuffix(".service").replace("@", "-%i")
+        for section, option, value in UnitFile.read(path).options:
+            words = value.replace("\\\n", " ").split()
+            if section != "Service" or option not in EXECUTED or not re.match(r"[-@:+!]*/usr/bin/docker$", words[0]):
+                continue
+            named = words[words.index("--name") + 1 :][:1] if "--name" in words else []
+            named += words[-1:] if words[1] in ("rm", "stop") else []
+            faults += [
+                f"{path.relative_to(root)}: docker {words[1]} of {name}, not {own}" for name in named if name != own
+            ]
+    return faults
+
+
+def templates_that_differ_from_their_units(root: Path) -> list[str]:
+    """A template in units/more is the unit of its name in another folder, but for the instance, where fleet puts it,
+    and how it is described."""
+    faults = []
+    for path in sorted((root / "units").glob("**/*.service")):
+        template, here = "@" in path.name, path.relative_to(root)
+        if template != (path.parent == root / "units/more"):
+            faults.append(f"{here}: {'a template' if template else 'no template'}, and not in its folder")
+        if not template:
+            continue
+        others = [it for it in (root / "units").glob(f"**/{path.name.replace('@', '')}") if it.parent != path.parent]
+        for other in others:
+            mine, its = _without_instance(path.read_text()), _without_instance(other.read_text())
+            differ = [(a, b) for a, b in itertools.zip_longest(mine, its, fillvalue="nothing") if a != b][:1]
+            faults += [f"{here}: `{a.strip()}`, where {other.name} has `{b.strip()}`" for a, b in differ]
+        if not others:
+            faults.append(f"{here}: a template of no unit")
+        if "%i" not in path.read_text():
+            faults.append(f"{here}: every instance would be the same")
+        follows = [value for it in others for _, name, value in UnitFile.read(it).options if name == "MachineOf"]
+        follows = [value.replace(".service", "@%i.service") for value in follows]
+        if [value for _, name, value in UnitFile.read(path).options if name == "MachineOf"] != follows:
+            faults.append(f"{here}: MachineOf is not {', '.join(follows) or 'left out'}")
+    return faults
+
+
+def _without_instance(text: str) -> list[str]:
+    """The lines of a unit file, but its [X-Fleet] section and its description."""
+    text = re.sub(r"(?ms)^\[X-Fleet\]$.*?(?=^\[|\Z)", "", text)
+    return re.sub(r"[@-]%i", "", re.sub(r"(?m)^Description=.*$", "Description=", text)).rstrip().splitlines()
+
+
 def verified_by_systemd(units: Iterable[Path], scratch: Path) -> str:
-    """What `systemd-analyze verify` says of these units; its exit status is 0 for most of what it finds.
+    """What `systemd-analyze verify` says of these units, of a template as an instance; its exit status is 0 for most of
+    what it finds.
 
     Programs that are not on this machine are another's concern: each command is replaced by one that is.
     """
@@ -573,7 +667,8 @@ def verified_by_systemd(units: Iterable[Path], scratch: Path) -> str:
     copies = []
     for unit in units:
         text = re.sub(r"(?m)^(Exec\w+=[-@:+!]*)/\S+", r"\1/bin/true", unit.read_text())
-        copies.append(scratch / unit.name)
+        (scratch / unit.name).write_text(text)
+        copies.append(scratch / unit.name.replace("@.", "@2."))
         copies[-1].write_text(text)
     for beside in ("docker.service", "etcd.service"):
         (scratch / beside).write_text("[Service]\nExecStart=/bin/true\n")
@@ -607,6 +702,8 @@ GUARDS: list[Guard] = [
     checks_that_are_weakened,
     addresses_of_package_registries,
     unit_files_that_fleet_takes_amiss,
+    containers_that_are_not_named_after_their_units,
+    templates_that_differ_from_their_units,
 ]
 
 
@@ -671,6 +768,7 @@ Environment=IMAGE=web:1
 ExecStartPre=/usr/bin/docker pull --quiet ${IMAGE_REGISTRY}/${IMAGE}
 ExecStart=/usr/bin/docker run --rm \
     --publish 80:80 \
+    --name web \
     ${IMAGE_REGISTRY}/${IMAGE}
 Restart=always
 RestartSec=3
@@ -678,6 +776,9 @@ RestartSec=3
 [X-Fleet]
 MachineMetadata=name=coreos-0
 """
+X_FLEET = "[X-Fleet]\nMachineMetadata=name=coreos-0\n"
+TEMPLATE = UNIT.replace("--name web", "--name web-%i").replace("Web server", "Another web server")
+TEMPLATE = TEMPLATE.replace(X_FLEET, "[X-Fleet]\nConflicts=web.service\nConflicts=web@*.service\n")
 TREE = {
     "steps/cluster.py": STEPS,
     "conftest.py": 'import pytest\n\npytest_plugins = ["steps.cluster"]\nNEEDS = "requires_state"\n',
@@ -691,6 +792,7 @@ TREE = {
     "harness/process.py": "import subprocess\n",
     "harness/http.py": "import requests\n\nsession = requests.Session()\nsession.trust_env = False\n",
     "units/web.service": UNIT,
+    "units/more/web@.service": TEMPLATE,
     "units/images/web/build-base": "#!/bin/sh\n",
     "infra/first-boot": "#!/bin/sh\ncurl --fail http://127.0.0.1:2379/health\n",
     "requirements/runtime.txt": "paramiko==5.1.0 \\\n    --hash=sha256:00\n",
@@ -784,6 +886,7 @@ AMBIGUOUS += '\n@then(parsers.parse("{count:d} machines are listed"))\ndef more(
             "tool:2: imports harness",
         ),
         (imports_that_point_outward, "units/tool.py", "import jmespath\n", "units/tool.py:1: imports jmespath"),
+        (imports_that_point_outward, "units/images/web/web/a.py", "import web.b\n", "a.py:1: imports web.b"),
         (
             imports_that_go_in_a_circle,
             "harness/process.py",
@@ -839,9 +942,6 @@ def test_guard_notices(tree: Tree, guard: Guard, file: str, text: str, fault: st
     assert any(re.search(fault, line) for line in faults), faults
 
 
-X_FLEET = "[X-Fleet]\nMachineMetadata=name=coreos-0\n"
-
-
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
     [
@@ -895,7 +995,139 @@ def test_guard_of_units_notices(tree: Tree, old: str, new: str, fault: str) -> N
     ],
 )
 def test_guard_of_units_takes(tree: Tree, old: str, new: str) -> None:
-    assert unit_files_that_fleet_takes_amiss(tree({"units/web.service": UNIT.replace(old, new)})) == []
+    others = {"units/other.service": UNIT, "units/more/shop@.service": UNIT}
+
+    assert unit_files_that_fleet_takes_amiss(tree({"units/web.service": UNIT.replace(old, new), **others})) == []
+
+
+SIDEKICK = UNIT.replace("--name web", "--name reg").replace(X_FLEET, "[X-Fleet]\nMachineOf=web.service\n")
+OF_SIDEKICK = SIDEKICK.replace("--name reg", "--name reg-%i").replace("web.service", "web@%i.service")
+PART_OF = "[Unit]\nPartOf=web@%i.service\nAfter=web@%i.service docker.service\n"
+
+
+def test_guard_of_units_takes_a_template_that_follows_another(tree: Tree) -> None:
+    template = OF_SIDEKICK.replace("[Unit]\n", PART_OF)
+    one = SIDEKICK.replace("[Unit]\n", PART_OF.replace("@%i", ""))
+    root = tree({"units/reg.service": one, "units/more/reg@.service": template})
+
+    assert unit_files_that_fleet_takes_amiss(root) == []
+    assert containers_that_are_not_named_after_their_units(root) == []
+    assert templates_that_differ_from_their_units(root) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("Conflicts=web.service", "Conflicts=wep.service", "Conflicts=wep.service matches no unit of ours"),
+        ("Conflicts=web@*.service", "Conflicts=wep@*.service", "Conflicts=wep@.* matches no unit of ours"),
+        ("Conflicts=web.service\n", "MachineOf=wep@%i.service\n", "MachineOf=wep@%i.service names no unit of ours"),
+        ("[Unit]\n", "[Unit]\nPartOf=wep@%i.service\n", "PartOf=wep@%i.service names no unit of ours"),
+        ("[Unit]\n", "[Unit]\nWants=web.service wep.service\n", "Wants=wep.service names no unit of ours"),
+        ("[Unit]\n", "[Unit]\nAfter=web%i.service\n", "After=web%i.service names no unit of ours"),
+        ("IMAGE=web:1", "IMAGE=web:latest", "is not pinned"),
+        ("Restart=always", "Restart=no", "Restart is no, not always"),
+    ],
+)
+def test_guard_of_units_notices_a_template(tree: Tree, old: str, new: str, fault: str) -> None:
+    faults = unit_files_that_fleet_takes_amiss(tree({"units/more/web@.service": TEMPLATE.replace(old, new)}))
+
+    assert any(line.startswith("units/more/web@.service: ") and re.search(fault, line) for line in faults), faults
+
+
+def test_guard_of_units_notices_an_instance_in_a_unit_that_is_none(tree: Tree) -> None:
+    unit = UNIT.replace("[Unit]\n", "[Unit]\nWants=web@%i.service\n")
+
+    assert unit_files_that_fleet_takes_amiss(tree({"units/web.service": unit})) == [
+        "units/web.service: Wants=web@%i.service names no unit of ours"
+    ]
+
+
+HELPER = "[Service]\nExecStart=/home/core/name/publish.sh --now\nRestart=always\nRestartSec=3\n"
+
+
+def test_guard_of_units_takes_one_that_runs_a_helper(tree: Tree) -> None:
+    root = tree({"units/name.service": HELPER, "container/name/publish.sh": "#!/bin/sh\n"})
+    (root / "container/name/publish.sh").chmod(0o755)
+
+    assert unit_files_that_fleet_takes_amiss(root) == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "faults"),
+    [
+        (HELPER, ["runs name/publish.sh, which is no program in container"]),
+        (HELPER.replace("publish.sh", "gone.sh"), ["runs name/gone.sh, which is no program in container"]),
+        (HELPER.replace("/home/core/name/publish.sh", "/usr/bin/nginx"), ["runs no image"]),
+        (
+            HELPER.replace("ExecStart=", "ExecStartPre=-"),
+            ["runs name/publish.sh, which is no program in container", "runs no image"],
+        ),
+    ],
+)
+def test_guard_of_units_notices_what_is_no_helper(tree: Tree, unit: str, faults: list[str]) -> None:
+    root = tree({"units/name.service": unit, "container/name/publish.sh": "#!/bin/sh\n"})  # not executable
+
+    assert unit_files_that_fleet_takes_amiss(root) == [f"units/name.service: {fault}" for fault in faults]
+
+
+def test_guard_of_units_notices_an_image_that_is_not_built(tree: Tree) -> None:
+    root = tree({"units/images/shop/README": "", "units/web.service": UNIT.replace("IMAGE=web:1", "IMAGE=shop:1")})
+
+    assert any("shop:1 has no build-base in its folder" in line for line in unit_files_that_fleet_takes_amiss(root))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "fault"),
+    [
+        ("units/web.service", "--name web", "--name wep", "units/web.service: docker run of wep, not web"),
+        (
+            "units/web.service",
+            "ExecStart=",
+            "ExecStartPre=-/usr/bin/docker rm --force wep\nExecStart=",
+            "units/web.service: docker rm of wep, not web",
+        ),
+        (
+            "units/web.service",
+            "Restart=always",
+            "ExecStop=/usr/bin/docker stop --time 3 web-1\nRestart=always",
+            "units/web.service: docker stop of web-1, not web",
+        ),
+        ("units/more/web@.service", "web-%i", "web", "units/more/web@.service: docker run of web, not web-%i"),
+        ("units/more/web@.service", "web-%i", "web%i", "units/more/web@.service: docker run of web%i, not web-%i"),
+    ],
+)
+def test_guard_of_containers_notices(tree: Tree, file: str, old: str, new: str, fault: str) -> None:
+    text = TREE[file].replace(old, new)
+
+    assert containers_that_are_not_named_after_their_units(tree({file: text})) == [fault]
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({"units/more/web@.service": TEMPLATE.replace("80:80", "81:80")}, "`--publish 81:80 .`, where web.service has"),
+        ({"units/web.service": UNIT.replace("[Unit]\n", "[Unit]\n# why\n")}, "`Description=`, where .* has `# why`"),
+        ({"units/web.service": UNIT.replace("RestartSec=3", "RestartSec=3\nUser=core")}, "`.*`, where .* `User=core`"),
+        ({"units/more/web@.service": TEMPLATE.replace("[Service]", "[Servise]")}, "`.Servise.`, where web.service has"),
+        ({"units/more/web@.service": TEMPLATE.replace("-%i", "")}, "every instance would be the same"),
+        ({"units/more/web@.service": OF_SIDEKICK}, "MachineOf is not left out"),
+        ({"units/more/shop@.service": TEMPLATE}, "shop@.service: a template of no unit"),
+        ({"units/app/web@.service": TEMPLATE}, "units/app/web@.service: a template, and not in its folder"),
+        ({"units/more/shop.service": UNIT}, "units/more/shop.service: no template, and not in its folder"),
+        (
+            {"units/reg.service": SIDEKICK, "units/more/reg@.service": OF_SIDEKICK.replace("MachineOf", "Conflicts")},
+            "reg@.service: MachineOf is not web@%i.service",
+        ),
+        (
+            {"units/reg.service": SIDEKICK, "units/more/reg@.service": OF_SIDEKICK.replace("web@%i", "web")},
+            "reg@.service: MachineOf is not web@%i.service",
+        ),
+    ],
+)
+def test_guard_of_templates_notices(tree: Tree, changed: dict[str, str], fault: str) -> None:
+    faults = templates_that_differ_from_their_units(tree(changed))
+
+    assert any(re.search(fault, line) for line in faults), faults
 
 
 @pytest.mark.parametrize("name", ["web server.service", "wäb.service", "@web.service", "a" * 260 + ".service"])
@@ -905,7 +1137,8 @@ def test_guard_of_units_notices_a_name(name: str) -> None:
 
 def test_guard_of_units_notices_that_there_are_none(tree: Tree) -> None:
     root = tree()
-    (root / "units/web.service").unlink()
+    for path in (root / "units").glob("**/*.service"):
+        path.unlink()
 
     assert unit_files_that_fleet_takes_amiss(root) == ["there are no unit files"]
 
@@ -933,12 +1166,39 @@ def test_systemd_notices(tree: Tree, tmp_path: Path, old: str, new: str, said: s
     assert said in verified_by_systemd([root / "units/web.service"], tmp_path / "scratch")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("Restart=always", "Restart=allways", "allways"),
+        ("[Unit]\n", "[Unit]\nAfter=nowhere\n", "nowhere"),
+        ("[Unit]\n", "[Unit]\nPartOf=of-%i\n", "of-2"),
+    ],
+)
+def test_systemd_notices_a_template_as_an_instance(tree: Tree, tmp_path: Path, old: str, new: str, said: str) -> None:
+    root = tree({"units/more/web@.service": TEMPLATE.replace(old, new)})
+    (tmp_path / "scratch").mkdir()
+
+    assert said in verified_by_systemd([root / "units/more/web@.service"], tmp_path / "scratch")
+
+
 def test_feature_may_name_what_the_readme_speaks_of(tree: Tree) -> None:
     text = (
         FEATURE + '    And "container" is under "/home/core", type "text/html" at ports 22 and 80 within 30 seconds\n'
     )
 
     assert features_that_know_too_much(tree({"features/01_load.feature": text})) == []
+
+
+def test_package_of_an_image_may_know_itself_and_no_other(tree: Tree) -> None:
+    folder = "units/images/web"
+    files = {f"{folder}/web/__init__.py": "", f"{folder}/web/a.py": "from web import b\nimport json\n"}
+
+    assert imports_that_point_outward(tree(files)) == []
+    other = {f"{folder}/shop/__init__.py": "", f"{folder}/shop/a.py": "import web.a\nimport harness\n"}
+    assert imports_that_point_outward(tree({**files, **other})) == [
+        f"{folder}/shop/a.py:1: imports web.a",
+        f"{folder}/shop/a.py:2: imports harness",
+    ]
 
 
 def test_outline_is_held_to_the_same_rules(tree: Tree) -> None:

@@ -18,6 +18,7 @@ import pytest
 from harness import tfvars
 from harness.acceptance import target_takes
 from harness.limits import LIMITS, MEMORY
+from harness.terraform import target_data
 from harness.workplace import targets
 from tests.transcripts.machines import document
 
@@ -28,6 +29,8 @@ PASSED_OVER = re.compile(r'"(?:[^"\\]|\\.)*"|#[^\n]*|//[^\n]*|/\*.*?\*/', re.DOT
 OPENS, CLOSES = "({[", ")}]"
 TAKEN = (MEMORY, *LIMITS)
 TAKES = dict.fromkeys(TAKEN, 7)
+WAYS = ("off", "on", "gone")
+SWITCH = ["virsh", "destroy", "{run_id}-{machine}"]
 
 
 # -- the guard -------------------------------------------------------------------------------------------------------
@@ -64,6 +67,24 @@ def faults_of_takes(data: Mapping[str, Any]) -> list[str]:
         for name, value in takes.items()
         if type(value) is not int or value < 1
     ]
+
+
+def faults_of_power(data: Mapping[str, Any]) -> list[str]:
+    """How machines are switched: not at all, or in each way by a command that names one machine of one run."""
+    power = data.get("power", {})
+    if not power:
+        return []
+    faults = [f"power has no {way}" for way in WAYS if way not in power]
+    faults += [f"power {way}, which nobody switches" for way in power if way not in WAYS]
+    for way, command in power.items():
+        try:
+            words = [part.format(run_id="<run>", machine="<machine>") for part in command]
+        except (KeyError, IndexError, ValueError, AttributeError) as wrong:
+            faults.append(f"power {way}: {wrong!r}")
+            continue
+        if not any("<run>" in word and "<machine>" in word for word in words):
+            faults.append(f"power {way}: `{' '.join(words)}` names no machine of a run")
+    return faults
 
 
 def _faults(text: str, contract: dict[str, object]) -> Iterator[str]:
@@ -147,6 +168,7 @@ def test_target_tells_the_harness_what_its_outputs_do_not(target: str) -> None:
     console = [part.format(run_id="run", machine="coreos-0", command="true") for part in data["console"]]
     assert "true" in console[-1] and any("run" in part and "coreos-0" in part for part in console)
     assert faults_of_takes(data) == []
+    assert faults_of_power(data) == []
 
 
 def test_machines_of_this_machine_take_something_of_it() -> None:
@@ -175,6 +197,33 @@ def test_guard_notices_what_is_taken(takes: object, fault: str) -> None:
 @pytest.mark.parametrize("data", [{}, {"takes": {}}, {"takes": TAKES}])
 def test_guard_passes_what_is_taken(data: dict[str, Any]) -> None:
     assert faults_of_takes(data) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({"gone": None}, "power has no gone"),
+        ({"reset": SWITCH}, "power reset, which nobody switches"),
+        ({"off": ["poweroff"]}, "power off: `poweroff` names no machine of a run"),
+        ({"off": ["docker", "kill", "{machine}"]}, "power off: `docker kill <machine>` names no machine of a run"),
+        ({"on": ["docker", "start", "{run_id}-{name}"]}, "power on: KeyError('name')"),
+        ({"on": [7]}, "power on: "),
+    ],
+)
+def test_guard_notices_how_machines_are_switched(changed: dict[str, Any], fault: str) -> None:
+    power = {way: command for way, command in {**dict.fromkeys(WAYS, SWITCH), **changed}.items() if command}
+
+    assert any(line.startswith(fault) for line in faults_of_power({"power": power}))
+
+
+@pytest.mark.parametrize("data", [{}, {"power": {}}, {"power": dict.fromkeys(WAYS, SWITCH)}])
+def test_guard_passes_how_machines_are_switched(data: dict[str, Any]) -> None:
+    assert faults_of_power(data) == []
+
+
+def test_machines_of_this_machine_can_be_switched() -> None:
+    """A target that cannot leaves the scenarios of recovery out."""
+    assert target_data(ROOT / "infra/local")["power"].keys() == set(WAYS)
 
 
 def test_the_recorded_outputs_are_those_of_the_contract() -> None:
@@ -208,6 +257,20 @@ MACHINES = 'variable "machines" {\n  type        = number\n'
 KEYS = "map(object({ private = string, public = string }))"
 
 
+def block_of(file: str, name: str) -> str:
+    """A variable as it is written."""
+    return re.findall(rf'(?ms)^variable "{name}" {{.*?^}}$', (ROOT / file).read_text())[0]
+
+
+def unmarked(block: str, remark: str) -> str:
+    """The block without its mark, or with the mark as a remark."""
+    assert block.count("  sensitive   = true\n") == 1
+    return block.replace("  sensitive   = true\n", f"  {remark}sensitive = true\n" if remark else "")
+
+
+HOST_KEYS, NAME_KEY = block_of(VARIABLES, "ssh_host_keys"), block_of(VARIABLES, "name_key")
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "fault"),
     [
@@ -222,8 +285,11 @@ KEYS = "map(object({ private = string, public = string }))"
         (VARIABLES, MACHINES, MACHINES.replace("number", "string"), "variable machines is of type string, not number"),
         (VARIABLES, MACHINES, 'variable "machines" {\n', "variable machines is of type none, not number"),
         (VARIABLES, KEYS, "map(string)", f"variable ssh_host_keys is of type map(string), not {KEYS}"),
-        (VARIABLES, "  sensitive   = true\n", "", "variable ssh_host_keys is not marked sensitive"),
-        (VARIABLES, "  sensitive   =", "  # sensitive =", "variable ssh_host_keys is not marked sensitive"),
+        (VARIABLES, HOST_KEYS, unmarked(HOST_KEYS, ""), "variable ssh_host_keys is not marked sensitive"),
+        (VARIABLES, HOST_KEYS, unmarked(HOST_KEYS, "# "), "variable ssh_host_keys is not marked sensitive"),
+        (VARIABLES, NAME_KEY, unmarked(NAME_KEY, ""), "variable name_key is not marked sensitive"),
+        (VARIABLES, 'variable "name_server"', 'variable "names"', "variable name_server is missing"),
+        (OUTPUTS, 'output "name-server"', 'output "names"', "output name-server is missing"),
         (VARIABLES, MACHINES, f"{MACHINES}  sensitive = true\n", "variable machines is marked sensitive"),
         (VARIABLES, '  description = "Host name of the blog."\n', "", "variable blog_domain has no description"),
         (VARIABLES, '"Host name of the blog."', '""', "variable blog_domain has no description"),

@@ -199,7 +199,7 @@ def test_outputs_before_anything_was_applied(runner: FakeRunner) -> None:
     assert raised.value.paste == "terraform -chdir=/nowhere output"
 
 
-@pytest.mark.parametrize("name", ["entrypoint-ip", "machines", "ssh-user", "known-hosts", "sites"])
+@pytest.mark.parametrize("name", ["entrypoint-ip", "machines", "ssh-user", "known-hosts", "sites", "name-server"])
 def test_outputs_with_one_missing(runner: FakeRunner, name: str) -> None:
     outputs = document("outputs.json")
     del outputs[name]
@@ -213,7 +213,7 @@ def values_of_outputs() -> dict[str, Any]:
     return {name: output["value"] for name, output in document("outputs.json").items()}
 
 
-@pytest.mark.parametrize("name", ["entrypoint-ip", "machines", "ssh-user", "known-hosts", "sites"])
+@pytest.mark.parametrize("name", ["entrypoint-ip", "machines", "ssh-user", "known-hosts", "sites", "name-server"])
 def test_outputs_from_elsewhere_with_one_missing(name: str) -> None:
     raw = values_of_outputs()
     del raw[name]
@@ -254,6 +254,7 @@ def test_outputs_of_the_recorded_cluster(runner: FakeRunner) -> None:
     assert outputs.ssh_user == "core"
     assert outputs.known_hosts.count("ssh-ed25519") == len(outputs.machines) == 3
     assert outputs.sites == {"blog": "genkisugimoto.com", "jpblog": "jp.genkisugimoto.com"}
+    assert outputs.name_server == "10.215.249.4"
 
 
 @pytest.mark.parametrize("answer", ["", "Failed to load the plan", "[]"])

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -398,13 +399,13 @@ def test_missing_packages_are_installed(
 
     assert toolchain.packages() == "done"
     assert runner.calls[0].endswith(" update")
-    assert runner.calls[1].endswith(" install --no-install-recommends -y mmdebstrap")
+    assert runner.calls[1].endswith(" install --no-install-recommends -y mmdebstrap bind9-dnsutils")
 
 
 def test_packages_that_are_there_are_not_asked_for(
     toolchain: Toolchain, runner: FakeRunner, programs: Programs
 ) -> None:
-    programs("mmdebstrap", "ssh-agent")
+    programs("mmdebstrap", "ssh-agent", "dig")
 
     assert toolchain.packages() == "cached"
     assert runner.calls == []
@@ -901,6 +902,38 @@ def test_a_registry_that_does_not_listen_yet_is_pushed_to_again(
 
     engine.fill_registry(tmp_path, "platform-machine:abc", {"web:1": "platform-web:abc"})
     assert len([call for call in runner.calls if call.startswith("docker push")]) == 2
+
+
+def test_the_registry_holds_every_image_that_units_ask_for(
+    toolchain: Toolchain, runner: FakeRunner, tmp_path: Path
+) -> None:
+    """What was not built and pushed no machine could pull."""
+    texts = [path.read_text() for path in (ROOT / "units").glob("**/*.service")]
+    asked_for = {image for text in texts for image in re.findall(r"(?m)^Environment=IMAGE=(\S+)$", text)}
+    runner.on("docker image inspect", "sha256:abc").on("docker run", "id").on("docker port", "127.0.0.1:33333\n")
+    runner.on("docker tag").on("docker push").on("docker rmi").on("docker rm")
+    toolchain.machine_image = "platform-machine:abc"
+    before = [name for name in Toolchain.TASKS["image registry"][0] if name != "machine image"]
+    for name in before:
+        assert Toolchain.TASKS[name][1](toolchain) == "cached"
+    toolchain.registry()
+
+    pushed = {call.rpartition("/")[2] for call in runner.calls if call.startswith("docker push")}
+    assert pushed == asked_for == {f"{path.name}:1" for path in (ROOT / "units/images").iterdir()}
+    assert before == [f"{name.partition(':')[0]} image" for name in sorted(asked_for, reverse=True)]
+
+
+def test_an_image_that_units_ask_for_is_made_from_its_own_root_and_starts_what_it_is_for(
+    toolchain: Toolchain, runner: FakeRunner
+) -> None:
+    runner.on("docker image inspect", status=1).on("bash -c", "sha256:abc\n").on("docker tag")
+
+    assert (toolchain.web_image(), toolchain.ambassador_image()) == ("done", "done")
+    web, ambassador = (call for call in runner.calls if call.startswith("bash -c"))
+    assert f"{ROOT}/units/images/web/build-base" in web and "/usr/sbin/nginx" in web
+    assert f"{ROOT}/units/images/ambassador/build-base" in ambassador and "ENTRYPOINT" not in ambassador
+    tags = [call.split() for call in runner.calls if call.startswith("docker tag")]
+    assert [tag[3].partition(":")[0] for tag in tags] == ["platform-web", "platform-ambassador"]
 
 
 # -- what only building needed -------------------------------------------------------------------------------------

@@ -381,6 +381,22 @@ def test_another_process_knows_the_secrets_of_a_workplace(opened: Workplace) -> 
     assert redact(f"x {host} y {user} z") == "x [ssh host key] y [ssh private key] z"
 
 
+def test_another_process_knows_the_key_of_the_name_server(opened: Workplace) -> None:
+    opened.hand_over({"name_server": "10.208.0.4", "name_key": "c2VjcmV0IG9mIHRoZSBuYW1lcw=="})
+    redact = Redactor()
+    add_secrets(redact, opened.folder)
+
+    assert redact("x c2VjcmV0IG9mIHRoZSBuYW1lcw== y") == "x [key of the name server] y"
+
+
+def test_a_cluster_without_a_name_server_has_no_key_to_hide(opened: Workplace) -> None:
+    opened.hand_over({"name_server": "", "name_key": ""})
+    redact = Redactor()
+    add_secrets(redact, opened.folder)
+
+    assert redact("anything at all") == "anything at all"
+
+
 def test_a_workplace_without_secrets_adds_none(tmp_path: Path) -> None:
     redact = Redactor()
     add_secrets(redact, tmp_path)
@@ -462,7 +478,7 @@ def test_ssh_finds_key_and_known_hosts_of_a_checkout_with_an_odd_path(
 
 
 def test_the_one_machine_of_a_small_cluster_is_its_entry_point(kept: Workplace) -> None:
-    kept.keep(Outputs("192.0.2.9", {"coreos-0": "192.0.2.9"}, "core", "", {}))
+    kept.keep(Outputs("192.0.2.9", {"coreos-0": "192.0.2.9"}, "core", "", {}, ""))
 
     assert "ProxyJump" not in (kept.folder / "ssh_config").read_text()
     assert sourced(kept)["FLEETCTL_TUNNEL"] == "192.0.2.9"

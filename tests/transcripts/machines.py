@@ -11,6 +11,7 @@ units/         two unit files, as they were when cluster.json was recorded
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,7 +21,9 @@ import testinfra
 import testinfra.host
 
 from harness.errors import CommandFailed
-from harness.machines import Machines
+from harness.machines import Machines, MachineUnreachable
+from harness.record import Recorder
+from harness.terraform import Outputs
 
 FOLDER = Path(__file__).parent
 NAMES = ("coreos-0", "coreos-1", "coreos-2")
@@ -49,13 +52,13 @@ def document(name: str) -> Any:
 class RecordedMachines(Machines):
     """The machines of the recorded cluster: they answer each command as they did, unless a test says otherwise.
 
-    All but `run` and `[]` is inherited. `on` changes an answer: the last one whose text occurs in the command counts.
+    All but `run` and `[]` is inherited; each takes a connection, so the entry point is the way in, until it is lost.
+    `on` changes an answer: the last one whose text occurs in the command counts.
     """
 
     def __init__(self) -> None:
-        outputs = document("outputs.json")
-        self.addresses = outputs["machines"]["value"]
-        self.entry_point = "coreos-0"
+        outputs = {name: output["value"] for name, output in document("outputs.json").items()}
+        super().__init__(Outputs.read(outputs), Recorder(Path(os.devnull)))
         self.recorded: dict[str, dict[str, str]] = document("cluster.json")
         self.asked: list[tuple[str, str]] = []
         self._answers: list[tuple[str, str | None, str | BaseException | Callable[[str], str]]] = []
@@ -107,6 +110,9 @@ class RecordedMachines(Machines):
         assert name in self.recorded.get(subject, {}), f"no transcript of `{command}` on {name}"
         return self.recorded[subject][name]
 
+    def _refusal(self, name: str) -> MachineUnreachable | None:
+        return None
+
     def _shown(self, name: str, unit: str) -> str:
         return self.recorded.get(f"systemctl show {unit}", {}).get(name, NOT_THERE.format(unit=unit))
 
@@ -118,8 +124,8 @@ class FolderMachines(Machines):
     """
 
     def __init__(self, root: Path, names: Iterable[str] = NAMES) -> None:
-        self.addresses = {name: f"192.0.2.{10 + index}" for index, name in enumerate(names)}
-        self.entry_point = "coreos-0"
+        addresses = {name: f"192.0.2.{10 + index}" for index, name in enumerate(names)}
+        super().__init__(Outputs(addresses["coreos-0"], addresses, "core", "", {}, ""), Recorder(Path(os.devnull)))
         self.root = root
         self.before: Callable[[str, str], object] = lambda name, command: None
         for name in self.names:
@@ -128,6 +134,9 @@ class FolderMachines(Machines):
     def core(self, name: str) -> Path:
         """What is /home/core on this machine."""
         return self.root / name
+
+    def _refusal(self, name: str) -> MachineUnreachable | None:
+        return None
 
     def __getitem__(self, name: str) -> testinfra.host.Host:
         return testinfra.get_host("local://")  # only its quoting is used

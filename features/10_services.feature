@@ -1,5 +1,5 @@
-@ambassadors
-Feature: Ambassadors
+@services
+Feature: Changing services
   No app knows an address, and none is known of it: it listens on a port that its machine chose, its sidekick tells etcd
   which, and on every machine an ambassador, whose servers follow etcd, stands for it. Requests go on all the while that
   something changes; how many may fail is said here, before it is measured.

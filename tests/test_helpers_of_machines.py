@@ -1,0 +1,668 @@
+"""The shell scripts that run on the machines: with real programs on loopback where there are some, and with stand-ins
+first on PATH where the real ones would reach for the cluster (docker, nsupdate)."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from harness.contents import release_digest
+from tests.test_ambassador import (
+    DOMAIN,
+    HOST,
+    Haproxy,
+    Program,
+    RealEtcd,
+    asked,
+    eventually,
+    free_ports,
+    listens,
+    program,
+)
+
+ROOT = Path(__file__).parent.parent
+CONTAINER = ROOT / "container"
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "RSYNC_PROXY", "RSYNC_CONNECT_PROG"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def script(source: Path, folder: Path, **places: str) -> Path:
+    """A script as it is, or a copy with other text where it names what only a machine has to itself."""
+    if not places:
+        return source
+    text = source.read_text()
+    for place, instead in places.items():
+        assert place in text, f"{source.name} does not name {place}"
+        text = text.replace(place, instead)
+    copy = folder / source.name
+    copy.write_text(text)
+    copy.chmod(0o755)
+    return copy
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Makes a program of this name, a shell script, the first on PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def make(name: str, text: str) -> None:
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+
+    return make
+
+
+def run(argv: list[str], within: float = 10, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        argv,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=within,
+        check=False,
+    )
+
+
+# == fetch-contents ==================================================================================================
+
+FILES = {
+    "index.html": b"<h1>2</h1>",
+    "version.txt": b"2\n",
+    "a folder/with space.txt": b"",
+    "a folder/-dash": b"-",
+    "Z/later than a.txt": b"\x00\xff",
+    "ひ/日本.html": "日本".encode(),
+    ".hidden/file": b"hidden",
+}
+OLD = {"index.html": b"<h1>1</h1>", "version.txt": b"1\n"}
+
+
+def write(folder: Path, files: dict[str, bytes]) -> None:
+    for name, contents in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(contents)
+
+
+def held(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+class Machines:
+    """coreos-0, which fetches, and others, each a real rsync daemon over a folder of its own."""
+
+    def __init__(self, folder: Path, etcd: RealEtcd) -> None:
+        self._folder, self._etcd = folder, etcd
+        self.home = folder / "coreos-0"
+        self.home.mkdir()
+        self._addresses = {"coreos-0": f"{HOST}:{free_ports(1)[0]}"}
+        self._daemons: list[Program] = []
+
+    def other(self, releases: dict[str, dict[str, bytes]], name: str = "") -> str:
+        """A machine that holds these releases (SITE/releases/VERSION -> files) and hands them over; its name."""
+        name = name or f"coreos-{len(self._addresses)}"
+        home = self._folder / f"home of {name}"
+        home.mkdir(exist_ok=True)
+        for place, files in releases.items():
+            write(home / place, files)
+        (port,) = free_ports(1)
+        text = (ROOT / "infra/image/files/etc/platform/rsyncd.conf").read_text()
+        assert text.count("/home/core") == 1
+        # a daemon that root starts would become nobody; on a machine it is started as core
+        own = "uid = 0\ngid = 0\n" if os.geteuid() == 0 else ""
+        configuration = self._folder / f"{name}.conf"
+        configuration.write_text(own + text.replace("/home/core", str(home)))
+        argv = [program("rsync"), "--daemon", "--no-detach", f"--address={HOST}", f"--port={port}"]
+        self._daemons.append(
+            Program([*argv, f"--config={configuration}", "--log-file=/dev/null"], self._folder / f"{name}.log")
+        )
+        eventually(lambda: listens(port), within=5)
+        self._addresses[name] = f"{HOST}:{port}"
+        return name
+
+    def lost(self) -> str:
+        """A machine at whose address nobody answers."""
+        name = f"coreos-{len(self._addresses)}"
+        self._addresses[name] = f"{HOST}:{free_ports(1)[0]}"
+        return name
+
+    def deployed(self, site: str, version: str, digest: str) -> None:
+        self._etcd.client.put(f"/platform/deployed/{site}", f"{version} {digest}", 60)
+
+    def fetch(self) -> subprocess.CompletedProcess[str]:
+        environment = self._folder / "machine.env"
+        machines = " ".join(f"{name}={address}" for name, address in self._addresses.items())
+        environment.write_text(f'MACHINE_NAME=coreos-0\nMACHINES="{machines}"\n')
+        places = {
+            "/etc/platform/machine.env": str(environment),
+            "/home/core": str(self.home),
+            "127.0.0.1:2379": self._etcd.address,
+        }
+        path = script(ROOT / "infra/image/files/usr/local/sbin/fetch-contents", self._folder, **places)
+        return run([str(path)], within=30)
+
+    def current(self, site: str) -> str | None:
+        link = self.home / site / "current"
+        return str(link.readlink()) if link.is_symlink() else None
+
+    def releases(self, site: str) -> list[str]:
+        folder = self.home / site / "releases"
+        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+    def end(self) -> None:
+        for daemon in self._daemons:
+            daemon.kill()
+
+
+@pytest.fixture(scope="module")
+def shared_etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEtcd]:
+    started = RealEtcd(tmp_path_factory.mktemp("etcd"))
+    yield started
+    started.kill()
+
+
+@pytest.fixture
+def machines(shared_etcd: RealEtcd, tmp_path: Path) -> Iterator[Machines]:
+    folder = tmp_path / "machines"
+    folder.mkdir()
+    made = Machines(folder, shared_etcd)
+    yield made
+    made.end()
+    shared_etcd.empty()
+
+
+def test_an_etcd_that_does_not_answer_is_not_taken_for_nothing_deployed(
+    machines: Machines, stand_in: Callable[[str, str], None]
+) -> None:
+    """fleet would give work to a machine without contents; systemd would try again, if it were told."""
+    machines.deployed("blog", "2", release_digest(FILES))
+    machines.other({"blog/releases/2": FILES})
+    stand_in("curl", "echo 'curl: (7) Failed to connect' >&2; exit 7")  # at once, and not after its five times
+
+    assert machines.fetch().returncode != 0
+    assert machines.current("blog") is None
+
+
+@pytest.mark.parametrize(
+    "answer", ["404 page not found", '{"message":"Internal Server Error"}', '{"errorCode":300,"message":"Raft"}', ""]
+)
+def test_an_answer_that_is_none_of_etcds_is_not_taken_for_nothing_deployed(
+    machines: Machines, stand_in: Callable[[str, str], None], answer: str
+) -> None:
+    stand_in("curl", f"echo '{answer}'")
+
+    assert machines.fetch().returncode != 0
+
+
+def test_where_nothing_was_deployed_there_is_nothing_to_do(machines: Machines) -> None:
+    machines.other({})
+    done = machines.fetch()
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(machines.home.iterdir()) == []
+
+
+def test_contents_that_no_machine_holds_are_a_failure_and_leave_what_was_there(machines: Machines) -> None:
+    machines.other({"jpblog/releases/2": FILES})
+    machines.lost()
+    machines.deployed("blog", "2", release_digest(FILES))
+    write(machines.home / "blog/releases/1", OLD)
+    (machines.home / "blog/current").symlink_to("releases/1")
+    done = machines.fetch()
+
+    assert done.returncode == 1
+    assert "no machine hands over blog 2" in done.stderr
+    assert machines.current("blog") == "releases/1"
+    assert machines.releases("blog") == ["1"]
+
+
+def test_the_machine_does_not_ask_itself(machines: Machines) -> None:
+    machines.other({"blog/releases/2": FILES}, name="coreos-0")
+    machines.deployed("blog", "2", release_digest(FILES))
+
+    assert machines.fetch().returncode == 1
+    assert machines.current("blog") is None
+
+
+def test_contents_come_whole_from_another_machine_and_become_current(machines: Machines) -> None:
+    source = machines.other({"blog/releases/2": FILES, "jpblog/releases/7": OLD})
+    machines.deployed("blog", "2", release_digest(FILES))
+    machines.deployed("jpblog", "7", release_digest(OLD))
+    done = machines.fetch()
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines()) == [f"blog 2 came from {source}", f"jpblog 7 came from {source}"]
+    assert machines.current("blog") == "releases/2"
+    assert held(machines.home / "blog/current") == FILES
+    assert machines.current("jpblog") == "releases/7"
+    assert held(machines.home / "jpblog/current") == OLD
+    assert machines.releases("blog") == ["2"]
+
+
+def test_a_machine_that_is_lost_and_one_that_holds_something_else_are_passed_over(machines: Machines) -> None:
+    machines.lost()
+    wrong = machines.other({"blog/releases/2": {**FILES, "more.html": b"more"}})
+    machines.other({})
+    right = machines.other({"blog/releases/2": FILES})
+    machines.deployed("blog", "2", release_digest(FILES))
+    done = machines.fetch()
+
+    assert done.returncode == 0
+    assert f"what {wrong} holds as blog 2 is not what was deployed" in done.stderr
+    assert done.stdout == f"blog 2 came from {right}\n"
+    assert held(machines.home / "blog/current") == FILES
+    assert machines.releases("blog") == ["2"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{**FILES, "index.html": b"<h1>!</h1>"}, {k: v for k, v in FILES.items() if k != "version.txt"}, {}],
+    ids=["a changed file", "a file less", "no file"],
+)
+def test_what_has_another_digest_never_becomes_current(machines: Machines, wrong: dict[str, bytes]) -> None:
+    machines.other({"blog/releases/2": {**wrong}})
+    machines.deployed("blog", "2", release_digest(FILES))
+    done = machines.fetch()
+
+    assert done.returncode == 1
+    assert (machines.current("blog"), machines.releases("blog")) == (None, [])
+
+
+def test_a_site_that_cannot_be_had_does_not_keep_the_other_back(machines: Machines) -> None:
+    machines.other({"jpblog/releases/7": OLD})
+    machines.deployed("blog", "2", release_digest(FILES))
+    machines.deployed("jpblog", "7", release_digest(OLD))
+    done = machines.fetch()
+
+    assert done.returncode == 1
+    assert (machines.current("blog"), machines.current("jpblog")) == (None, "releases/7")
+
+
+def test_a_machine_that_holds_what_was_deployed_asks_nobody(machines: Machines) -> None:
+    machines.lost()
+    machines.deployed("blog", "2", release_digest(FILES))
+    write(machines.home / "blog/releases/2", FILES)
+    (machines.home / "blog/current").symlink_to("releases/2")
+    done = machines.fetch()
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_an_interrupted_fetch_left_is_no_obstacle(machines: Machines) -> None:
+    machines.other({"blog/releases/2": FILES})
+    machines.deployed("blog", "2", release_digest(FILES))
+    write(machines.home / "blog/releases/1", OLD)
+    write(machines.home / "blog/releases/2.partial", {"half": b"half"})
+    (machines.home / "blog/current").symlink_to("releases/1")
+    (machines.home / "blog/current.new").symlink_to("releases/1")
+
+    assert machines.fetch().returncode == 0
+    assert machines.current("blog") == "releases/2"
+    assert held(machines.home / "blog/current") == FILES
+    assert machines.releases("blog") == ["1", "2"]
+    assert not (machines.home / "blog/current.new").is_symlink()
+
+
+@pytest.mark.parametrize("before", [FILES, {"index.html": b"half of it"}], ids=["whole", "half of it"])
+def test_a_release_that_is_there_and_not_current_becomes_current_as_it_was_deployed(
+    machines: Machines, before: dict[str, bytes]
+) -> None:
+    """A machine that was lost after a deployment's upload and before its switch."""
+    machines.other({"blog/releases/2": FILES})
+    machines.deployed("blog", "2", release_digest(FILES))
+    write(machines.home / "blog/releases/2", before)
+
+    assert machines.fetch().returncode == 0
+    assert machines.current("blog") == "releases/2"
+    assert held(machines.home / "blog/current") == FILES
+
+
+def test_what_is_hidden_at_home_is_handed_to_nobody(machines: Machines, tmp_path: Path) -> None:
+    machines.other({".ssh": {"authorized_keys": b"key"}, "blog/releases/2": OLD})
+    address = machines._addresses["coreos-1"]
+    for asked_for in (".ssh/authorized_keys", ".ssh/", ""):
+        target = tmp_path / "stolen"
+        run([program("rsync"), "-a", f"rsync://{address}/contents/{asked_for}", f"{target}/"])
+        assert not list(target.rglob("authorized_keys")) if target.exists() else True
+    done = run([program("rsync"), str(Path(__file__)), f"rsync://{address}/contents/blog/"])
+    assert done.returncode != 0 and "read only" in done.stderr
+
+
+# == publish.sh ======================================================================================================
+
+NAMES = {
+    "MACHINE_ADDRESS": "192.0.2.10",
+    "BLOG_DOMAIN": "blog.example",
+    "JPBLOG_DOMAIN": "jp.blog.example",
+    "NAME_SERVER": "192.0.2.5",
+}
+UPDATE = """server 192.0.2.5
+update delete blog.example A
+update add blog.example 5 A 192.0.2.10
+send
+update delete jp.blog.example A
+update add jp.blog.example 5 A 192.0.2.10
+send
+"""
+
+
+class Publishing:
+    """publish.sh with stand-ins that write down how they were called, and a sleep that is short."""
+
+    def __init__(self, folder: Path, stand_in: Callable[[str, str], None]) -> None:
+        self._folder = folder
+        self.calls = folder / "calls"
+        self.calls.write_text("")
+        self._stand_in = stand_in
+        self.curl("exit 0")
+        self.nsupdate("exit 0")
+        stand_in("sleep", f'echo "sleep $*" >> {self.calls}\nexec /bin/sleep 0.02')
+
+    def curl(self, end: str) -> None:
+        self._stand_in("curl", f'echo "curl $*" >> {self.calls}\n{end}')
+
+    def nsupdate(self, end: str) -> None:
+        said = self._folder / "said"
+        # in one rename: whoever looks sees a whole update or none
+        self._stand_in(
+            "nsupdate",
+            f'cat > {said}.new\nmv {said}.new {said}\necho "nsupdate $*" >> {self.calls}\n{end}',
+        )
+
+    def said(self) -> str:
+        return (self._folder / "said").read_text()
+
+    def count(self, name: str) -> int:
+        return sum(line.split()[0] == name for line in self.calls.read_text().splitlines())
+
+    @contextlib.contextmanager
+    def running(self, **changed: str) -> Iterator[Program]:
+        environment = {**NAMES, **changed, "PATH": os.environ["PATH"]}
+        started = Program([str(CONTAINER / "name/publish.sh")], self._folder / "publish.log", **environment)
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+@pytest.fixture
+def publishing(tmp_path: Path, stand_in: Callable[[str, str], None]) -> Publishing:
+    return Publishing(tmp_path, stand_in)
+
+
+@pytest.mark.parametrize("missing", list(NAMES))
+def test_a_name_is_not_published_without_all_that_it_takes(
+    publishing: Publishing, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    done = run([str(CONTAINER / "name/publish.sh")], **{name: NAMES[name] for name in NAMES if name != missing})
+
+    assert done.returncode != 0
+    assert missing in done.stderr
+    assert publishing.count("nsupdate") == 0
+
+
+def test_no_name_leads_to_an_entry_point_that_does_not_answer(publishing: Publishing) -> None:
+    publishing.curl("exit 7")
+    with publishing.running():
+        eventually(lambda: publishing.count("curl") > 3, within=3)
+        assert publishing.count("nsupdate") == 0
+        publishing.curl("exit 0")
+        eventually(lambda: publishing.count("nsupdate") > 0, within=3)
+
+    assert "http://192.0.2.10/" in publishing.calls.read_text().splitlines()[0].split()
+
+
+def test_each_sites_name_leads_to_this_machine_and_is_kept_so(publishing: Publishing) -> None:
+    with publishing.running() as script:
+        eventually(lambda: publishing.count("nsupdate") >= 3, within=3)
+        assert script.process.poll() is None
+
+    assert publishing.said() == UPDATE
+    calls = publishing.calls.read_text().splitlines()
+    assert calls[1:5] == ["nsupdate -t 3 -k /etc/platform/name.key", "sleep 5"] * 2
+
+
+def test_a_name_server_that_does_not_take_it_is_told_of_and_tried_again(publishing: Publishing) -> None:
+    publishing.nsupdate("echo '; TSIG error with server: tsig indicates error' >&2; exit 2")
+    with publishing.running() as script:
+        eventually(lambda: publishing.count("nsupdate") >= 3, within=3)
+        assert script.process.poll() is None
+        assert "the name server 192.0.2.5 did not take it; trying again" in script.said()
+
+
+def test_without_a_name_server_nothing_is_published_and_the_unit_stays(publishing: Publishing) -> None:
+    with publishing.running(NAME_SERVER="") as script:
+        eventually(lambda: publishing.count("sleep") > 0, within=3)
+        assert script.ended() == 0
+        assert script.said() == "this cluster has no name server: its entry point has a fixed address\n"
+
+    assert publishing.calls.read_text() == "sleep infinity\n"
+
+
+# == network.sh ======================================================================================================
+
+
+def network(folder: Path) -> list[str]:
+    place = {"/run/platform-network": str(folder / "lock")}
+    return [str(script(CONTAINER / "ambassador/network.sh", folder, **place))]
+
+
+# a Docker that has a network once it was made; making it takes a while
+DOCKER = """echo "$*" >> {folder}/calls
+case "$2" in
+    inspect) [ -e {folder}/network ] ;;
+    create) /bin/sleep 0.1; [ ! -e {folder}/network ] && touch {folder}/network ;;
+esac"""
+
+
+def test_a_network_that_cannot_be_made_is_a_failure(tmp_path: Path, stand_in: Callable[[str, str], None]) -> None:
+    stand_in("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
+    done = run(network(tmp_path))
+
+    assert done.returncode != 0
+    assert "Cannot connect" in done.stderr
+
+
+def test_a_network_is_made_once_though_many_units_ask_at_once(
+    tmp_path: Path, stand_in: Callable[[str, str], None]
+) -> None:
+    stand_in("docker", DOCKER.format(folder=tmp_path))
+    argv = network(tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        done = [it.result() for it in [pool.submit(run, argv) for _ in range(4)]]
+
+    assert [it.returncode for it in done] == [0] * 4
+    calls = (tmp_path / "calls").read_text().splitlines()
+    made = [call for call in calls if call.startswith("network create")]
+    assert made == ["network create --opt com.docker.network.bridge.name=platform0 platform"]
+    assert calls.count("network inspect platform") == 4
+
+
+# == configure.sh ====================================================================================================
+
+
+class Nginx:
+    """A real nginx with the web image's own nginx.conf, and the site's configuration as a unit has it written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "conf.d").mkdir(parents=True)
+        (self.port,) = free_ports(1)
+        self.site = folder / "site"
+        self.site.mkdir()
+        own = ROOT / "units/images/web/files/etc/nginx/nginx.conf"
+        # the folders that Debian's package makes belong to its installation, and the tests' own to whoever runs them
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = "".join(f"    {kind}_temp_path {folder}/{kind};\n" for kind in kinds)
+        user = "user root;" if os.geteuid() == 0 else ""
+        script(
+            own,
+            folder,
+            **{
+                "/run/nginx.pid": f"{folder}/pid",
+                "user www-data;": user,
+                "    include conf.d": f"{temporary}    include conf.d",
+            },
+        )
+        (folder / "mime.types").write_text("types { text/html html; text/xml xml; text/plain txt; }\n")
+
+    def configure(self, *argv: str, **environment: str) -> None:
+        """Runs a configure.sh, and turns its port and folder to those of this nginx."""
+        out = self.folder / "conf.d/site.conf"
+        done = run([argv[0], str(out), *argv[1:]], **environment)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        text = out.read_text()
+        text = text.replace("listen 80", f"listen {HOST}:{self.port}").replace("/srv/site", str(self.site))
+        out.write_text(text)
+
+    @property
+    def argv(self) -> list[str]:
+        return [program("nginx"), "-e", "stderr", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Program]:
+        started = Program(self.argv, self.folder / "log")
+        try:
+            eventually(lambda: listens(self.port) or self._ended(started), within=5)
+            yield started
+        finally:
+            started.kill()
+
+    def _ended(self, started: Program) -> bool:
+        assert started.process.poll() is None, started.said()
+        return False
+
+    def asked(self, path: str = "/", host: str = DOMAIN, method: str = "GET") -> tuple[int, str]:
+        return asked(self.port, path, method, host)
+
+
+WEB = str(CONTAINER / "web/configure.sh")
+ENTRY = str(CONTAINER / "entry/configure.sh")
+DOMAINS = {"BLOG_DOMAIN": "blog.example", "JPBLOG_DOMAIN": "jp.blog.example"}
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Nginx:
+    return Nginx(tmp_path / "nginx")
+
+
+@pytest.mark.parametrize("argv", [[WEB], [WEB, "OUT"], [ENTRY], [ENTRY, "OUT"]], ids=lambda argv: " ".join(argv)[-24:])
+def test_a_configuration_that_lacks_something_is_not_written_over_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str]
+) -> None:
+    for name in DOMAINS:
+        monkeypatch.delenv(name, raising=False)
+    out = tmp_path / "site.conf"
+    out.write_text("the one before")
+    done = run([part.replace("OUT", str(out)) for part in argv])
+
+    assert done.returncode != 0
+    assert out.read_text() == "the one before"
+
+
+@pytest.mark.parametrize(("argv", "environment"), [((WEB, "OUT", DOMAIN), {}), ((ENTRY, "OUT"), DOMAINS)])
+def test_a_configuration_is_written_whole_into_a_folder_that_it_makes(
+    tmp_path: Path, argv: tuple[str, ...], environment: dict[str, str]
+) -> None:
+    out = tmp_path / "run/blog/site.conf"
+    first = run([part.replace("OUT", str(out)) for part in argv], **environment)
+    text = out.read_text()
+    again = run([part.replace("OUT", str(out)) for part in argv], **environment)
+
+    assert first.returncode == again.returncode == 0
+    assert out.read_text() == text != ""
+    assert list(out.parent.iterdir()) == [out]
+    assert stat.S_IMODE(out.stat().st_mode) & 0o444 == 0o444  # nginx reads it in a container
+
+
+def deploy(nginx: Nginx, version: str, files: dict[str, bytes]) -> None:
+    """As bin/deploy-blog ends: a link is renamed."""
+    write(nginx.site / "releases" / version, files)
+    (nginx.site / "new").symlink_to(f"releases/{version}")
+    (nginx.site / "new").rename(nginx.site / "current")
+
+
+def test_a_site_that_nothing_was_deployed_to_answers_404_to_its_name_and_503_to_others(nginx: Nginx) -> None:
+    nginx.configure(WEB, DOMAIN)
+    with nginx.running():
+        assert nginx.asked()[0] == 404
+        assert nginx.asked(host="jp.blog.example")[0] == 503
+        assert nginx.asked(host="")[0] in (400, 503)
+
+
+def test_a_site_serves_what_is_current_to_its_own_name_only(nginx: Nginx) -> None:
+    nginx.configure(WEB, DOMAIN)
+    deploy(nginx, "1", {**OLD, "404.html": b"not here", "feed.xml": b"<feed/>"})
+    with nginx.running():
+        assert nginx.asked() == (200, "<h1>1</h1>")
+        assert nginx.asked("/version.txt") == (200, "1\n")
+        assert nginx.asked("/feed.xml") == (200, "<feed/>")
+        assert nginx.asked("/no/such/page") == (404, "not here")
+        assert nginx.asked("/404.html")[0] == 404
+        for other in ("jp.blog.example", "www.blog.example", "blog.example.com", HOST):
+            assert nginx.asked(host=other)[0] == 503
+            assert nginx.asked("/version.txt", host=other)[0] == 503
+        assert nginx.asked("/../../../etc/passwd")[0] in (400, 404)
+
+        deploy(nginx, "2", FILES)
+        assert nginx.asked() == (200, "<h1>2</h1>")
+        assert nginx.asked("/version.txt") == (200, "2\n")
+
+
+def test_an_ambassador_tells_a_site_from_another_and_its_checks_are_not_written_down(tmp_path: Path) -> None:
+    own, others = Nginx(tmp_path / "own"), Nginx(tmp_path / "others")
+    own.configure(WEB, DOMAIN)
+    others.configure(WEB, "jp.blog.example")
+    for one in (own, others):
+        deploy(one, "1", {"index.html": one.folder.name.encode()})
+    haproxy = Haproxy(tmp_path)
+    try:
+        with own.running() as log, others.running():
+            haproxy.proxy.serve([(HOST, own.port), (HOST, others.port)])
+            assert [asked(haproxy.port) for _ in range(20)] == [(200, "own")] * 20
+            eventually(lambda: haproxy.states()[f"{HOST}:{others.port}"] == "DOWN", within=3)
+            eventually(lambda: haproxy.states()[f"{HOST}:{own.port}"] == "UP", within=3)
+            lines = [line for line in log.said().splitlines() if "HTTP/1" in line]
+            assert len(lines) == 20
+            assert not [line for line in lines if "HEAD" in line or "ambassador" in line]
+    finally:
+        haproxy.program.kill()
+
+
+def test_the_entry_point_routes_each_sites_name_to_its_ambassador_and_no_other(nginx: Nginx) -> None:
+    nginx.configure(ENTRY, **DOMAINS)
+    text = (nginx.folder / "conf.d/site.conf").read_text()
+    routes = dict(
+        zip(
+            [line.split()[1].rstrip(";") for line in text.splitlines() if "server_name" in line],
+            [line.split()[2].rstrip(";") for line in text.splitlines() if "set $ambassador" in line],
+            strict=True,
+        )
+    )
+    assert routes == {"blog.example": "blog", "jp.blog.example": "jpblog"}
+    assert text.count("proxy_pass http://$ambassador;") == 2
+    with nginx.running():
+        for other in ("elsewhere.example", HOST, "www.blog.example"):
+            assert nginx.asked(host=other)[0] == 404

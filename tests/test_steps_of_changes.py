@@ -1,0 +1,1089 @@
+"""The steps of features 10 to 12, in the features' own words: each judgement seen green, and red for the right reason;
+what changes something, in the order in which it does; and which scenarios a run cannot execute.
+
+The drivers are fakes, the fixtures between them and the steps (lose, plant, change) are the run's own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pytest_bdd.parser import FeatureParser, Scenario
+from pytest_bdd.steps import step_function_context_registry
+
+from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, PlatformWrong, WaitExpired
+from harness.etcd import Registration
+from harness.process import Processes
+from harness.record import Recorder, read_events
+from harness.services import Ambassador, registration
+from harness.shell import OperatorShell
+from harness.terraform import Plan
+from harness.traffic import Tally
+from harness.wait import Waiter
+from tests.fakes import FakeClock
+from tests.places import program
+
+ROOT = Path(__file__).resolve().parent.parent
+ADDRESSES = {f"coreos-{number}": f"192.0.2.1{number}" for number in range(3)}
+ONE, TWO, STRAY = "192.0.2.10:32768", "192.0.2.11:32769", "192.0.2.12:32770"
+
+
+@pytest.fixture(scope="module")
+def root(request: pytest.FixtureRequest) -> Any:
+    """The composition root, as pytest has loaded it."""
+    return request.config.pluginmanager.get_plugin(str(ROOT / "conftest.py"))
+
+
+# == drivers that are not there ======================================================================================
+
+
+@pytest.fixture
+def log() -> list[tuple[str, ...]]:
+    """What was done, in its order."""
+    return []
+
+
+@pytest.fixture
+def change(log: list[tuple[str, ...]]) -> Callable[[str], None]:
+    return lambda what: log.append(("change", what))
+
+
+@dataclass
+class FakeMachines:
+    """Three machines: what is done to them is logged."""
+
+    log: list[tuple[str, ...]]
+    addresses: Mapping[str, str] = field(default_factory=lambda: dict(ADDRESSES))
+    lost: set[str] = field(default_factory=set)
+    silent: list[dict[str, str]] = field(default_factory=list)
+    raises: BaseException | None = None
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name in self.addresses if name not in self.lost]
+
+    def run(self, name: str, command: str) -> str:
+        self.log.append(("run", name, command))
+        if self.raises:
+            raise self.raises
+        return ""
+
+    def everywhere(self, ask: Callable[[str], str]) -> dict[str, str]:
+        return {name: ask(name) for name in self.names}
+
+    def lose(self, name: str) -> None:
+        self.log.append(("lose", name))
+        self.lost.add(name)
+
+    def regain(self, name: str) -> None:
+        self.log.append(("regain", name))
+        self.lost.discard(name)
+
+    def unreachable(self) -> dict[str, str]:
+        return self.silent.pop(0) if len(self.silent) > 1 else self.silent[0]
+
+
+@pytest.fixture
+def machines(log: list[tuple[str, ...]]) -> FakeMachines:
+    return FakeMachines(log)
+
+
+@pytest.fixture
+def power(log: list[tuple[str, ...]]) -> Any:
+    def switch(way: str) -> Callable[[str], None]:
+        return lambda machine: log.append((f"power {way}", machine))
+
+    return SimpleNamespace(**{way: switch(way) for way in ("off", "on", "gone")})
+
+
+@dataclass
+class FakeServices:
+    """What is registered of a service, where it runs, and what its ambassadors say."""
+
+    log: list[tuple[str, ...]]
+    is_registered: set[str] = field(default_factory=set)
+    runs: dict[str, set[str]] = field(default_factory=dict)
+    known: dict[str, Ambassador] = field(default_factory=dict)
+
+    def registered(self, service: str) -> set[str]:
+        assert service == "blog"
+        return self.is_registered
+
+    def published(self, service: str) -> set[str]:
+        return self.runs.get(service, set())
+
+    def ambassadors(self, service: str) -> dict[str, Ambassador]:
+        assert service == "blog"
+        return self.known
+
+    def plant(self, service: str, name: str, value: str, ttl: int) -> None:
+        assert ttl > 0
+        self.log.append(("plant", service, name, value))
+
+    def uproot(self, service: str, name: str) -> None:
+        self.log.append(("uproot", service, name))
+
+
+@pytest.fixture
+def services(log: list[tuple[str, ...]]) -> FakeServices:
+    return FakeServices(log)
+
+
+@dataclass
+class FakeStates:
+    """Unit -> on which machines it runs, one look after the other; the last one stays."""
+
+    looks: dict[str, list[list[str]]] = field(default_factory=dict)
+
+    def machines_running(self, unit: str) -> list[str]:
+        looks = self.looks.get(unit, [[]])
+        return looks.pop(0) if len(looks) > 1 else looks[0]
+
+
+@pytest.fixture
+def unit_states() -> FakeStates:
+    return FakeStates()
+
+
+@pytest.fixture
+def waiter(recorder: Recorder, clock: FakeClock) -> Waiter:
+    return Waiter(recorder, clock)
+
+
+class FakeStream:
+    """Requests to a site, of which this is said; `right` are the seconds since the last one that was not."""
+
+    def __init__(self, made: int = 100, failed: int = 0, wrong: int = 0, after: float = 0, right: float = 9) -> None:
+        self.said = Tally(made, failed, wrong, after, "status 503" if failed + wrong else "")
+        self.right, self.rate, self.last_seen = right, 20, "a-version"
+
+    def tally(self) -> Tally:
+        return self.said
+
+    def right_for(self) -> float:
+        return self.right
+
+
+@pytest.fixture(autouse=True)
+def _usual_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PATIENCE", raising=False)
+
+
+Step = Callable[..., Any]
+
+
+@pytest.fixture
+def step(request: pytest.FixtureRequest) -> Step:
+    """Executes a step by its words, with the fixtures that it names; what is given goes before them."""
+
+    def execute(kind: str, text: str, **given: Any) -> Any:
+        (found,) = (
+            it
+            for it in step_function_context_registry.values()
+            if it.step_func.__module__ in ("steps.services", "steps.machines")
+            and it.type in (kind, None)
+            and it.parser.is_matching(text)
+        )
+        given |= found.parser.parse_arguments(text) or {}
+        names = [name for name in inspect.signature(found.step_func).parameters if name not in given]
+        fixtures = {name: request.getfixturevalue(name) for name in names}
+        taken = {name: given[name] for name in inspect.signature(found.step_func).parameters if name in given}
+        return found.step_func(**taken, **fixtures)
+
+    return execute
+
+
+def red(step: Step, text: str, **given: Any) -> PlatformWrong:
+    """What a Then says when it does not hold."""
+    with pytest.raises(PlatformWrong) as raised:
+        step("then", text, **given)
+    assert raised.value.expected and raised.value.status is ExitStatus.PLATFORM_WRONG
+    return raised.value
+
+
+# == services ========================================================================================================
+
+WHERE_IT_RUNS = 'service "blog" is registered exactly where it runs within 10 seconds'
+
+
+@pytest.mark.parametrize(
+    ("registered", "runs"),
+    [
+        (set(), set()),  # nothing runs, though nothing is registered either
+        ({ONE}, set()),
+        (set(), {ONE}),
+        ({ONE}, {TWO}),
+        ({ONE, STRAY}, {ONE}),
+        ({ONE}, {ONE, TWO}),
+        ({ONE, "no JSON"}, {ONE}),
+    ],
+)
+def test_service_that_is_not_registered_where_it_runs(
+    step: Step, services: FakeServices, registered: set[str], runs: set[str]
+) -> None:
+    services.is_registered, services.runs = registered, {"blog": runs, "jpblog": registered}
+
+    wrong = red(step, WHERE_IT_RUNS)
+
+    assert isinstance(wrong, WaitExpired) and "not within 10 s" in str(wrong)
+    assert wrong.seen == f"registered {sorted(registered)}, running {sorted(runs)}"
+    assert wrong.paste == "curl http://127.0.0.1:2379/v2/keys/services/blog"
+
+
+@pytest.mark.parametrize("where", [{ONE}, {ONE, TWO}])
+def test_service_that_is_registered_where_it_runs(step: Step, services: FakeServices, where: set[str]) -> None:
+    services.is_registered, services.runs = where, {"blog": set(where)}
+
+    step("then", WHERE_IT_RUNS)
+
+
+@pytest.mark.parametrize(
+    ("number", "registered", "runs"),
+    [
+        ("1 address", set(), set()),
+        ("1 address", {ONE}, set()),
+        ("1 address", set(), {ONE}),
+        ("1 address", {ONE}, {TWO}),
+        ("1 address", {ONE, TWO}, {ONE, TWO}),
+        ("2 addresses", {ONE}, {ONE}),
+        ("2 addresses", {ONE, TWO}, {ONE}),
+        ("2 addresses", {ONE, STRAY}, {ONE, TWO}),
+    ],
+)
+def test_service_that_runs_at_another_number(
+    step: Step, services: FakeServices, number: str, registered: set[str], runs: set[str]
+) -> None:
+    services.is_registered, services.runs = registered, {"blog": runs}
+
+    wrong = red(step, f'service "blog" runs and is registered at exactly {number} within 15 seconds')
+
+    assert f"exactly {number.split()[0]} within 15 s" in wrong.expected
+    assert wrong.seen == f"registered {sorted(registered)}, running {sorted(runs)}"
+
+
+@pytest.mark.parametrize(("number", "where"), [("1 address", {ONE}), ("2 addresses", {ONE, TWO})])
+def test_service_that_runs_at_this_number(step: Step, services: FakeServices, number: str, where: set[str]) -> None:
+    services.is_registered, services.runs = where, {"blog": set(where)}
+
+    step("then", f'service "blog" runs and is registered at exactly {number} within 15 seconds')
+
+
+def test_service_that_is_still_registered(step: Step, services: FakeServices) -> None:
+    services.is_registered = {TWO, ONE}
+
+    wrong = red(step, 'service "blog" is registered nowhere within 2 seconds')
+
+    assert wrong.seen == str([ONE, TWO])
+
+
+def test_service_that_is_registered_nowhere(step: Step, services: FakeServices, clock: FakeClock) -> None:
+    step("then", 'service "blog" is registered nowhere within 2 seconds')
+
+    assert clock.slept == []
+
+
+# -- ambassadors -----------------------------------------------------------------------------------------------------
+
+FOLLOW = 'every ambassador of "blog" has exactly the registered instances within 2 seconds'
+REACH = 'every ambassador of "blog" takes the instances that run for healthy within 5 seconds'
+
+
+def ambassador(registered: Iterable[str] = (ONE,), malformed: tuple[str, ...] = (), **servers: str) -> Ambassador:
+    """With these servers, each with what is said of it."""
+    names = {"one": ONE, "two": TWO, "stray": STRAY}
+    return Ambassador(frozenset(registered), malformed, {names[name]: said for name, said in servers.items()})
+
+
+GOOD = ambassador(one="UP")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ambassador(),  # no server
+        ambassador(two="UP"),
+        ambassador(one="UP", stray="DOWN"),
+        ambassador((ONE, STRAY), one="UP", stray="UP"),  # has what is registered no more
+    ],
+)
+def test_ambassador_that_does_not_follow(step: Step, services: FakeServices, bad: Ambassador) -> None:
+    services.is_registered = {ONE}
+    services.known = {"coreos-0": GOOD, "coreos-1": bad, "coreos-2": GOOD}
+
+    wrong = red(step, FOLLOW)
+
+    assert wrong.seen == str({"coreos-1": f"registered {sorted(bad.registered)}, servers {bad.servers}"})
+    assert wrong.paste == "docker exec blog-dynamic-amb python3 -m ambassador.show blog"
+
+
+def test_ambassador_that_has_one_of_two(step: Step, services: FakeServices) -> None:
+    services.is_registered = {ONE, TWO}
+    services.known = {"coreos-0": ambassador((ONE, TWO), one="UP")}
+
+    red(step, FOLLOW)
+
+
+@pytest.mark.xfail(strict=True, reason="steps/services.py: what an ambassador does not know of is not asked of it")
+@pytest.mark.parametrize(("registered", "known"), [({ONE}, ambassador(())), ({ONE, TWO}, ambassador((TWO,), two="UP"))])
+def test_ambassador_that_does_not_see_a_registration(
+    step: Step, services: FakeServices, registered: set[str], known: Ambassador
+) -> None:
+    """Its own etcd shows it one less, and no key is malformed that could explain it."""
+    services.is_registered = registered
+    services.known = {"coreos-0": known}
+
+    red(step, FOLLOW)
+
+
+@pytest.mark.parametrize(
+    ("registered", "known"),
+    [
+        ({ONE}, GOOD),
+        ({ONE}, ambassador(one="DOWN")),  # how it is, another step asks
+        ({ONE, TWO}, ambassador((ONE, TWO), one="UP", two="UP")),
+        ({ONE, "no JSON"}, ambassador(malformed=("/a",), one="UP")),  # what is malformed is passed over
+        ({ONE, "elsewhere:80"}, ambassador(malformed=("/a",), one="UP")),
+    ],
+)
+def test_ambassadors_that_follow(step: Step, services: FakeServices, registered: set[str], known: Ambassador) -> None:
+    services.is_registered = registered
+    services.known = {"coreos-0": known, "coreos-1": known}
+
+    step("then", FOLLOW)
+
+
+@pytest.mark.parametrize(
+    ("runs", "bad"),
+    [
+        ({ONE}, ambassador(one="DOWN")),
+        ({ONE}, ambassador()),
+        ({ONE}, ambassador(one="UP", stray="UP")),  # takes another service for its own
+        ({ONE}, ambassador(one="MAINT", stray="UP")),
+        ({ONE, TWO}, GOOD),
+        (set(), GOOD),
+    ],
+)
+def test_ambassador_that_takes_the_wrong_ones_for_healthy(
+    step: Step, services: FakeServices, runs: set[str], bad: Ambassador
+) -> None:
+    services.runs = {"blog": runs}
+    services.known = {"coreos-1": bad}
+
+    wrong = red(step, REACH)
+
+    assert wrong.seen == str({"coreos-1": bad.servers})
+
+
+@pytest.mark.xfail(strict=True, reason="steps/services.py: where nothing runs, no server is all that is asked")
+def test_nothing_that_runs_is_nothing_that_is_healthy(step: Step, services: FakeServices) -> None:
+    services.known = {"coreos-0": ambassador(())}
+
+    red(step, REACH)
+
+
+@pytest.mark.parametrize("known", [GOOD, ambassador(one="UP", stray="DOWN")])
+def test_ambassador_that_takes_those_that_run_for_healthy(
+    step: Step, services: FakeServices, known: Ambassador
+) -> None:
+    services.runs, services.known = {"blog": {ONE}}, {"coreos-0": known, "coreos-1": GOOD}
+
+    step("then", REACH)
+
+
+# -- requests --------------------------------------------------------------------------------------------------------
+
+RIGHT_AGAIN = 'site "blog" is right again within 5 seconds'
+FAILED = 'at most 5 of at least 60 requests to site "blog" failed, and none was answered wrongly'
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        FakeStream(failed=3, after=5.01),  # right by now, and too late
+        FakeStream(wrong=3, after=60),
+    ],
+)
+def test_site_that_was_right_again_too_late(step: Step, stream: FakeStream) -> None:
+    wrong = red(step, RIGHT_AGAIN, traffic={"blog": stream})
+
+    assert not isinstance(wrong, WaitExpired)
+    assert (wrong.expected, wrong.seen) == ("within 5 s", f"after {stream.said.right_after:g} s")
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        FakeStream(failed=3, after=4.9, right=0.99),  # not for a second on
+        FakeStream(made=3, failed=3, after=1, right=0),
+        FakeStream(made=0, right=0),
+    ],
+)
+def test_site_that_is_not_right_again(step: Step, stream: FakeStream) -> None:
+    wrong = red(step, RIGHT_AGAIN, traffic={"blog": stream, "jpblog": FakeStream()})
+
+    assert isinstance(wrong, WaitExpired)
+    said = stream.said
+    assert wrong.seen == f"{said.bad} of {said.made} requests not right: {said.first_seen or '-'}"
+
+
+@pytest.mark.parametrize("stream", [FakeStream(), FakeStream(failed=3, wrong=1, after=5, right=1)])
+def test_site_that_is_right_again(step: Step, stream: FakeStream) -> None:
+    step("then", RIGHT_AGAIN, traffic={"blog": stream})
+
+
+def test_patience_is_for_sites_too(step: Step, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATIENCE", "2.5")
+
+    step("then", RIGHT_AGAIN, traffic={"blog": FakeStream(failed=3, after=12.5)})
+    red(step, RIGHT_AGAIN, traffic={"blog": FakeStream(failed=3, after=12.6)})
+    step("then", FAILED, traffic={"blog": FakeStream(failed=12)})
+    red(step, FAILED, traffic={"blog": FakeStream(failed=13)})
+
+
+@pytest.mark.parametrize(
+    ("stream", "seen"),
+    [
+        (FakeStream(failed=6), "6 failed and 0 wrong of 100, first: status 503"),
+        (FakeStream(wrong=1), "0 failed and 1 wrong of 100, first: status 503"),
+        (FakeStream(failed=1, wrong=1), "1 failed and 1 wrong of 100, first: status 503"),
+    ],
+)
+def test_site_that_was_not_served(step: Step, stream: FakeStream, seen: str) -> None:
+    wrong = red(step, FAILED, traffic={"blog": stream})
+
+    assert (wrong.expected, wrong.seen) == ("5 failed requests at most, and none answered wrongly", seen)
+
+
+@pytest.mark.parametrize("made", [0, 59])
+def test_too_few_requests_prove_nothing(step: Step, clock: FakeClock, made: int) -> None:
+    wrong = red(step, FAILED, traffic={"blog": FakeStream(made=made), "jpblog": FakeStream()})
+
+    assert isinstance(wrong, WaitExpired) and wrong.seen == str(made)
+    assert sum(clock.slept) == pytest.approx(60 / 20 + 5, abs=0.3)
+
+
+@pytest.mark.parametrize("stream", [FakeStream(made=60), FakeStream(failed=5)])
+def test_site_that_was_served(step: Step, stream: FakeStream) -> None:
+    step("then", FAILED, traffic={"blog": stream, "jpblog": FakeStream(failed=100)})
+
+
+def test_none_may_fail(step: Step) -> None:
+    text = 'at most 0 of at least 60 requests to site "jpblog" failed, and none was answered wrongly'
+
+    step("then", text, traffic={"jpblog": FakeStream()})
+    red(step, text, traffic={"jpblog": FakeStream(failed=1)})
+
+
+@pytest.mark.parametrize("seen", ["a-version", "status 502", "connection refused", ""])
+def test_site_that_is_answered_with_something_else(step: Step, seen: str) -> None:
+    stream = FakeStream()
+    stream.last_seen = seen
+
+    wrong = red(step, 'requests to site "blog" are answered with status 503 within 3 seconds', traffic={"blog": stream})
+
+    assert wrong.seen == seen
+
+
+def test_site_that_is_answered_with_a_status(step: Step) -> None:
+    stream = FakeStream()
+    stream.last_seen = "status 503"
+
+    step("then", 'requests to site "blog" are answered with status 503 within 3 seconds', traffic={"blog": stream})
+
+
+AT_A_MACHINE = "the sites are asked 20 times a second each, at a machine that runs neither"
+Started = list[tuple[str, str, int]]
+
+
+@pytest.fixture
+def started() -> Started:
+    return []
+
+
+@pytest.fixture
+def start_traffic(started: Started) -> Callable[[str, str, int], None]:
+    return lambda site, address, rate: started.append((site, address, rate))
+
+
+def test_every_machine_runs_a_site(step: Step, unit_states: FakeStates, started: Started) -> None:
+    unit_states.looks = {"blog.service": [["coreos-0", "coreos-1"]], "jpblog.service": [["coreos-2"]]}
+
+    with pytest.raises(PlatformWrong, match="there is a machine that runs no site"):
+        step("given", AT_A_MACHINE)
+
+    assert started == []
+
+
+def test_machine_that_was_lost_is_not_asked(
+    step: Step, unit_states: FakeStates, machines: FakeMachines, started: Started
+) -> None:
+    unit_states.looks = {"blog.service": [["coreos-0"]], "jpblog.service": [["coreos-0"]]}
+    machines.lost = {"coreos-1"}
+
+    step("given", AT_A_MACHINE)
+
+    assert {address for _, address, _ in started} == {"192.0.2.12"}
+
+
+@pytest.mark.parametrize(
+    ("blog", "jpblog", "free"),
+    [
+        (["coreos-0"], ["coreos-1"], "192.0.2.12"),
+        (["coreos-2"], ["coreos-0"], "192.0.2.11"),
+        (["coreos-1"], ["coreos-1"], "192.0.2.10"),
+    ],
+)
+def test_sites_are_asked_at_a_machine_that_runs_neither(
+    step: Step, unit_states: FakeStates, started: Started, blog: list[str], jpblog: list[str], free: str
+) -> None:
+    unit_states.looks = {"blog.service": [blog], "jpblog.service": [jpblog]}
+
+    step("given", AT_A_MACHINE)
+
+    assert started == [("blog", free, 20), ("jpblog", free, 20)]
+
+
+def test_sites_are_asked_at_their_names(step: Step, started: Started) -> None:
+    step("given", "the sites are asked 7 times a second each, at their names")
+
+    assert started == [("blog", "", 7), ("jpblog", "", 7)]
+
+
+# -- changes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "done"),
+    [
+        ('unit "blog.service" starts again', "blog.service", "sudo systemctl restart blog.service"),
+        ('the container of unit "blog.service" is killed', "blog.service", "docker kill blog"),
+        ('the container of unit "blog@2.service" is killed', "blog@2.service", "docker kill blog-2"),
+    ],
+)
+def test_change_is_told_before_it_is_made(
+    step: Step, log: list[tuple[str, ...]], unit_states: FakeStates, text: str, unit: str, done: str
+) -> None:
+    unit_states.looks = {unit: [["coreos-1"]]}
+
+    step("when", text)
+
+    assert [entry[0] for entry in log] == ["change", "run"]
+    assert unit in log[0][1] and log[1] == ("run", "coreos-1", done)
+
+
+@pytest.mark.parametrize(("way", "done"), [("stopped", "stop"), ("started", "start")])
+def test_unit_of_every_machine_is_changed(
+    step: Step, log: list[tuple[str, ...]], machines: FakeMachines, way: str, done: str
+) -> None:
+    machines.lost = {"coreos-1"}
+
+    step("when", f'unit "blog-dynamic-amb.service" is {way} on every machine')
+
+    assert log == [
+        ("change", f"blog-dynamic-amb.service is {way} on every machine"),
+        ("run", "coreos-0", f"sudo systemctl {done} blog-dynamic-amb.service"),
+        ("run", "coreos-2", f"sudo systemctl {done} blog-dynamic-amb.service"),
+    ]
+
+
+WITH_A_UNIT = [
+    'unit "blog.service" starts again',
+    'the container of unit "blog.service" is killed',
+    'the machine of unit "blog.service" is lost',
+    'the machine of unit "blog.service" is taken out of service',
+]
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="steps: a unit that runs twice or nowhere is a ValueError")
+@pytest.mark.parametrize("on", [[], ["coreos-0", "coreos-1"]])
+@pytest.mark.parametrize("text", WITH_A_UNIT)
+def test_unit_that_does_not_run_once_is_the_platforms_fault(
+    step: Step, log: list[tuple[str, ...]], unit_states: FakeStates, text: str, on: list[str]
+) -> None:
+    unit_states.looks = {"blog.service": [on]}
+    try:
+        with pytest.raises(PlatformWrong):
+            step("when", text)
+    finally:
+        assert log == []
+
+
+def test_change_that_fails_is_told(
+    step: Step, log: list[tuple[str, ...]], machines: FakeMachines, unit_states: FakeStates
+) -> None:
+    unit_states.looks, machines.raises = {"blog.service": [["coreos-0"]]}, HarnessError("no such unit")
+
+    for text in (WITH_A_UNIT[0], WITH_A_UNIT[1], WITH_A_UNIT[3]):
+        with pytest.raises(HarnessError, match="no such unit"):
+            step("when", text)
+
+    assert not machines.lost  # what did not go is still counted
+
+
+def test_registration_is_left_that_leads_to_another_service(
+    step: Step, log: list[tuple[str, ...]], services: FakeServices
+) -> None:
+    services.runs = {"jpblog": {TWO}, "blog": {ONE}}
+
+    step("when", 'a registration of "blog" is left that leads to service "jpblog"')
+
+    assert log == [
+        ("change", f"a registration says {registration(TWO)}"),
+        ("plant", "blog", "planted-0", registration(TWO)),
+    ]
+
+
+@pytest.mark.xfail(strict=True, raises=IndexError, reason="steps/services.py: a service that runs nowhere")
+def test_registration_that_leads_to_a_service_that_runs_nowhere(step: Step) -> None:
+    with pytest.raises(PlatformWrong):
+        step("when", 'a registration of "blog" is left that leads to service "jpblog"')
+
+
+def test_registration_is_left_that_leads_to_no_machine(
+    step: Step, log: list[tuple[str, ...]], machines: FakeMachines
+) -> None:
+    step("when", 'a registration of "blog" is left that leads to a machine that is gone')
+
+    _, (_, service, _, value) = log
+    host = json.loads(value)["host"]
+    assert service == "blog" and host == "192.0.2.254" and host not in machines.addresses.values()
+
+
+def test_malformed_registrations_are_left_each_with_a_name_of_its_own(step: Step, log: list[tuple[str, ...]]) -> None:
+    values = ["no JSON", "[]", '{"port": 80}']
+
+    step("when", 'these registrations of "blog" are left', datatable=[[value] for value in values])
+
+    assert log == [
+        entry
+        for number, value in enumerate(values)
+        for entry in (("change", f"a registration says {value}"), ("plant", "blog", f"planted-{number}", value))
+    ]
+
+
+def test_plants_are_uprooted_when_the_scenario_ends(
+    root: Any, services: FakeServices, log: list[tuple[str, ...]]
+) -> None:
+    fixture = inspect.unwrap(root.plant)(services, lambda what: None)
+    put = next(fixture)
+    put("blog", "a")
+    put("jpblog", "b")
+    log.clear()
+
+    assert next(fixture, "its end") == "its end"
+    assert log == [("uproot", "blog", "planted-0"), ("uproot", "jpblog", "planted-1")]
+
+
+# == machines ========================================================================================================
+
+
+@pytest.fixture
+def outputs() -> Any:
+    return None
+
+
+def test_machine_of_a_unit_is_lost(
+    step: Step, log: list[tuple[str, ...]], unit_states: FakeStates, machines: FakeMachines
+) -> None:
+    unit_states.looks = {"blog.service": [["coreos-1"]]}
+
+    assert step("when", 'the machine of unit "blog.service" is lost') == "coreos-1"
+
+    assert log == [("change", "coreos-1 is lost"), ("power off", "coreos-1"), ("lose", "coreos-1")]
+    assert machines.names == ["coreos-0", "coreos-2"]
+
+
+def test_machine_that_cannot_be_switched_off_is_still_counted(
+    step: Step, power: Any, unit_states: FakeStates, machines: FakeMachines
+) -> None:
+    def off(machine: str) -> None:
+        raise HarnessError("refused")
+
+    power.off, unit_states.looks = off, {"blog.service": [["coreos-1"]]}
+
+    with pytest.raises(HarnessError, match="refused"):
+        step("when", 'the machine of unit "blog.service" is lost')
+
+    assert not machines.lost
+
+
+def test_machine_is_lost_for_good(step: Step, log: list[tuple[str, ...]]) -> None:
+    assert step("when", 'machine "coreos-2" is lost for good') == "coreos-2"
+
+    assert log == [
+        ("change", "coreos-2 is lost"),
+        ("power off", "coreos-2"),
+        ("lose", "coreos-2"),
+        ("power gone", "coreos-2"),
+    ]
+
+
+class Names:
+    """A name server: name -> where it leads, one look after the other; the last one stays."""
+
+    def __init__(self, *looks: tuple[str, str]) -> None:
+        self.address = "192.0.2.4"
+        self._looks = list(looks)
+
+    def lookup(self, name: str) -> str:
+        blog, jpblog = self._looks[0]
+        if name == "jp.genkisugimoto.com":
+            self._looks = self._looks[1:] or self._looks
+            return jpblog
+        assert name == "genkisugimoto.com"
+        return blog
+
+
+@pytest.fixture
+def sites() -> Any:
+    """In this order are they looked up."""
+    return {
+        "blog": SimpleNamespace(domain="genkisugimoto.com"),
+        "jpblog": SimpleNamespace(domain="jp.genkisugimoto.com"),
+    }
+
+
+NAMED_IS_LOST = "the machine that the sites' names lead to is lost"
+
+
+def test_machine_that_the_names_lead_to_is_lost(step: Step, log: list[tuple[str, ...]]) -> None:
+    assert step("when", NAMED_IS_LOST, name_server=Names(("192.0.2.12", "192.0.2.12"))) == "coreos-2"
+
+    assert log == [("change", "coreos-2 is lost"), ("power off", "coreos-2"), ("lose", "coreos-2")]
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="steps/machines.py: a name that leads to no machine")
+@pytest.mark.parametrize("address", ["", "192.0.2.99"])
+def test_names_that_lead_to_no_machine_are_the_platforms_fault(step: Step, address: str) -> None:
+    with pytest.raises(PlatformWrong):
+        step("when", NAMED_IS_LOST, name_server=Names((address, address)))
+
+
+def test_lost_machine_is_switched_on(step: Step, log: list[tuple[str, ...]], machines: FakeMachines) -> None:
+    machines.lost = {"coreos-1"}
+
+    step("when", "the lost machine is switched on again", lost_machine="coreos-1")
+
+    assert log == [("change", "coreos-1 is switched on again"), ("power on", "coreos-1")]
+    assert machines.lost == {"coreos-1"}  # it is counted when it is to answer
+
+
+ANSWERS = "the lost machine answers over SSH again within 60 seconds"
+
+
+def test_lost_machine_that_stays_silent(step: Step, machines: FakeMachines, log: list[tuple[str, ...]]) -> None:
+    machines.lost, machines.silent = {"coreos-1"}, [{"coreos-1": "no route to host"}]
+
+    wrong = red(step, ANSWERS, lost_machine="coreos-1")
+
+    assert "no route to host" in wrong.seen and log == [("regain", "coreos-1")]
+
+
+def test_lost_machine_answers_again(step: Step, machines: FakeMachines, clock: FakeClock) -> None:
+    machines.lost, machines.silent = {"coreos-1"}, [{"coreos-1": "no route to host"}] * 5 + [{}]
+
+    step("then", ANSWERS, lost_machine="coreos-1")
+
+    assert machines.names == list(ADDRESSES) and len(clock.slept) == 5
+
+
+def test_machine_is_taken_out_of_service(
+    step: Step, log: list[tuple[str, ...]], unit_states: FakeStates, machines: FakeMachines
+) -> None:
+    unit_states.looks = {"blog.service": [["coreos-2"]]}
+
+    assert step("when", 'the machine of unit "blog.service" is taken out of service') == "coreos-2"
+
+    assert log == [
+        ("change", "coreos-2 is taken out of service"),
+        ("run", "coreos-2", "sudo systemctl stop fleet.service"),
+        ("lose", "coreos-2"),
+    ]
+
+
+def test_machine_is_put_into_service_again(step: Step, log: list[tuple[str, ...]], machines: FakeMachines) -> None:
+    machines.lost = {"coreos-2"}
+
+    step("when", "that machine is put into service again", machine_out_of_service="coreos-2")
+
+    assert log == [
+        ("change", "coreos-2 is put into service again"),
+        ("regain", "coreos-2"),
+        ("run", "coreos-2", "sudo systemctl start fleet.socket fleet.service"),
+    ]
+    assert machines.names == list(ADDRESSES)
+
+
+# -- units and names that follow -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on", [[], ["coreos-0", "coreos-1"], list(ADDRESSES)])
+def test_unit_that_runs_on_none_or_several(step: Step, unit_states: FakeStates, on: list[str]) -> None:
+    unit_states.looks = {"blog.service": [on], "jpblog.service": [["coreos-0"]]}
+
+    wrong = red(step, 'unit "blog.service" runs on one machine within 60 seconds')
+
+    assert (wrong.seen, wrong.paste) == (str(on), "fleetctl list-units")
+
+
+def test_unit_that_runs_once_in_the_end(step: Step, unit_states: FakeStates, clock: FakeClock) -> None:
+    unit_states.looks = {"blog.service": [[], ["coreos-0", "coreos-1"], ["coreos-1"]]}
+
+    step("then", 'unit "blog.service" runs on one machine within 60 seconds')
+
+    assert len(clock.slept) == 2
+
+
+LEAD = "the sites' names lead to one machine of the cluster within 60 seconds"
+
+
+@pytest.mark.parametrize(
+    ("blog", "jpblog"),
+    [
+        ("", ""),
+        ("192.0.2.10", ""),
+        ("192.0.2.10", "192.0.2.12"),  # both of the cluster, and two
+        ("192.0.2.11", "192.0.2.11"),  # the one that was lost
+        ("192.0.2.99", "192.0.2.99"),
+    ],
+)
+def test_names_that_do_not_lead_to_one_machine(step: Step, machines: FakeMachines, blog: str, jpblog: str) -> None:
+    machines.lost = {"coreos-1"}
+
+    wrong = red(step, LEAD, name_server=Names((blog, jpblog)))
+
+    assert wrong.seen == str({"genkisugimoto.com": blog, "jp.genkisugimoto.com": jpblog})
+    assert (wrong.where, wrong.paste) == ("192.0.2.4", "dig @192.0.2.4 genkisugimoto.com")
+
+
+def test_names_lead_to_one_machine_in_the_end(step: Step, machines: FakeMachines, clock: FakeClock) -> None:
+    machines.lost = {"coreos-0"}
+    old, new = "192.0.2.10", "192.0.2.12"
+
+    step("then", LEAD, name_server=Names((old, old), ("", old), (new, old), (new, new)))
+
+    assert len(clock.slept) == 3
+
+
+# -- the number of machines ------------------------------------------------------------------------------------------
+
+TFVARS = '# of them\nmachines = 3 # now\ndiscovery_url = ""\n'
+
+
+@pytest.mark.parametrize(("way", "number", "left"), [("raises", 1, 4), ("lowers", 1, 2), ("raises", 2, 5)])
+def test_operator_changes_the_number_of_machines(
+    step: Step, tmp_path: Path, recorder: Recorder, way: str, number: int, left: int
+) -> None:
+    operator = OperatorShell.open(Processes(recorder), tmp_path / "operator.json", tmp_path, {})
+    (tmp_path / "terraform.tfvars").write_text(TFVARS)
+
+    text = f"the operator {way} the number of machines by {number}"
+    step("when", text, operator=operator, variables=lambda: {"machines": 3})
+
+    assert (tmp_path / "terraform.tfvars").read_text() == TFVARS.replace("= 3", f"= {left}")
+
+
+def plan(made: Iterable[str] = (), destroyed: Iterable[str] = ()) -> dict[str, Any]:
+    def read(name: str) -> Plan:
+        assert name == "platform.plan"
+        return Plan(list(made), list(destroyed), [], [])
+
+    return {"read_plan": read}
+
+
+MAKES = 'plan "platform.plan" makes exactly 1 machine'
+DESTROYS = 'plan "platform.plan" destroys exactly 1 machine and makes none'
+
+
+@pytest.mark.parametrize("made", [[], ["coreos-3", "coreos-4"]])
+def test_plan_that_makes_another_number(step: Step, made: list[str]) -> None:
+    assert red(step, MAKES, **plan(made)).seen == str(made)
+
+
+def test_plan_that_makes_one(step: Step) -> None:
+    step("then", MAKES, **plan(["coreos-3"]))
+
+
+@pytest.mark.parametrize(
+    ("made", "destroyed"), [([], []), ([], ["a[2]", "a[3]"]), (["coreos-3"], ["a[3]"]), (["coreos-3"], [])]
+)
+def test_plan_that_does_not_only_destroy_one(step: Step, made: list[str], destroyed: list[str]) -> None:
+    wrong = red(step, DESTROYS, **plan(made, destroyed))
+
+    assert wrong.seen == f"made {made}, destroyed {destroyed}"
+
+
+def test_plan_that_destroys_one(step: Step) -> None:
+    step("then", DESTROYS, **plan(destroyed=["docker_container.machine[3]"]))
+
+
+MEMBERS = "the cluster has the etcd members that the discovery URL is for, 5 at most"
+
+
+@pytest.mark.parametrize(("members", "size"), [(0, 3), (2, 3), (4, 3), (6, 6), (5, 7)])
+def test_members_that_are_not_those_of_the_url(step: Step, members: int, size: int) -> None:
+    etcd = SimpleNamespace(members=lambda: {f"coreos-{number}" for number in range(members)})
+
+    red(step, MEMBERS, etcd=etcd, registration=Registration(size, []))
+
+
+@pytest.mark.parametrize("members", [1, 3, 5])
+def test_members_are_those_of_the_url(step: Step, members: int) -> None:
+    etcd = SimpleNamespace(members=lambda: {f"coreos-{number}" for number in range(members)})
+
+    step("then", MEMBERS, etcd=etcd, registration=Registration(members, []))
+
+
+# == what a run cannot execute =======================================================================================
+
+
+def of_outputs(folder: Path, machines: int = 3, name_server: str = "192.0.2.4") -> Path:
+    """A workplace that knows its cluster by the target's outputs only."""
+    folder.mkdir()
+    addresses = {f"coreos-{number}": f"192.0.2.{10 + number}" for number in range(machines)}
+    outputs: dict[str, Any] = {"entrypoint-ip": "192.0.2.10", "machines": addresses, "ssh-user": "core"}
+    outputs |= {"known-hosts": "", "sites": {}, "name-server": name_server}
+    (folder / "outputs.json").write_text(json.dumps(outputs))
+    return folder
+
+
+def of_run(
+    folder: Path, machines: int = 3, name_server: str = "192.0.2.4", power: bool = True, chosen: int | None = None
+) -> Path:
+    """The workplace of a run; `chosen` is the number of machines of the operator's own variables."""
+    target = folder / "operator/infra/some"
+    target.mkdir(parents=True)
+    (target / "target.json").write_text(json.dumps({"power": {}} if power else {}))
+    (target / "run.auto.tfvars.json").write_text(json.dumps({"name_server": name_server}))
+    (folder / "operator/terraform.example.tfvars").write_text(f"machines = {machines}\n")
+    if chosen is not None:
+        (folder / "operator/terraform.tfvars").write_text(f"machines = {chosen}\n")
+    state = {"cwd": str(folder / "operator"), "env": {"TARGET": "some"}}
+    (folder / "operator.json").write_text(json.dumps(state))
+    return folder
+
+
+Reason = Callable[..., str]
+
+
+@pytest.fixture
+def reason(root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reason:
+    """Why a scenario with these tags is not executed on the cluster of a workplace; `here`: this run is building it."""
+
+    def scenario(tags: str, of_feature: str) -> Scenario:
+        text = f"{of_feature}\nFeature: A\n  {tags}\n  Scenario: B\n    Then a cluster\n"
+        (tmp_path / "a.feature").write_text(text)
+        (template,) = FeatureParser(str(tmp_path), "a.feature").parse().scenarios.values()
+        return template.render({})
+
+    def missing(workplace: Path, tags: str = "", of_feature: str = "", here: bool = False) -> str:
+        monkeypatch.setenv("PLATFORM_WORKPLACE", str(workplace))
+        monkeypatch.setenv("PLATFORM_FOLDER", str(workplace if here else tmp_path / "this-run"))
+        monkeypatch.setattr(root, "_scenario_of", lambda item: scenario(tags, of_feature))
+        return str(root._missing(None))
+
+    return missing
+
+
+STATE, THREE = "@requires_state", "@requires_three_machines"
+NAMES, POWER = "@requires_name_server", "@requires_power"
+ALL = (STATE, THREE, NAMES, POWER)
+
+
+def test_workplace_that_is_gone_is_told(reason: Reason, tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFailed, match="the operator's shell of this run is gone"):
+        reason(tmp_path, THREE)
+
+
+def test_scenario_that_needs_nothing_does_not_ask(reason: Reason, tmp_path: Path) -> None:
+    assert reason(tmp_path / "nowhere", "@mutates @destructive @slow") == ""
+
+
+def test_scenario_that_builds_is_for_no_cluster_that_stands(reason: Reason, tmp_path: Path) -> None:
+    assert reason(tmp_path / "nowhere", "@builds") == "builds the cluster, and this one stands"
+    assert reason(tmp_path / "nowhere", "@builds", here=True) == ""
+    assert reason(of_run(tmp_path / "run", machines=1), f"@builds {THREE}", here=True) != ""
+
+
+@pytest.mark.parametrize(
+    ("tag", "has", "said"),
+    [
+        (THREE, {"machines": 2}, "needs 3 machines or more, to lose one, and there are 2"),
+        (THREE, {"machines": 1}, "needs 3 machines or more, to lose one, and there are 1"),
+        (THREE, {"machines": 3, "chosen": 2}, "needs 3 machines or more, to lose one, and there are 2"),
+        (NAMES, {"name_server": ""}, "needs a name server, and this cluster's entry point is fixed"),
+        (POWER, {"power": False}, "needs machines that can be switched off, and this target's cannot"),
+    ],
+)
+def test_cluster_of_a_run_that_lacks_something(
+    reason: Reason, tmp_path: Path, tag: str, has: dict[str, Any], said: str
+) -> None:
+    folder = of_run(tmp_path / "run", **has)
+
+    assert reason(folder, tag) == reason(folder, of_feature=tag) == said
+    assert reason(folder, " ".join(ALL)) == said
+    assert {other: reason(folder, other) for other in ALL if other != tag} == dict.fromkeys(set(ALL) - {tag}, "")
+
+
+@pytest.mark.parametrize("has", [{}, {"machines": 100}, {"machines": 1, "chosen": 3}, {"chosen": 4}])
+def test_cluster_of_a_run_that_has_all(reason: Reason, tmp_path: Path, has: dict[str, Any]) -> None:
+    assert reason(of_run(tmp_path / "run", **has), " ".join(ALL)) == ""
+
+
+def test_cluster_of_outputs_is_known_by_them(reason: Reason, tmp_path: Path) -> None:
+    big, small = of_outputs(tmp_path / "big"), of_outputs(tmp_path / "small", machines=2, name_server="")
+
+    lacks_state = "needs the operator's variables and Terraform's state, and this run knows the target's outputs only"
+    assert {tag: reason(big, tag) for tag in (STATE, THREE, NAMES)} == {STATE: lacks_state, THREE: "", NAMES: ""}
+    assert "needs machines that can be switched off" in reason(big, POWER)  # what cannot be made again is left on
+    assert reason(small, THREE) == "needs 3 machines or more, to lose one, and there are 2"
+    assert reason(small, NAMES) == "needs a name server, and this cluster's entry point is fixed"
+
+
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="conftest.py: a cluster kept from before name servers")
+def test_cluster_that_was_made_before_there_were_name_servers(reason: Reason, tmp_path: Path) -> None:
+    folder = of_run(tmp_path / "run")
+    (folder / "operator/infra/some/run.auto.tfvars.json").write_text('{"run_id": "20260801-120000-ab12"}')
+
+    assert reason(folder, NAMES) == "needs a name server, and this cluster's entry point is fixed"
+
+
+def test_run_leaves_out_what_it_lacks_and_says_why(tmp_path: Path) -> None:
+    """The features themselves, in a pytest of their own: nothing of them is executed."""
+    workplace, folder = of_outputs(tmp_path / "workplace", machines=2, name_server=""), tmp_path / "run"
+    folder.mkdir()
+    for name in ("docker", "ssh", "terraform", "fleetctl", "dig"):
+        program(tmp_path, name, f"#!/bin/sh\necho {name} >> '{tmp_path}/asked'\nexit 1\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PLATFORM_", "PYTEST_"))}
+    environment |= {"PLATFORM_FOLDER": str(folder), "PLATFORM_WORKPLACE": str(workplace), "PYTHONPATH": str(ROOT)}
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    chosen = " or ".join(tag.removeprefix("@") for tag in ALL)
+    options = ["-p", "no:cacheprovider", "-q", "--rootdir", ".", "-m", chosen, "features"]
+    argv = [sys.executable, "-m", "pytest", *options]
+    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    events = list(read_events(folder / "events.jsonl"))
+    needs = {event["id"]: set(event["tags"]) for event in events if event["kind"] == "scenario.planned"}
+    ended = {event["id"]: event for event in events if event["kind"] == "scenario.ended"}
+    assert set(needs) == set(ended) and set(ALL) <= {f"@{tag}" for tags in needs.values() for tag in tags}
+    assert {event["outcome"] for event in ended.values()} == {"not_run"}
+    reasons = {name: event["reason"] for name, event in ended.items()}
+    for tag, said in (
+        (STATE, "needs the operator's variables and Terraform's state, and this run knows the target's outputs only"),
+        (THREE, "needs 3 machines or more, to lose one, and there are 2"),
+        (NAMES, "needs a name server, and this cluster's entry point is fixed"),
+    ):
+        assert {reasons.pop(name) for name, tags in needs.items() if tag[1:] in tags and name in reasons} == {said}
+    assert reasons == {}
+    assert not (tmp_path / "asked").exists() and not any(event["kind"] == "step.started" for event in events)
