@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import re
 import socket
@@ -30,6 +31,7 @@ from harness.fleet import Fleet
 from harness.http import open_session
 from harness.machines import Machines, open_ports
 from harness.names import NameServer
+from harness.patience import patience
 from harness.power import Power
 from harness.process import Processes
 from harness.record import Recorder, Redactor
@@ -264,12 +266,14 @@ def _known(workplace: Path) -> tuple[int, str, bool, bool]:
     if outputs.exists():
         said = Outputs.read(json.loads(outputs.read_text()))
         return len(said.machines), said.name_server, False, False
-    shell = OperatorShell(Processes(Recorder(Path(os.devnull))), workplace / SHELL_STATE)
+    nowhere = Recorder(Path(os.devnull))
+    shell = OperatorShell(Processes(nowhere), workplace / SHELL_STATE)
+    nowhere.close()  # nothing is typed
     target = shell.cwd / "infra" / shell.env["TARGET"]
     example, chosen = (shell.cwd / name for name in (EXAMPLE, tfvars.FILE))
     variables = tfvars.read((chosen if chosen.exists() else example).read_text())
     handed_over = json.loads((target / "run.auto.tfvars.json").read_text())
-    return int(variables["machines"]), handed_over.get("name_server", ""), "power" in target_data(target), True
+    return int(variables.get("machines", 1)), handed_over.get("name_server", ""), "power" in target_data(target), True
 
 
 def _scenario_of(item: pytest.Item) -> Scenario:
@@ -581,7 +585,7 @@ def plant(services: Services, change: Callable[[str], None]) -> Iterator[Callabl
     def put(service: str, value: str) -> None:
         change(f"a registration says {value}")
         planted.append((service, f"planted-{len(planted)}"))
-        services.plant(*planted[-1], value, ttl=300)
+        services.plant(*planted[-1], value, ttl=math.ceil(300 * patience()))
 
     yield put
     for service, name in planted:

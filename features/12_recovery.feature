@@ -26,7 +26,7 @@ Feature: Recovery
     And site "jpblog" is right again within 60 seconds
     And at most 1200 of at least 100 requests to site "blog" failed, and none was answered wrongly
     And at most 1200 of at least 100 requests to site "jpblog" failed, and none was answered wrongly
-    When the operator runs `export FLEETCTL_TUNNEL=$(dig +short @$(terraform -chdir=infra/$TARGET output -raw name-server) genkisugimoto.com)`
+    When the operator runs `export FLEETCTL_TUNNEL=$(dig +short +tcp @$(terraform -chdir=infra/$TARGET output -raw name-server) genkisugimoto.com)`
     And the operator runs `fleetctl list-machines`
     Then the answer lists every machine
     When the lost machine is switched on again

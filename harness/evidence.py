@@ -180,7 +180,7 @@ def _discovery(services: Services, units: Sequence[str]) -> list[Finding]:
                 f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}",
             )
             for name, ambassador in services.ambassadors(service).items()
-            if {address for address, status in ambassador.servers.items() if status == "UP"} != runs
+            if ambassador.healthy != runs
         ]
     return findings
 

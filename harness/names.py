@@ -18,9 +18,9 @@ class NameServer:
 
         Raises PlatformWrong when the name server does not answer, or the name has several addresses.
         """
-        ask = ["dig", "+short", "+tries=2", "+time=2", f"@{self.address}", name, "A"]
+        ask = ["dig", "+short", "+tcp", "+tries=2", "+time=2", f"@{self.address}", name, "A"]
         try:
-            answer = self._process.run(ask).stdout.split()
+            said = self._process.run(ask).stdout.splitlines()
         except CommandFailed as silent:
             raise PlatformWrong(
                 f"the name server {self.address} does not answer",
@@ -29,6 +29,7 @@ class NameServer:
                 where=self.address,
                 paste=f"dig @{self.address} {name}",
             ) from silent
+        answer = [line for line in said if not line.startswith(";")]  # its remarks, of an attempt that failed
         if len(answer) > 1:
             raise PlatformWrong(f"{name} has several addresses", expected="one", seen=", ".join(answer))
         return "".join(answer)

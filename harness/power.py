@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.errors import ReadOnly
+from harness.errors import Misconfigured, ReadOnly
 from harness.process import Runner
 
 
@@ -34,4 +34,6 @@ class Power:
     def _switch(self, way: str, machine: str) -> None:
         if self._read_only:
             raise ReadOnly(f"power {way} of {machine} is refused: this run must change nothing")
+        if way not in self._commands:
+            raise Misconfigured(f"target.json of this target has no command for power {way}: add it")
         self._process.run([part.format(run_id=self._run_id, machine=machine) for part in self._commands[way]])

@@ -6,6 +6,7 @@ key /services/SERVICE/MACHINE:CONTAINER; SERVICE-dynamic-amb is the container of
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import shlex
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from harness.wait import Silent
 
 KEYS = "http://127.0.0.1:2379/v2/keys/services"
 APP_PORT = "80/tcp"
+KEY_NOT_FOUND = 100  # etcd's errorCode
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,10 @@ class Ambassador:
     registered: frozenset[str]
     malformed: tuple[str, ...]
     servers: Mapping[str, str]
+
+    @property
+    def healthy(self) -> set[str]:
+        return {address for address, status in self.servers.items() if status == "UP"}
 
 
 class Services:
@@ -46,12 +52,19 @@ class Services:
         return {address for addresses in answers.values() for address in addresses}
 
     def registered(self, service: str) -> set[str]:
-        """What etcd holds, HOST:PORT each; a value that is none as it stands there."""
-        answer = self._machines.run(self._machines.entry_point, f"{CURL} {KEYS}/{service}?recursive=true")
+        """What etcd holds, HOST:PORT each; a value that is none as it stands there. Raises Silent while etcd gives no
+        answer, or has no leader to give one."""
+        ask = f"{CURL} {KEYS}/{service}?recursive=true"
+        try:
+            answer = self._machines.run(self._machines.entry_point, ask)
+        except CommandFailed as failed:
+            raise Silent.of(failed) from failed
         try:
             body = json.loads(answer)
-            if body.get("errorCode") == 100:
+            if body.get("errorCode") == KEY_NOT_FOUND:
                 return set()
+            if "errorCode" in body:
+                raise Silent([ask], 0, answer, "", self._machines.entry_point)
             return {_address(node["value"]) for node in body["node"].get("nodes", ())}
         except (ValueError, KeyError, AttributeError, TypeError) as wrong:
             raise AnswerNotUnderstood(f"etcd's keys of {service}", answer, repr(wrong)) from wrong
@@ -67,8 +80,9 @@ class Services:
                 raise Silent.of(failed) from failed
             try:
                 said = json.loads(answer)
-                return Ambassador(frozenset(said["registered"]), tuple(said["malformed"]), said["servers"])
-            except (ValueError, KeyError, TypeError) as wrong:
+                servers = {str(address): str(status) for address, status in said["servers"].items()}
+                return Ambassador(frozenset(said["registered"]), tuple(said["malformed"]), servers)
+            except (ValueError, KeyError, TypeError, AttributeError) as wrong:
                 raise AnswerNotUnderstood(f"the ambassador of {service} on {name}", answer, repr(wrong)) from wrong
 
         return self._machines.everywhere(told)
@@ -79,14 +93,23 @@ class Services:
         self._machines.run(self._machines.entry_point, put)
 
     def uproot(self, service: str, name: str) -> None:
-        """Removes a registration that was planted."""
-        self._machines.run(self._machines.entry_point, f"{CURL} --fail -X DELETE {KEYS}/{service}/{name}")
+        """Removes a registration that was planted; one whose time was over is gone already."""
+        self._machines.run(self._machines.entry_point, f"{CURL} -X DELETE {KEYS}/{service}/{name}")
 
 
 def registration(address: str) -> str:
     """The value that registers HOST:PORT."""
     host, _, port = address.rpartition(":")
     return json.dumps({"host": host, "port": int(port)})
+
+
+def is_address(registered: str) -> bool:
+    """Whether what `registered` gives is an address, HOST:PORT, that an ambassador can follow."""
+    host, _, port = registered.rpartition(":")
+    try:
+        return bool(ipaddress.IPv4Address(host)) and 0 < int(port) < 65536
+    except ValueError:
+        return False
 
 
 def _address(value: str) -> str:

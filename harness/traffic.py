@@ -7,25 +7,27 @@ other answer of status 200 (another site's, an old one), and failed is all else.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from harness.errors import HarnessError
 from harness.http import SiteUnreachable
+from harness.patience import patience
 from harness.record import Recorder
 from harness.site import Page
 
 RIGHT, WRONG, FAILED = "right", "wrong", "failed"
-# requests that may be under way at once: at 20 a second, ones that take more than three seconds each
+# requests that may be under way at once: at 20 a second, ones that take three seconds each (times PATIENCE)
 AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request: when it started and ended (seconds of the monotonic clock), and how."""
+    """One request: when it was due and ended (seconds of the monotonic clock), and how."""
 
     started: float
     ended: float
@@ -35,7 +37,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Tally:
-    """What became of the requests that started since a moment.
+    """What became of the requests that ended since a moment, those that were under way then too.
 
     `right_after` is how many seconds after that moment the last one that was not right ended; 0 when all were right.
     """
@@ -62,7 +64,8 @@ class Traffic:
         self._recorder = recorder
         self._requests: list[Request] = []
         self._ended = threading.Event()
-        self._pool = ThreadPoolExecutor(max_workers=AT_ONCE)
+        self._pool = ThreadPoolExecutor(max_workers=math.ceil(AT_ONCE * patience()))
+        self._futures: list[Future[None]] = []
         self._pacer = threading.Thread(target=self._pace, daemon=True)
         self._since = time.monotonic()
         self.change = "nothing"
@@ -86,10 +89,10 @@ class Traffic:
         )
 
     def right_for(self) -> float:
-        """Seconds since the last request that was not right ended; since the change, when all were right. 0 while none
-        has ended since."""
-        tally = self.tally()
-        return time.monotonic() - self._since - tally.right_after if tally.made > tally.bad else 0.0
+        """Seconds from the end of the last request that was not right (the change, when all were) to that of the last
+        one that was: a site that hangs is not right meanwhile."""
+        right = [it.ended for it in list(self._requests) if it.outcome == RIGHT]
+        return max(max(right, default=0.0) - self._since - self.tally().right_after, 0.0)
 
     @property
     def last_seen(self) -> str:
@@ -97,10 +100,11 @@ class Traffic:
         return self._requests[-1].seen if self._requests else ""
 
     def stop(self) -> Tally:
-        """Ends, waits for the requests under way, and writes what became of them into the record."""
+        """Ends, waits for the requests under way, and writes what became of them into the record. Raises what `ask`
+        raised, if it was no answer of the platform's."""
         self._ended.set()
         self._pacer.join()
-        self._pool.shutdown()
+        self._pool.shutdown(cancel_futures=True)
         tally = self.tally()
         said = f"{tally.made} requests, {tally.failed} failed, {tally.wrong} wrong, right after {tally.right_after:g} s"
         self._recorder.emit(
@@ -108,17 +112,20 @@ class Traffic:
             text=f"site {self.site} at {self.rate} a second, {self.change}: {said}"
             + (f" (first: {tally.first_seen})" if tally.first_seen else ""),
         )
+        for future in self._futures:
+            if not future.cancelled():
+                future.result()
         return tally
 
     def _pace(self) -> None:
         began = time.monotonic()
         for number in range(10**9):
-            if self._ended.wait(max(began + number / self.rate - time.monotonic(), 0)):
+            due = began + number / self.rate
+            if self._ended.wait(max(due - time.monotonic(), 0)):
                 return
-            self._pool.submit(self._one)
+            self._futures.append(self._pool.submit(self._one, due))
 
-    def _one(self) -> None:
-        started = time.monotonic()
+    def _one(self, started: float) -> None:
         outcome, seen = FAILED, "no answer"
         try:
             page = self._ask()

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import AnswerNotUnderstood, Misconfigured
+from harness.errors import AnswerNotUnderstood, Misconfigured, PlatformWrong
 from harness.fleet import Fleet
 from harness.machines import Machines
 
@@ -118,6 +118,18 @@ class UnitStates:
         """Names of the machines on which this unit runs, whatever fleet believes: every machine is asked."""
         shown = self._machines.everywhere(lambda name: self._show(name, [unit])[unit])
         return sorted(name for name, state in shown.items() if state.runs)
+
+    def machine_running(self, unit: str) -> str:
+        """The one machine on which this unit runs. Raises PlatformWrong when it runs nowhere, or on several."""
+        found = self.machines_running(unit)
+        if len(found) != 1:
+            raise PlatformWrong(
+                f"{unit} runs on {', '.join(found) or 'no machine'}, not on one",
+                expected="one machine",
+                seen=", ".join(found) or "none",
+                paste="fleetctl list-units",
+            )
+        return found[0]
 
     def _show(self, machine: str, units: list[str]) -> dict[str, UnitState]:
         if not units:

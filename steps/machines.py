@@ -23,7 +23,7 @@ Change = Callable[[str], None]
 
 @when(phrase('the machine of unit "{unit:Name}" is lost'), target_fixture="lost_machine")
 def machine_of_unit_is_lost(unit_states: UnitStates, lose: Callable[[str], None], unit: str) -> str:
-    (machine,) = unit_states.machines_running(unit)
+    machine = unit_states.machine_running(unit)
     lose(machine)
     return machine
 
@@ -40,9 +40,10 @@ def named_machine_is_lost(
     name_server: NameServer, sites: Mapping[str, Site], machines: Machines, lose: Callable[[str], None]
 ) -> str:
     address = name_server.lookup(sites["blog"].domain)
-    (machine,) = [name for name in machines.names if machines.addresses[name] == address]
-    lose(machine)
-    return machine
+    led_to = [name for name in machines.names if machines.addresses[name] == address]
+    require(led_to, "the sites' names lead to a machine", expected="a machine's address", seen=address or "no address")
+    lose(led_to[0])
+    return led_to[0]
 
 
 @when("the lost machine is switched on again")
@@ -60,7 +61,7 @@ def lost_machine_answers(machines: Machines, waiter: Waiter, lost_machine: str, 
 @when(phrase('the machine of unit "{unit:Name}" is taken out of service'), target_fixture="machine_out_of_service")
 def machine_is_taken_out(unit_states: UnitStates, machines: Machines, change: Change, unit: str) -> str:
     """fleet leaves it in order: it stops the machine's units and gives them to others."""
-    (machine,) = unit_states.machines_running(unit)
+    machine = unit_states.machine_running(unit)
     change(f"{machine} is taken out of service")
     machines.run(machine, "sudo systemctl stop fleet.service")
     machines.lose(machine)

@@ -10,7 +10,7 @@ from pytest_bdd import given, parsers, then, when
 
 from harness.machines import Machines
 from harness.patience import patience
-from harness.services import Ambassador, Services, registration
+from harness.services import Ambassador, Services, is_address, registration
 from harness.traffic import Traffic
 from harness.units import UnitStates
 from harness.wait import Waiter
@@ -66,9 +66,9 @@ def registered_nowhere(services: Services, waiter: Waiter, service: str, seconds
 @then(phrase('every ambassador of "{service:Name}" has exactly the registered instances within {seconds:d} seconds'))
 def ambassadors_follow(services: Services, waiter: Waiter, service: str, seconds: int) -> None:
     def wrong() -> dict[str, Ambassador]:
-        registered = services.registered(service)
+        registered = {address for address in services.registered(service) if is_address(address)}
         found = services.ambassadors(service)
-        return {name: it for name, it in found.items() if set(it.servers) != registered & it.registered}
+        return {name: it for name, it in found.items() if set(it.servers) != registered}
 
     waiter.until(
         f"every ambassador of {service} has the registered instances",
@@ -86,18 +86,17 @@ def ambassadors_follow(services: Services, waiter: Waiter, service: str, seconds
     phrase('every ambassador of "{service:Name}" takes the instances that run for healthy within {seconds:d} seconds')
 )
 def ambassadors_reach(services: Services, waiter: Waiter, service: str, seconds: int) -> None:
-    def wrong() -> dict[str, Mapping[str, str]]:
+    def seen() -> tuple[set[str], dict[str, Mapping[str, str]]]:
         running = services.published(service)
         found = services.ambassadors(service)
-        return {
-            name: it.servers for name, it in found.items() if {a for a, s in it.servers.items() if s == "UP"} != running
-        }
+        return running, {name: it.servers for name, it in found.items() if it.healthy != running}
 
     waiter.until(
         f"every ambassador of {service} takes the instances that run for healthy, and no other",
-        wrong,
-        lambda found: not found,
+        seen,
+        lambda found: bool(found[0]) and not found[1],
         within=seconds,
+        show=lambda found: f"running {sorted(found[0])}, servers {found[1]}",
         paste=f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}",
     )
 
@@ -174,21 +173,23 @@ def answered_with(traffic: Streams, waiter: Waiter, site: str, status: int, seco
 
 @when(phrase('unit "{unit:Name}" starts again'))
 def unit_starts_again(unit_states: UnitStates, machines: Machines, change: Change, unit: str) -> None:
-    (machine,) = unit_states.machines_running(unit)
+    machine = unit_states.machine_running(unit)
     change(f"{unit} starts again")
     machines.run(machine, f"sudo systemctl restart {shlex.quote(unit)}")
 
 
 @when(phrase('the container of unit "{unit:Name}" is killed'))
 def container_is_killed(unit_states: UnitStates, machines: Machines, change: Change, unit: str) -> None:
-    (machine,) = unit_states.machines_running(unit)
+    machine = unit_states.machine_running(unit)
     change(f"the container of {unit} is killed")
     machines.run(machine, f"docker kill {shlex.quote(unit.removesuffix('.service').replace('@', '-'))}")
 
 
 @when(phrase('a registration of "{service:Name}" is left that leads to service "{other:Name}"'))
 def stray_registration(services: Services, plant: Plant, service: str, other: str) -> None:
-    plant(service, registration(sorted(services.published(other))[0]))
+    running = sorted(services.published(other))
+    require(running, f"{other} runs", expected="at one address or more", seen="nowhere")
+    plant(service, registration(running[0]))
 
 
 @when(phrase('a registration of "{service:Name}" is left that leads to a machine that is gone'))
