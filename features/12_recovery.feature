@@ -51,5 +51,9 @@ Feature: Recovery
     And every machine holds every file of "jpblog" as it was deployed last, and no other
     And every unit is launched on a machine that its rules allow within 60 seconds
     And every unit is active and running within 60 seconds
+    And service "blog" is registered exactly where it runs within 15 seconds
+    And service "jpblog" is registered exactly where it runs within 15 seconds
+    And every ambassador of "blog" takes the instances that run for healthy within 10 seconds
+    And every ambassador of "jpblog" takes the instances that run for healthy within 10 seconds
     And site "blog" serves exactly the contents deployed as "blog"
     And site "jpblog" serves exactly the contents deployed as "jpblog"

@@ -68,13 +68,15 @@ class Traffic:
         self._futures: list[Future[None]] = []
         self._pacer = threading.Thread(target=self._pace, daemon=True)
         self._since = time.monotonic()
-        self.change = "nothing"
+        self.change = ""
 
     def start(self) -> None:
         self._pacer.start()
 
     def changed(self, what: str) -> None:
-        """From now on is what `tally` counts."""
+        """From now on is what `tally` counts; what it counted so far goes into the record."""
+        if self.change:
+            self._note(self.tally())
         self.change, self._since = what, time.monotonic()
 
     def tally(self) -> Tally:
@@ -106,16 +108,19 @@ class Traffic:
         self._pacer.join()
         self._pool.shutdown(cancel_futures=True)
         tally = self.tally()
-        said = f"{tally.made} requests, {tally.failed} failed, {tally.wrong} wrong, right after {tally.right_after:g} s"
-        self._recorder.emit(
-            "note",
-            text=f"site {self.site} at {self.rate} a second, {self.change}: {said}"
-            + (f" (first: {tally.first_seen})" if tally.first_seen else ""),
-        )
+        self._note(tally)
         for future in self._futures:
             if not future.cancelled():
                 future.result()
         return tally
+
+    def _note(self, tally: Tally) -> None:
+        said = f"{tally.made} requests, {tally.failed} failed, {tally.wrong} wrong, right after {tally.right_after:g} s"
+        self._recorder.emit(
+            "note",
+            text=f"site {self.site} at {self.rate} a second, {self.change or 'no change'}: {said}"
+            + (f" (first: {tally.first_seen})" if tally.first_seen else ""),
+        )
 
     def _pace(self) -> None:
         began = time.monotonic()

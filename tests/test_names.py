@@ -77,7 +77,6 @@ def test_name_that_leads_to_several_is_wrong(dig: Dig) -> None:
     assert (raised.value.expected, raised.value.seen) == ("one", "192.0.2.10, 192.0.2.11")
 
 
-@pytest.mark.xfail(strict=True, raises=PlatformWrong, reason="harness/names.py: dig's remarks are read as addresses")
 def test_answer_to_the_second_try_is_an_answer(dig: Dig) -> None:
     """dig tells of the first one in its output, and ends with 0: so it does for one lost packet."""
     assert dig(f"{SILENT}192.0.2.10\n").lookup(NAME) == "192.0.2.10"

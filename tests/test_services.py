@@ -279,7 +279,6 @@ def test_rubbish_of_an_ambassador_is_told_with_its_machine(
         services.ambassadors("blog")
 
 
-@pytest.mark.xfail(strict=True, reason="harness/services.py: `servers` is taken whatever it is")
 @pytest.mark.parametrize("servers", [None, [], "UP"])
 def test_servers_that_are_rubbish_are_told_too(machines: RecordedMachines, services: Services, servers: Any) -> None:
     machines.on("ambassador.show blog", json.dumps(SHOWN | {"servers": servers}))

@@ -333,7 +333,6 @@ def test_ambassador_that_has_one_of_two(step: Step, services: FakeServices) -> N
     red(step, FOLLOW)
 
 
-@pytest.mark.xfail(strict=True, reason="steps/services.py: what an ambassador does not know of is not asked of it")
 @pytest.mark.parametrize(("registered", "known"), [({ONE}, ambassador(())), ({ONE, TWO}, ambassador((TWO,), two="UP"))])
 def test_ambassador_that_does_not_see_a_registration(
     step: Step, services: FakeServices, registered: set[str], known: Ambassador
@@ -384,7 +383,6 @@ def test_ambassador_that_takes_the_wrong_ones_for_healthy(
     assert wrong.seen == str({"coreos-1": bad.servers})
 
 
-@pytest.mark.xfail(strict=True, reason="steps/services.py: where nothing runs, no server is all that is asked")
 def test_nothing_that_runs_is_nothing_that_is_healthy(step: Step, services: FakeServices) -> None:
     services.known = {"coreos-0": ambassador(())}
 
@@ -604,7 +602,6 @@ WITH_A_UNIT = [
 ]
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="steps: a unit that runs twice or nowhere is a ValueError")
 @pytest.mark.parametrize("on", [[], ["coreos-0", "coreos-1"]])
 @pytest.mark.parametrize("text", WITH_A_UNIT)
 def test_unit_that_does_not_run_once_is_the_platforms_fault(
@@ -643,7 +640,6 @@ def test_registration_is_left_that_leads_to_another_service(
     ]
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="steps/services.py: a service that runs nowhere")
 def test_registration_that_leads_to_a_service_that_runs_nowhere(step: Step) -> None:
     with pytest.raises(PlatformWrong):
         step("when", 'a registration of "blog" is left that leads to service "jpblog"')
@@ -762,7 +758,6 @@ def test_machine_that_the_names_lead_to_is_lost(step: Step, log: list[tuple[str,
     assert log == [("change", "coreos-2 is lost"), ("power off", "coreos-2"), ("lose", "coreos-2")]
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="steps/machines.py: a name that leads to no machine")
 @pytest.mark.parametrize("address", ["", "192.0.2.99"])
 def test_names_that_lead_to_no_machine_are_the_platforms_fault(step: Step, address: str) -> None:
     with pytest.raises(PlatformWrong):
@@ -1050,7 +1045,6 @@ def test_cluster_of_outputs_is_known_by_them(reason: Reason, tmp_path: Path) -> 
     assert reason(small, NAMES) == "needs a name server, and this cluster's entry point is fixed"
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="conftest.py: a cluster kept from before name servers")
 def test_cluster_that_was_made_before_there_were_name_servers(reason: Reason, tmp_path: Path) -> None:
     folder = of_run(tmp_path / "run")
     (folder / "operator/infra/some/run.auto.tfvars.json").write_text('{"run_id": "20260801-120000-ab12"}')

@@ -138,9 +138,6 @@ def test_error_that_nobody_foresaw_is_a_failed_request(stream: Stream, error: Ba
     assert (tally.made, tally.failed, tally.wrong) == (2, 1, 0)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="harness/traffic.py: what it was is said nowhere, and counts as the site's fault"
-)
 def test_error_that_nobody_foresaw_is_told(stream: Stream, events: Events) -> None:
     stream.ends(1, RuntimeError("a bug"))
 
@@ -233,7 +230,6 @@ def test_right_for_starts_at_the_last_that_was_not(stream: Stream, answer: Page 
     assert stream.traffic.right_for() == pytest.approx(0.5)
 
 
-@pytest.mark.xfail(strict=True, reason="harness/traffic.py: time in which nothing ends counts as time that is right")
 def test_site_that_hangs_is_not_right_meanwhile(stream: Stream) -> None:
     """No request ends for five seconds: of that time nothing is known."""
     stream.traffic.changed("a machine is lost")

@@ -4,6 +4,7 @@
 # Environment: MACHINE_ADDRESS, BLOG_DOMAIN, JPBLOG_DOMAIN, NAME_SERVER ("" where the entry point's address is fixed)
 set -eu
 LIFETIME=5 # seconds that a resolver may remember an answer
+: "$MACHINE_ADDRESS" "$BLOG_DOMAIN" "$JPBLOG_DOMAIN" "$NAME_SERVER" # one that is not set ends it here
 
 if [ -z "$NAME_SERVER" ]; then
     echo "this cluster has no name server: its entry point has a fixed address"

@@ -4,7 +4,7 @@ HAProxy is the proxy; this program starts it, waits at etcd for changes, and tel
 socket. While etcd is silent the proxy keeps the servers it has. A value that is no registration is passed over, with a
 line that says so; the others count. Without any instance the proxy answers 503.
 
-Environment: DOMAIN, the host name that the service's instances answer to.
+Environment: DOMAIN, the host name that the service's instances answer to; PATIENCE, how many times as long limits are.
 """
 
 from __future__ import annotations
@@ -32,9 +32,13 @@ PLACES = [f"instances/instance{number}" for number in range(1, 17)]
 # a watch is renewed before anything between here and etcd takes it for dead
 WATCH = 60.0
 AGAIN = 0.5
-DRAIN = 10.0
+DRAIN = 8.0  # before Docker, which stops it, loses patience
 
 Address = tuple[str, int]
+
+
+class ProxyEnded(Exception):
+    """The proxy is no more. No OSError, which those who ask over the network would take for an answer's fault."""
 
 
 class ProxySilent(Exception):
@@ -49,7 +53,8 @@ def instances(node: Mapping[str, Any]) -> tuple[set[Address], list[str]]:
         try:
             found.add(_address(key))
         except (ValueError, KeyError, TypeError, RecursionError) as wrong:
-            malformed.append(f"{key.get('key')} passed over: {wrong!r} in {key.get('value')!r:.200}")
+            named = str(key.get("key")).encode("unicode_escape").decode()
+            malformed.append(f"{named} passed over: {wrong!r:.200} in {key.get('value')!r:.200}")
     return found, malformed
 
 
@@ -125,7 +130,7 @@ def follow(etcd: Etcd, service: str, proxy: Proxy) -> None:
             addresses, malformed = instances(node)
             lines = [*malformed, *proxy.serve(addresses)]
             say(line for line in lines if line not in said)
-            said = set(malformed)
+            said = {*malformed, *(line for line in lines if "has no place" in line)}
             etcd.wait(directory, index, WATCH)
         except (EtcdSilent, EtcdRefused, ProxySilent) as failed:
             line = f"{type(failed).__name__}: {failed}"
@@ -144,10 +149,12 @@ def main() -> int:
     parser.add_argument("service")
     arguments = parser.parse_args()
     haproxy = subprocess.Popen(["haproxy", "-db", "-f", CONFIGURATION])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGCHLD, _proxy_ended)
-    with contextlib.suppress(KeyboardInterrupt, ChildProcessError):
-        follow(Etcd(ETCD), arguments.service, Proxy())
+    with contextlib.suppress(KeyboardInterrupt, ProxyEnded):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGCHLD, _proxy_ended)
+        # one that ended before the signal was asked for gives none
+        if haproxy.poll() is None:
+            follow(Etcd(ETCD), arguments.service, Proxy())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if haproxy.poll() is None:
         haproxy.send_signal(signal.SIGUSR1)  # takes no new connection, and ends with the last request
@@ -158,7 +165,7 @@ def main() -> int:
 
 
 def _proxy_ended(number: int, frame: object) -> None:
-    raise ChildProcessError
+    raise ProxyEnded
 
 
 if __name__ == "__main__":

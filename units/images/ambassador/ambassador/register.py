@@ -10,6 +10,7 @@ Environment: MACHINE_NAME, and PATIENCE where it is not 1.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -24,6 +25,7 @@ from ambassador.etcd import Etcd, EtcdRefused, EtcdSilent
 
 EVERY = 1.0
 TIME_TO_LIVE = 5
+ENGINE_LIMIT = 2.0  # less than the time to live: a busy engine must not end a registration
 ETCD = "etcd:2379"
 DOCKER = "/var/run/docker.sock"
 
@@ -46,7 +48,7 @@ class _UnixConnection(http.client.HTTPConnection):
 def published(container: str, port: int, docker: str = DOCKER) -> tuple[str, int] | None:
     """Host address and port at which a running container's port is published; None when it does not run, or publishes
     no such port to an address. Raises EngineSilent."""
-    connection = _UnixConnection(docker, timeout=5)
+    connection = _UnixConnection(docker, timeout=ENGINE_LIMIT)
     try:
         connection.request("GET", f"/containers/{container}/json")
         response = connection.getresponse()
@@ -94,9 +96,15 @@ class Registration:
             return f"{self._key} removed: the container does not run"
         if value == self._value and self._etcd.refresh(self._key, value, self._ttl):
             return ""
-        self._etcd.put(self._key, value, self._ttl)
+        # before etcd answers: a signal that comes meanwhile finds what is to be removed
         self._value = value
+        self._etcd.put(self._key, value, self._ttl)
         return f"{self._key} = {value}"
+
+    def keep(self) -> None:
+        """Lets the key live on as it is: whether the container runs cannot be asked just now."""
+        if self._value:
+            self._etcd.refresh(self._key, self._value, self._ttl)
 
     def remove(self) -> None:
         """Removes the key, if it is still what this registration made of it."""
@@ -117,6 +125,8 @@ def run(registration: Registration, where: Callable[[], tuple[str, int] | None])
                 line = f"etcd: {failed}"
             except EngineSilent as failed:
                 line = f"the Docker Engine: {failed}"
+                with contextlib.suppress(EtcdSilent, EtcdRefused):
+                    registration.keep()
             if line and line != said:
                 print(line, flush=True)
             said = line or said
