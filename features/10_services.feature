@@ -24,6 +24,17 @@ Feature: Changing services
     Then site "blog" is right again within 10 seconds
 
   @destructive @requires_three_machines
+  Scenario: While etcd cannot be asked, ambassadors keep the servers that they have
+    Given the sites are asked 20 times a second each, at a machine that runs neither
+    When unit "etcd-amb.service" is stopped on every machine
+    Then service "blog" is registered nowhere within 10 seconds
+    And at most 0 of at least 140 requests to site "blog" failed, and none was answered wrongly
+    When unit "etcd-amb.service" is started on every machine
+    Then service "blog" runs and is registered at exactly 1 address within 10 seconds
+    And every ambassador of "blog" has exactly the registered instances within 10 seconds
+    And at most 0 of at least 140 requests to site "blog" failed, and none was answered wrongly
+
+  @destructive @requires_three_machines
   Scenario: An app starts again, on another port
     Given the sites are asked 20 times a second each, at a machine that runs neither
     When unit "blog.service" starts again
@@ -89,6 +100,7 @@ Feature: Changing services
     Given the sites are asked 20 times a second each, at a machine that runs neither
     When the operator runs `fleetctl stop blog.service`
     Then service "blog" is registered nowhere within 2 seconds
+    And unit "blog-docker-reg.service" runs on no machine within 2 seconds
     And requests to site "blog" are answered with status 503 within 3 seconds
     And at most 0 of at least 60 requests to site "jpblog" failed, and none was answered wrongly
     When the operator runs `fleetctl start --no-block blog.service`

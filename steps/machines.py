@@ -75,12 +75,12 @@ def machine_is_put_back(machines: Machines, machine_out_of_service: str, change:
     machines.run(machine_out_of_service, "sudo systemctl start fleet.socket fleet.service")
 
 
-@then(phrase('unit "{unit:Name}" runs on one machine within {seconds:d} seconds'))
-def unit_runs_once(unit_states: UnitStates, waiter: Waiter, unit: str, seconds: int) -> None:
+@then(phrase('unit "{unit:Name}" runs on {number:Machines} within {seconds:d} seconds'))
+def unit_runs_on(unit_states: UnitStates, waiter: Waiter, unit: str, number: int, seconds: int) -> None:
     waiter.until(
-        f"{unit} runs on one machine",
+        f"{unit} runs on {number} machine(s)",
         lambda: unit_states.machines_running(unit),
-        lambda found: len(found) == 1,
+        lambda found: len(found) == number,
         within=seconds,
         paste="fleetctl list-units",
     )

@@ -68,7 +68,8 @@ def ambassadors_follow(services: Services, waiter: Waiter, service: str, seconds
     def wrong() -> dict[str, Ambassador]:
         registered = {address for address in services.registered(service) if is_address(address)}
         found = services.ambassadors(service)
-        return {name: it for name, it in found.items() if set(it.servers) != registered}
+        # what a container finds in etcd under the name of its ambassador counts too
+        return {name: it for name, it in found.items() if not registered == it.registered == set(it.servers)}
 
     waiter.until(
         f"every ambassador of {service} has the registered instances",

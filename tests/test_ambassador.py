@@ -24,12 +24,12 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from ambassador import register, show
-from ambassador.etcd import EVENT_INDEX_CLEARED, KEY_NOT_FOUND, Etcd, EtcdRefused, EtcdSilent
-from ambassador.follow import PLACES, Address, Proxy, ProxySilent, instances, told
+from ambassador.etcd import EVENT_INDEX_CLEARED, KEY_NOT_FOUND, Answer, Etcd, EtcdRefused, EtcdSilent
+from ambassador.follow import PLACES, Address, Proxy, ProxySilent, follow, instances, told
 from ambassador.register import EngineSilent, Registration, published
 
 from harness.patience import patience
@@ -1077,7 +1077,7 @@ def test_while_etcd_is_away_the_servers_stay_and_then_are_followed_again(tmp_pat
             own.instance(two.port, "second")
             eventually(lambda: following.serves("one", "two"), within=4)
             own.raw("DELETE", KEY)
-            eventually(lambda: following.serves("two"), within=2)
+            eventually(lambda: following.serves("two"), within=register.TIME_TO_LIVE + 2)  # spared for so long
     finally:
         own.kill()
 
@@ -1096,7 +1096,7 @@ def test_an_etcd_that_lost_everything_is_followed_too(tmp_path: Path) -> None:
             own.kill()
             shutil.rmtree(tmp_path / "etcd")
             own.start()
-            eventually(following.serves, within=4)
+            eventually(following.serves, within=register.TIME_TO_LIVE + 4)
             own.instance(two.port)  # at an index that is smaller than those before
             eventually(lambda: following.serves("two"), within=2)
     finally:
@@ -1638,3 +1638,61 @@ def test_what_cannot_be_asked_is_not_shown_as_nothing(
     haproxy.program.kill()
     with pytest.raises(ProxySilent):
         shown()
+
+
+# -- after a silence of etcd -----------------------------------------------------------------------------------------
+
+
+class ScriptedEtcd:
+    """Gives what it is told to, one answer after the other; ends with an interrupt."""
+
+    def __init__(self, *answers: Answer | Exception) -> None:
+        self.answers = list(answers)
+        self.waits: list[float] = []
+
+    def get(self, key: str) -> Answer:
+        if not self.answers:
+            raise KeyboardInterrupt
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def wait(self, key: str, after: int, within: float) -> None:
+        self.waits.append(within)
+        if within < 1:
+            time.sleep(within)
+
+
+class ServedProxy:
+    def __init__(self) -> None:
+        self.served: set[tuple[str, int]] = set()
+        self.history: list[int] = []
+
+    def serve(self, wanted: set[tuple[str, int]]) -> list[str]:
+        self.served = set(wanted)
+        self.history.append(len(wanted))
+        return []
+
+
+@pytest.mark.parametrize(
+    ("silence", "served"),
+    [
+        ([], [1, 0, 0]),
+        ([EtcdSilent("gone")], [1, 1, 0]),
+        ([EtcdRefused(300, "no leader", 0)], [1, 1, 0]),
+    ],
+)
+def test_after_a_silence_nobody_is_taken_out_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, silence: list[Exception], served: list[int]
+) -> None:
+    monkeypatch.setattr("ambassador.follow.AGAIN", 0.01)
+    one = {"nodes": [{"key": "/services/app/m:app", "value": '{"host": "192.0.2.1", "port": 80}'}]}
+    etcd, proxy = ScriptedEtcd(Answer(one, 1), *silence, Answer({}, 2), Answer({}, 3)), ServedProxy()
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(cast("Etcd", etcd), "app", cast("Proxy", proxy), spare=0.2)
+
+    assert proxy.history == served
+    # it looks again when that time is over, not when the next change comes
+    assert [within < 1 for within in etcd.waits] == [False, bool(silence), False]

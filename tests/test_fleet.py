@@ -10,6 +10,7 @@ import pytest
 from harness.errors import AnswerNotUnderstood, CommandFailed
 from harness.fleet import Fleet, FleetMachine, Placement, Unit
 from harness.machines import MachineUnreachable
+from harness.wait import Silent
 from tests.transcripts.machines import IDS, UNITS, RecordedMachines
 
 MACHINE = FleetMachine(IDS["coreos-0"], "10.215.249.10", {"name": "coreos-0", "disk": "ssd", "zone": "a"})
@@ -94,11 +95,26 @@ def test_machine_that_does_not_answer_is_no_empty_list(machines: RecordedMachine
         fleet.machines()
 
 
-def test_registry_that_does_not_answer_is_no_empty_registry(machines: RecordedMachines, fleet: Fleet) -> None:
-    machines.fails("fleet/v1/units", 22, "curl: (22) The requested URL returned error: 503")
+@pytest.mark.parametrize("status", [7, 22, 28, 56])
+def test_registry_that_does_not_answer_is_no_empty_registry(
+    machines: RecordedMachines, fleet: Fleet, status: int
+) -> None:
+    machines.fails("fleet/v1/", status, "curl: The requested URL returned error: 503")
 
-    with pytest.raises(CommandFailed, match="503"):
+    for ask in (fleet.units, fleet.states, lambda: fleet.placements(UNITS, "launched")):
+        with pytest.raises(Silent, match="503") as raised:
+            ask()
+        assert raised.value.status_seen == status
+
+
+@pytest.mark.parametrize("status", [2, 3, 127, 255])
+def test_command_that_cannot_ask_is_not_waited_for(machines: RecordedMachines, fleet: Fleet, status: int) -> None:
+    machines.fails("fleet/v1/units", status, "sh: curl: not found")
+
+    with pytest.raises(CommandFailed, match="not found") as raised:
         fleet.units()
+
+    assert not isinstance(raised.value, Silent)
 
 
 @pytest.mark.parametrize("answer", ["", "<html>", "[]", "null", '"units"', '{"units": 1}', '{"units": [1'])
@@ -308,6 +324,21 @@ def test_unit_of_which_its_machine_reports_no_state(machines: RecordedMachines, 
     assert placed(fleet)["blog.service@coreos-0"] == "the machine reports no state of it"
 
 
+@pytest.mark.parametrize("others", [["coreos-1"], ["coreos-2"], ["coreos-1", "coreos-2"], ["f" * 32]])
+def test_unit_that_another_machine_reports_too(machines: RecordedMachines, fleet: Fleet, others: list[str]) -> None:
+    """It was taken for lost and came back: until it has stopped its copy, two run."""
+    publish(machines, "blog.service", "coreos-0", *others)
+
+    objection = f"{1 + len(others)} machines report a state of it"
+    assert placed(fleet) == {"blog.service@coreos-0": objection, "entry.service@coreos-0": ""}
+
+
+def test_unit_that_two_others_report(machines: RecordedMachines, fleet: Fleet) -> None:
+    publish(machines, "blog.service", "coreos-1", "coreos-2")
+
+    assert placed(fleet)["blog.service@coreos-0"] == "the machine reports no state of it"
+
+
 def test_machine_of_a_unit_that_is_elsewhere(machines: RecordedMachines, fleet: Fleet) -> None:
     drop_option(machines, "blog.service", "MachineMetadata")
     add_option(machines, "blog.service", "MachineOf", "entry.service")
@@ -317,6 +348,38 @@ def test_machine_of_a_unit_that_is_elsewhere(machines: RecordedMachines, fleet: 
     publish(machines, "blog.service", "coreos-1")
 
     assert placed(fleet)["blog.service@coreos-1"] == "not where entry.service is"
+
+
+def add_unit(machines: RecordedMachines, name: str, machine: str, *machine_of: str) -> None:
+    """A unit that is launched on this machine, where these others are."""
+    options = [{"section": "X-Fleet", "name": "MachineOf", "value": value} for value in machine_of]
+    item = {"name": name, "desiredState": "launched", "currentState": "launched", "machineID": IDS[machine]}
+    machines.change(UNITS_OF, lambda answer: answer["units"].append(item | {"options": options}))
+    publish(machines, name, machine)
+
+
+@pytest.mark.parametrize("instance", ["2", "10", "a.b", "a@b"])
+def test_sidekick_of_an_instance_is_where_that_instance_is(
+    machines: RecordedMachines, fleet: Fleet, instance: str
+) -> None:
+    """%i of MachineOf is what stands behind the @ of the sidekick's own name; other instances are elsewhere."""
+    sidekick = f"reg@{instance}.service"
+    add_unit(machines, "app@1.service", "coreos-0")
+    add_unit(machines, "app@%i.service", "coreos-0")
+    add_unit(machines, f"app@{instance}.service", "coreos-1")
+    add_unit(machines, sidekick, "coreos-1", "app@%i.service")
+
+    assert placed(fleet, sidekick) == {f"{sidekick}@coreos-1": ""}
+
+
+@pytest.mark.parametrize("instance", ["2", "10", "a.b", "a@b"])
+def test_sidekick_of_an_instance_that_is_elsewhere(machines: RecordedMachines, fleet: Fleet, instance: str) -> None:
+    sidekick = f"reg@{instance}.service"
+    add_unit(machines, "app@1.service", "coreos-1")
+    add_unit(machines, f"app@{instance}.service", "coreos-2")
+    add_unit(machines, sidekick, "coreos-1", "app@%i.service")
+
+    assert placed(fleet, sidekick) == {f"{sidekick}@coreos-1": f"not where app@{instance}.service is"}
 
 
 @pytest.mark.parametrize("pattern", ["entry.service", "en*.service", "entry.*", "other.service entry.service"])

@@ -100,8 +100,8 @@ def test_the_clusters_own_name_server_is_asked_and_every_time(runner: FakeRunner
     assert server.lookup(NAME) == "192.0.2.11"
 
     first, second, third = (call.argv for call in runner.details)
-    assert first == third == ("dig", "+short", "+tries=2", "+time=2", "@192.0.2.4", NAME, "A")
-    assert second[4:] == ("@192.0.2.4", "jp.genkisugimoto.com", "A")
+    assert first == third == ("dig", "+short", "+tcp", "+tries=2", "+time=2", "@192.0.2.4", NAME, "A")
+    assert second[5:] == ("@192.0.2.4", "jp.genkisugimoto.com", "A")
 
 
 def test_look_up_is_recorded(dig: Dig, events: Callable[..., list[dict[str, Any]]]) -> None:

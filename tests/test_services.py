@@ -6,15 +6,18 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.errors import AnswerNotUnderstood, CommandFailed
+from harness.errors import AnswerNotUnderstood, CommandFailed, ExitStatus, PlatformWrong, WaitExpired
 from harness.machines import MachineUnreachable
-from harness.services import Ambassador, Services, registration
+from harness.record import Recorder
+from harness.services import Ambassador, Services, is_address, registration
+from harness.wait import Silent, Waiter
+from tests.fakes import FakeClock
 from tests.places import program
 from tests.transcripts.machines import FolderMachines, RecordedMachines
 
@@ -185,7 +188,6 @@ def keys(*values: str, **more: Any) -> str:
         '{"node": {"nodes": null}}',
         '{"node": {"nodes": [{"key": "/services/blog/a"}]}}',
         '{"node": {"nodes": ["a"]}}',
-        '{"errorCode": 300, "message": "Raft Internal Error"}',
         '{"node": {"nodes": [',
     ],
 )
@@ -198,11 +200,76 @@ def test_rubbish_of_etcd_is_not_an_empty_directory(machines: RecordedMachines, s
     assert raised.value.seen == answer
 
 
-def test_etcd_that_is_silent_is_not_an_empty_directory(machines: RecordedMachines, services: Services) -> None:
-    machines.fails("keys/services/blog", 28, "curl: (28) Operation timed out")
+@pytest.mark.parametrize("status", [7, 28, 52, 56])
+def test_etcd_that_is_silent_is_not_an_empty_directory(
+    machines: RecordedMachines, services: Services, status: int
+) -> None:
+    machines.fails("keys/services/blog", status, f"curl: ({status}) Operation timed out", "coreos-0")
 
-    with pytest.raises(CommandFailed, match="timed out"):
+    with pytest.raises(Silent, match="timed out") as raised:
         services.registered("blog")
+
+    assert isinstance(raised.value, PlatformWrong) and raised.value.status is ExitStatus.PLATFORM_WRONG
+    assert (raised.value.status_seen, raised.value.where) == (status, "coreos-0")
+    assert "keys/services/blog" in raised.value.paste
+
+
+NO_LEADER = '{"errorCode": 300, "message": "Raft Internal Error", "cause": "etcdserver: request timed out"}'
+
+
+@pytest.mark.parametrize("answer", [NO_LEADER, '{"errorCode": 301, "message": "During Leader Election", "index": 5}'])
+def test_etcd_without_a_leader_is_silent_though_it_answers(
+    machines: RecordedMachines, services: Services, answer: str
+) -> None:
+    machines.on("keys/services/blog", answer)
+
+    with pytest.raises(Silent) as raised:
+        services.registered("blog")
+
+    assert isinstance(raised.value, PlatformWrong) and answer in raised.value.seen
+    assert raised.value.where == "coreos-0" and "keys/services/blog" in raised.value.paste
+
+
+@pytest.fixture
+def waiter(recorder: Recorder, clock: FakeClock) -> Waiter:
+    return Waiter(recorder, clock, every=1)
+
+
+def test_etcd_that_is_silent_for_a_while_is_waited_for(
+    machines: RecordedMachines, services: Services, waiter: Waiter, clock: FakeClock
+) -> None:
+    def silent(command: str) -> str:
+        raise CommandFailed([command], 28, "", "curl: (28) Operation timed out", where="coreos-0")
+
+    looks: list[Callable[[str], str]] = [silent, lambda _: NO_LEADER, lambda _: keys(registration("192.0.2.10:32768"))]
+    machines.on("keys/services/blog", lambda command: looks.pop(0)(command))
+
+    seen = waiter.until("it is registered", lambda: services.registered("blog"), bool, within=10)
+
+    assert seen == {"192.0.2.10:32768"} and clock.slept == [1, 1]
+
+
+def test_etcd_that_stays_silent_is_not_waited_for_for_ever(
+    machines: RecordedMachines, services: Services, waiter: Waiter, clock: FakeClock
+) -> None:
+    """Nor does it pass for one where nothing is registered any more."""
+    machines.on("keys/services/blog", NO_LEADER)
+
+    with pytest.raises(WaitExpired, match="Raft Internal Error"):
+        waiter.until("it is registered nowhere", lambda: services.registered("blog"), lambda it: not it, within=3)
+
+    assert sum(clock.slept) == 3
+
+
+def test_rubbish_of_etcd_is_not_waited_for(
+    machines: RecordedMachines, services: Services, waiter: Waiter, clock: FakeClock
+) -> None:
+    machines.on("keys/services/blog", "<html>")
+
+    with pytest.raises(AnswerNotUnderstood):
+        waiter.until("it is registered", lambda: services.registered("blog"), bool, within=3)
+
+    assert clock.slept == []
 
 
 def test_directory_that_is_not_there_has_no_registrations(machines: RecordedMachines, services: Services) -> None:
@@ -246,6 +313,46 @@ def test_registration_of_an_address() -> None:
 def test_what_is_no_address_is_not_registered(address: str) -> None:
     with pytest.raises(ValueError):
         registration(address)
+
+
+@pytest.mark.parametrize(
+    "registered",
+    [
+        "",
+        ":",
+        "no JSON",
+        "[]",
+        "5",
+        "192.0.2.10",
+        "192.0.2.10:",
+        ":32768",
+        "192.0.2.10:http",
+        "192.0.2.10:0",
+        "192.0.2.10:-1",
+        "192.0.2.10:65536",
+        "192.0.2.10:80.0",
+        "192.0.2.10:None",
+        "192.0.2.10:True",
+        "elsewhere:80",
+        "192.0.2:80",
+        "192.0.2.256:80",
+        "192.0.2.10.1:80",
+        "192.0.2.010:80",
+        "[::1]:80",
+        "::1:80",
+        " 192.0.2.10:80",
+        "a:192.0.2.10:80",
+        '{"host": "192.0.2.10", "port": 80}',
+        '{"host": "192.0.2.10"}',
+    ],
+)
+def test_what_no_ambassador_can_follow(registered: str) -> None:
+    assert not is_address(registered)
+
+
+@pytest.mark.parametrize("registered", ["192.0.2.10:32768", "192.0.2.254:1", "10.0.0.1:65535"])
+def test_what_an_ambassador_can_follow(registered: str) -> None:
+    assert is_address(registered)
 
 
 # -- what ambassadors know -------------------------------------------------------------------------------------------
@@ -292,10 +399,39 @@ def test_ambassador_that_is_not_there_is_not_one_without_servers(
 ) -> None:
     machines.on("ambassador.show", json.dumps(SHOWN)).fails("ambassador.show", 1, "No such container", "coreos-2")
 
-    with pytest.raises(CommandFailed, match="No such container") as raised:
+    with pytest.raises(Silent, match="No such container") as raised:
         services.ambassadors("blog")
 
-    assert raised.value.where == "coreos-2"
+    assert isinstance(raised.value, PlatformWrong) and raised.value.where == "coreos-2"
+
+
+def test_ambassador_that_is_not_there_yet_is_waited_for(
+    machines: RecordedMachines, services: Services, waiter: Waiter, clock: FakeClock
+) -> None:
+    looks = [1, 2]
+
+    def show(command: str) -> str:
+        if looks:
+            raise CommandFailed([command], looks.pop(), "", "No such container", where="coreos-2")
+        return json.dumps(SHOWN)
+
+    machines.on("ambassador.show", json.dumps(SHOWN)).on("ambassador.show", show, "coreos-2")
+
+    seen = waiter.until("all are there", lambda: services.ambassadors("blog"), bool, within=10)
+
+    assert sorted(seen) == machines.names and clock.slept == [1, 1]
+
+
+@pytest.mark.parametrize("status", ["DOWN", "MAINT", "NOLB", "no check", "UP 1/3", "up", ""])
+def test_server_that_is_not_healthy(status: str) -> None:
+    assert Ambassador(frozenset({"192.0.2.10:1"}), (), {"192.0.2.10:1": status}).healthy == set()
+
+
+def test_servers_that_are_healthy() -> None:
+    servers = {"192.0.2.10:1": "UP", "192.0.2.11:1": "DOWN", "192.0.2.12:1": "UP"}
+
+    assert Ambassador(frozenset(), (), {}).healthy == set()
+    assert Ambassador(frozenset({"192.0.2.13:1"}), (), servers).healthy == {"192.0.2.10:1", "192.0.2.12:1"}
 
 
 def test_ambassador_of_every_machine(machines: RecordedMachines, services: Services) -> None:
@@ -355,7 +491,8 @@ def test_plant_is_uprooted_by_its_own_name(shells: ShellMachines) -> None:
     Services(shells).uproot("jpblog", "planted-3")
 
     argv = arguments(shells)
-    assert argv[argv.index("-X") + 1] == "DELETE" and "--fail" in argv
+    assert argv[argv.index("-X") + 1] == "DELETE"
+    assert "--fail" not in argv  # one whose time was over is gone already, and etcd answers 404
     assert [word for word in argv if "://" in word] == ["http://127.0.0.1:2379/v2/keys/services/jpblog/planted-3"]
 
 
@@ -366,5 +503,10 @@ def test_plant_that_etcd_does_not_take_is_told(shells: ShellMachines) -> None:
         Services(shells).plant("blog", "planted-0", "[]", ttl=300)
     assert (raised.value.status_seen, raised.value.where) == (22, "coreos-0")
 
-    with pytest.raises(CommandFailed):
+
+def test_etcd_that_is_not_there_uproots_nothing_and_is_told(shells: ShellMachines) -> None:
+    (shells.core("coreos-0") / "status").write_text("7")
+
+    with pytest.raises(CommandFailed) as raised:
         Services(shells).uproot("blog", "planted-0")
+    assert (raised.value.status_seen, raised.value.where) == (7, "coreos-0")

@@ -29,7 +29,8 @@ from harness.services import Ambassador, registration
 from harness.shell import OperatorShell
 from harness.terraform import Plan
 from harness.traffic import Tally
-from harness.wait import Waiter
+from harness.units import UnitStates
+from harness.wait import Silent, Waiter
 from tests.fakes import FakeClock
 from tests.places import program
 
@@ -139,11 +140,11 @@ def services(log: list[tuple[str, ...]]) -> FakeServices:
     return FakeServices(log)
 
 
-@dataclass
-class FakeStates:
+class FakeStates(UnitStates):
     """Unit -> on which machines it runs, one look after the other; the last one stays."""
 
-    looks: dict[str, list[list[str]]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.looks: dict[str, list[list[str]]] = {}
 
     def machines_running(self, unit: str) -> list[str]:
         looks = self.looks.get(unit, [[]])
@@ -314,6 +315,8 @@ GOOD = ambassador(one="UP")
         ambassador(two="UP"),
         ambassador(one="UP", stray="DOWN"),
         ambassador((ONE, STRAY), one="UP", stray="UP"),  # has what is registered no more
+        ambassador((), one="UP"),  # sees no etcd, and has the servers of before
+        ambassador((ONE, STRAY), one="UP"),  # sees another etcd
     ],
 )
 def test_ambassador_that_does_not_follow(step: Step, services: FakeServices, bad: Ambassador) -> None:
@@ -380,13 +383,13 @@ def test_ambassador_that_takes_the_wrong_ones_for_healthy(
 
     wrong = red(step, REACH)
 
-    assert wrong.seen == str({"coreos-1": bad.servers})
+    assert wrong.seen == f"running {sorted(runs)}, servers { {'coreos-1': bad.servers} }"
 
 
 def test_nothing_that_runs_is_nothing_that_is_healthy(step: Step, services: FakeServices) -> None:
     services.known = {"coreos-0": ambassador(())}
 
-    red(step, REACH)
+    assert red(step, REACH).seen == "running [], servers {}"
 
 
 @pytest.mark.parametrize("known", [GOOD, ambassador(one="UP", stray="DOWN")])
@@ -396,6 +399,42 @@ def test_ambassador_that_takes_those_that_run_for_healthy(
     services.runs, services.known = {"blog": {ONE}}, {"coreos-0": known, "coreos-1": GOOD}
 
     step("then", REACH)
+
+
+NOT_THERE = Silent(["docker exec blog-dynamic-amb"], 1, "", "No such container", where="coreos-1")
+
+
+@pytest.mark.parametrize("text", [FOLLOW, REACH])
+def test_ambassador_that_is_not_there_is_waited_for(
+    step: Step, services: FakeServices, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    looks: list[BaseException] = [NOT_THERE, NOT_THERE]
+    services.is_registered, services.runs = {ONE}, {"blog": {ONE}}
+
+    def ambassadors(service: str) -> dict[str, Ambassador]:
+        if looks:
+            raise looks.pop()
+        return {"coreos-0": GOOD, "coreos-1": GOOD}
+
+    monkeypatch.setattr(services, "ambassadors", ambassadors)
+
+    step("then", text)
+
+    assert len(clock.slept) == 2
+
+
+@pytest.mark.parametrize("text", [FOLLOW, REACH])
+def test_ambassador_that_never_comes_is_told(
+    step: Step, services: FakeServices, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    def ambassadors(service: str) -> dict[str, Ambassador]:
+        raise NOT_THERE
+
+    monkeypatch.setattr(services, "ambassadors", ambassadors)
+
+    wrong = red(step, text)
+
+    assert isinstance(wrong, WaitExpired) and "No such container" in wrong.seen
 
 
 # -- requests --------------------------------------------------------------------------------------------------------
@@ -608,11 +647,13 @@ def test_unit_that_does_not_run_once_is_the_platforms_fault(
     step: Step, log: list[tuple[str, ...]], unit_states: FakeStates, text: str, on: list[str]
 ) -> None:
     unit_states.looks = {"blog.service": [on]}
-    try:
-        with pytest.raises(PlatformWrong):
-            step("when", text)
-    finally:
-        assert log == []
+
+    with pytest.raises(PlatformWrong) as raised:
+        step("when", text)
+
+    assert type(raised.value) is PlatformWrong and log == []
+    assert (raised.value.expected, raised.value.seen) == ("one machine", ", ".join(on) or "none")
+    assert raised.value.paste == "fleetctl list-units"
 
 
 def test_change_that_fails_is_told(
@@ -640,9 +681,11 @@ def test_registration_is_left_that_leads_to_another_service(
     ]
 
 
-def test_registration_that_leads_to_a_service_that_runs_nowhere(step: Step) -> None:
-    with pytest.raises(PlatformWrong):
+def test_registration_that_leads_to_a_service_that_runs_nowhere(step: Step, log: list[tuple[str, ...]]) -> None:
+    with pytest.raises(PlatformWrong, match="jpblog runs: expected at one address or more, seen nowhere"):
         step("when", 'a registration of "blog" is left that leads to service "jpblog"')
+
+    assert log == []
 
 
 def test_registration_is_left_that_leads_to_no_machine(
@@ -665,6 +708,19 @@ def test_malformed_registrations_are_left_each_with_a_name_of_its_own(step: Step
         for number, value in enumerate(values)
         for entry in (("change", f"a registration says {value}"), ("plant", "blog", f"planted-{number}", value))
     ]
+
+
+@pytest.mark.parametrize(("patience", "ttl"), [("1", 300), ("2.5", 750), ("1.0001", 301)])
+def test_plant_lives_as_long_as_patience_says(
+    root: Any, services: FakeServices, monkeypatch: pytest.MonkeyPatch, patience: str, ttl: int
+) -> None:
+    lives: list[int] = []
+    monkeypatch.setenv("PATIENCE", patience)
+    monkeypatch.setattr(services, "plant", lambda *_, ttl: lives.append(ttl))
+
+    next(inspect.unwrap(root.plant)(services, lambda what: None))("blog", "a")
+
+    assert lives == [ttl]
 
 
 def test_plants_are_uprooted_when_the_scenario_ends(
@@ -759,9 +815,14 @@ def test_machine_that_the_names_lead_to_is_lost(step: Step, log: list[tuple[str,
 
 
 @pytest.mark.parametrize("address", ["", "192.0.2.99"])
-def test_names_that_lead_to_no_machine_are_the_platforms_fault(step: Step, address: str) -> None:
-    with pytest.raises(PlatformWrong):
+def test_names_that_lead_to_no_machine_are_the_platforms_fault(
+    step: Step, log: list[tuple[str, ...]], address: str
+) -> None:
+    with pytest.raises(PlatformWrong) as raised:
         step("when", NAMED_IS_LOST, name_server=Names((address, address)))
+
+    assert (raised.value.expected, raised.value.seen) == ("a machine's address", address or "no address")
+    assert log == []
 
 
 def test_lost_machine_is_switched_on(step: Step, log: list[tuple[str, ...]], machines: FakeMachines) -> None:
@@ -835,6 +896,23 @@ def test_unit_that_runs_once_in_the_end(step: Step, unit_states: FakeStates, clo
     unit_states.looks = {"blog.service": [[], ["coreos-0", "coreos-1"], ["coreos-1"]]}
 
     step("then", 'unit "blog.service" runs on one machine within 60 seconds')
+
+    assert len(clock.slept) == 2
+
+
+@pytest.mark.parametrize("on", [["coreos-0"], ["coreos-0", "coreos-1"]])
+def test_unit_that_still_runs_somewhere(step: Step, unit_states: FakeStates, on: list[str]) -> None:
+    unit_states.looks = {"blog.service": [on]}
+
+    wrong = red(step, 'unit "blog.service" runs on no machine within 2 seconds')
+
+    assert (wrong.seen, wrong.paste) == (str(on), "fleetctl list-units")
+
+
+def test_unit_that_runs_nowhere_in_the_end(step: Step, unit_states: FakeStates, clock: FakeClock) -> None:
+    unit_states.looks = {"blog.service": [["coreos-0", "coreos-1"], ["coreos-1"], []]}
+
+    step("then", 'unit "blog.service" runs on no machine within 2 seconds')
 
     assert len(clock.slept) == 2
 

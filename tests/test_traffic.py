@@ -14,7 +14,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,10 +66,21 @@ class Stream:
         self.traffic = Traffic("blog", self._ask, VERSION, 20, recorder)
         self._next: tuple[float, Page | BaseException, str] = (0, page(), "")
 
-    def ends(self, seconds: float, answer: Page | BaseException | None = None, change: str = "") -> None:
-        """A request starts and ends; `change` is what changes when half of its time has passed."""
+    def ends(
+        self, seconds: float, answer: Page | BaseException | None = None, change: str = "", late: float = 0
+    ) -> None:
+        """A request starts, so many seconds after it was due, and ends; `change` is what changes when half of its time
+        has passed."""
         self._next = (seconds, answer or page(), change)
-        self.traffic._pool.submit(self.traffic._one).exception()  # as the pacer starts it
+        future = self.traffic._pool.submit(self.traffic._one, self.clock.now - late)  # as the pacer starts it
+        self.traffic._futures.append(future)
+        future.exception()
+
+    def stop(self) -> Tally:
+        """The end, before the pacer has started a request of its own."""
+        self.traffic._ended.set()
+        self.traffic.start()
+        return self.traffic.stop()
 
     def _ask(self) -> Page:
         seconds, answer, change = self._next
@@ -129,19 +140,36 @@ def test_long_answer_is_cut(stream: Stream) -> None:
     assert stream.traffic.tally().first_seen == "x" * 80
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyError("blog"), OSError(24, "Too many open files")])
+UNFORESEEN = [RuntimeError("a bug"), KeyError("blog"), OSError(24, "Too many open files")]
+
+
+@pytest.mark.parametrize("error", UNFORESEEN)
 def test_error_that_nobody_foresaw_is_a_failed_request(stream: Stream, error: BaseException) -> None:
     stream.ends(1, error)
     stream.ends(1)
 
-    tally = stream.traffic.tally()
-    assert (tally.made, tally.failed, tally.wrong) == (2, 1, 0)
+    assert stream.traffic.tally() == Tally(made=2, failed=1, wrong=0, right_after=1, first_seen="no answer")
 
 
-def test_error_that_nobody_foresaw_is_told(stream: Stream, events: Events) -> None:
-    stream.ends(1, RuntimeError("a bug"))
+@pytest.mark.parametrize("error", UNFORESEEN)
+def test_error_that_nobody_foresaw_is_told_at_the_end(stream: Stream, events: Events, error: BaseException) -> None:
+    """The first of them, behind the note: it is no site's fault, and nobody may take it for one."""
+    for answer in (page(), error, UNREACHABLE, ValueError("the second bug")):
+        stream.ends(1, answer)
 
-    assert "a bug" in stream.traffic.tally().first_seen
+    with pytest.raises(type(error)) as raised:
+        stream.stop()
+
+    assert raised.value is error
+    (note,) = events("note")
+    assert "4 requests, 3 failed, 0 wrong" in note["text"]
+
+
+@pytest.mark.parametrize("answer", [UNREACHABLE, HarnessError("no address"), CommandFailed(["dig"], 9, "", "")])
+def test_what_the_platform_fails_to_answer_is_no_error_of_ours(stream: Stream, answer: BaseException) -> None:
+    stream.ends(1, answer)
+
+    assert stream.stop().failed == 1
 
 
 @pytest.mark.parametrize("text", [VERSION, f"{VERSION}\n", f"{VERSION}\r\n"])
@@ -174,6 +202,14 @@ def test_first_seen_is_the_first_that_failed_where_none_was_wrong(stream: Stream
     assert stream.traffic.tally().first_seen == "status 502"
 
 
+def test_first_is_the_one_that_was_due_first_though_it_started_late(stream: Stream) -> None:
+    """All who may ask at once were busy: what came of it belongs to the moment at which it was due."""
+    stream.ends(1, page(status=502))
+    stream.ends(1, page(status=504), late=3)
+
+    assert stream.traffic.tally().first_seen == "status 504"
+
+
 def test_right_after_the_last_that_was_not(stream: Stream) -> None:
     stream.traffic.changed("a unit starts again")
     for answer in (page(), page(status=503), page(), UNREACHABLE, page(), page()):
@@ -202,8 +238,9 @@ def test_request_that_was_under_way_counts_as_after_the_change(stream: Stream) -
     assert stream.traffic.tally() == Tally(made=1, failed=1, wrong=0, right_after=1.5, first_seen="status 503")
 
 
-def test_right_for_starts_at_the_change_when_all_are_right(stream: Stream) -> None:
-    stream.ends(1, UNREACHABLE)
+@pytest.mark.parametrize("before", [UNREACHABLE, page()])
+def test_right_for_starts_at_the_change_when_all_are_right(stream: Stream, before: Page | BaseException) -> None:
+    stream.ends(1, before)
     stream.clock.now += 0.1
     stream.traffic.changed("a unit starts again")
     assert stream.traffic.right_for() == 0  # nothing has ended since
@@ -235,8 +272,23 @@ def test_site_that_hangs_is_not_right_meanwhile(stream: Stream) -> None:
     stream.traffic.changed("a machine is lost")
     stream.ends(0.1)
     stream.clock.now += 5
+    assert stream.traffic.right_for() == pytest.approx(0.1)
 
-    assert stream.traffic.right_for() < 1
+    stream.ends(0.1, UNREACHABLE)  # one that hung
+    stream.clock.now += 5
+    assert stream.traffic.right_for() == 0
+
+    stream.ends(0.1)
+    stream.clock.now += 5
+    assert stream.traffic.right_for() == pytest.approx(5.1)
+
+
+def test_wrong_request_that_ends_after_a_right_one_is_the_last_word(stream: Stream) -> None:
+    stream.traffic.changed("a machine is lost")
+    for answer in (page(), page(), page("old-version")):
+        stream.ends(2, answer)
+
+    assert stream.traffic.right_for() == 0
 
 
 # == the end =========================================================================================================
@@ -246,15 +298,29 @@ def test_end_is_one_note_with_the_figures(stream: Stream, events: Events) -> Non
     stream.traffic.changed("a unit starts again")
     for answer in (page(), page("old-version"), UNREACHABLE, page()):
         stream.ends(0.75, answer)
-    stream.traffic._ended.set()  # the pacer starts none of its own
-    stream.traffic.start()
 
-    assert stream.traffic.stop() == Tally(made=4, failed=1, wrong=1, right_after=2.25, first_seen="old-version")
+    assert stream.stop() == Tally(made=4, failed=1, wrong=1, right_after=2.25, first_seen="old-version")
     (note,) = events("note")
     assert note["text"] == (
         "site blog at 20 a second, a unit starts again: 4 requests, 1 failed, 1 wrong, right after 2.25 s"
         " (first: old-version)"
     )
+
+
+def test_every_change_has_a_note_of_its_own(stream: Stream, events: Events) -> None:
+    """What was counted since the one before is not lost when the next one is made."""
+    stream.ends(1, UNREACHABLE)  # before anything changed
+    for number, change in enumerate(("it is stopped", "it is started"), 1):
+        stream.clock.now += 0.1
+        stream.traffic.changed(change)
+        for _ in range(number):
+            stream.ends(1, page(status=502 + number))
+    stream.stop()
+
+    assert [note["text"] for note in events("note")] == [
+        "site blog at 20 a second, it is stopped: 1 requests, 1 failed, 0 wrong, right after 1 s (first: status 503)",
+        "site blog at 20 a second, it is started: 2 requests, 2 failed, 0 wrong, right after 2 s (first: status 504)",
+    ]
 
 
 def test_note_of_requests_that_were_right_while_nothing_changed(recorder: Recorder, events: Events) -> None:
@@ -267,7 +333,7 @@ def test_note_of_requests_that_were_right_while_nothing_changed(recorder: Record
     assert (tally.failed, tally.wrong, tally.right_after) == (0, 0, 0)
     (note,) = events("note")
     assert re.fullmatch(
-        r"site jpblog at 1000 a second, nothing: \d+ requests, 0 failed, 0 wrong, right after 0 s", note["text"]
+        r"site jpblog at 1000 a second, no change: \d+ requests, 0 failed, 0 wrong, right after 0 s", note["text"]
     )
 
 
@@ -292,6 +358,45 @@ def test_end_waits_for_the_requests_under_way_and_starts_none(recorder: Recorder
 
     assert tally.made == tally.wrong == len(seen) >= 5
     assert len(events("note")) == 1
+
+
+def test_requests_that_waited_for_their_turn_are_dropped_at_the_end(recorder: Recorder, events: Events) -> None:
+    gate, asked = threading.Event(), threading.Event()
+
+    def ask() -> Page:
+        asked.set()
+        assert gate.wait(LONG)
+        return page()
+
+    traffic = Traffic("blog", ask, VERSION, 200, recorder)
+    traffic._pool = ThreadPoolExecutor(1)
+    traffic.start()
+    until(lambda: asked.is_set() and len(traffic._futures) >= 5)
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(traffic.stop)
+        until(lambda: any(future.cancelled() for future in traffic._futures))
+        gate.set()
+        tally = ended.result(LONG)
+
+    assert (tally.made, tally.bad, len(events("note"))) == (1, 0, 1)
+
+
+def test_request_started_when_it_was_due(recorder: Recorder) -> None:
+    """Also where only one may ask at a time, and each takes as long as five of them are apart."""
+
+    def ask() -> Page:
+        time.sleep(0.05)
+        return page()
+
+    traffic = Traffic("blog", ask, VERSION, 100, recorder)
+    traffic._pool = ThreadPoolExecutor(1)
+    traffic.start()
+    until(lambda: traffic.tally().made >= 4)
+    traffic.stop()
+
+    started = [request.started for request in traffic._requests]
+    assert [moment - started[0] for moment in started] == pytest.approx([0.01 * it for it in range(len(started))])
+    assert all(request.ended - request.started >= 0.05 for request in traffic._requests)
 
 
 # == a real server ===================================================================================================
@@ -429,11 +534,15 @@ def test_rate_is_kept_also_when_each_answer_takes_long(web: Web, recorder: Recor
 
 def test_what_is_late_is_caught_up_with(stopped_clock: FakeClock, recorder: Recorder) -> None:
     """The first start takes a hundred seconds: those whose time has come meanwhile start at once."""
-    starts: list[object] = []
+    starts: list[tuple[object, float]] = []
+    began = stopped_clock.now
+    done: Future[None] = Future()
+    done.set_result(None)
 
-    def submit(start: object) -> None:
-        starts.append(start)
+    def submit(start: object, due: float) -> Future[None]:
+        starts.append((start, due))
         stopped_clock.now += 100 if len(starts) == 1 else 0
+        return done
 
     traffic = Traffic("blog", page, VERSION, 1, recorder)
     traffic._pool.submit = submit  # type: ignore[assignment]
@@ -441,7 +550,8 @@ def test_what_is_late_is_caught_up_with(stopped_clock: FakeClock, recorder: Reco
     until(lambda: len(starts) >= 101)
     traffic.stop()
 
-    assert len(starts) == 101
+    assert [due - began for _, due in starts] == list(range(101))
+    assert {start for start, _ in starts} == {traffic._one}
 
 
 def test_requests_end_as_late_as_they_do(web: Web, recorder: Recorder) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import AnswerNotUnderstood, CommandFailed, Misconfigured
+from harness.errors import AnswerNotUnderstood, CommandFailed, ExitStatus, Misconfigured, PlatformWrong
 from harness.fleet import Fleet
 from harness.units import UnitFile, UnitState, UnitStates, read_units
 from tests.transcripts.machines import FOLDER, IDS, UNITS, RecordedMachines
@@ -320,3 +320,37 @@ def test_unit_that_runs_twice_is_seen_on_both(machines: RecordedMachines, states
 
 def test_unit_that_runs_nowhere(states: UnitStates) -> None:
     assert states.machines_running("ghost.service") == []
+
+
+@pytest.mark.parametrize(
+    ("on", "said", "seen"),
+    [
+        ((), "blog.service runs on no machine, not on one", "none"),
+        (("coreos-0", "coreos-2"), "blog.service runs on coreos-0, coreos-2, not on one", "coreos-0, coreos-2"),
+    ],
+)
+def test_unit_that_does_not_run_on_one_machine_is_the_platforms_fault(
+    machines: RecordedMachines, states: UnitStates, on: tuple[str, ...], said: str, seen: str
+) -> None:
+    for machine in ("coreos-0", "coreos-1", "coreos-2"):
+        state = {"ActiveState": "active", "SubState": "running"} if machine in on else {"SubState": "dead"}
+        shows(machines, "blog.service", machine, **state)
+
+    with pytest.raises(PlatformWrong) as raised:
+        states.machine_running("blog.service")
+
+    wrong = raised.value
+    assert type(wrong) is PlatformWrong and wrong.status is ExitStatus.PLATFORM_WRONG
+    assert (str(wrong), wrong.expected, wrong.seen, wrong.paste) == (said, "one machine", seen, "fleetctl list-units")
+
+
+@pytest.mark.parametrize("unit", ["ghost.service", "blog@2.service"])
+def test_unit_that_no_machine_knows_runs_nowhere(states: UnitStates, unit: str) -> None:
+    with pytest.raises(PlatformWrong, match=f"{unit} runs on no machine, not on one"):
+        states.machine_running(unit)
+
+
+def test_unit_that_runs_where_fleet_does_not_have_it_is_found(machines: RecordedMachines, states: UnitStates) -> None:
+    publish(machines, "blog.service", "coreos-2")
+
+    assert states.machine_running("blog.service") == "coreos-0"

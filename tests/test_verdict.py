@@ -181,6 +181,153 @@ def test_a_run_that_failed_must_not_have_typed_something_else_before() -> None:
     assert "executed was `cp terraform.example.tfvars elsewhere`" in verdict.faults[1].seen
 
 
+# -- commands that were to be typed --------------------------------------------------------------------------------
+
+DRIFT = "README, features and what was executed differ"
+OF_A_REASON, OF_A_FAILURE = "needs a name server", 'stands on "The services start", which failed'
+
+
+def typing(*lines: str, outcome: str = "passed", reason: str = OF_A_REASON, at: float = 50) -> Document:
+    """A scenario that types these commands; one that failed did so at the last of them."""
+    steps = [step(text=f"the operator runs `{line}` within 60 seconds") for line in lines]
+    steps = [step("not_run" if outcome == "not_run" else "passed", text="a plan was made"), *steps]
+    if outcome == "failed":
+        steps[-1] |= {"outcome": "failed", "error": fault(1)}
+    return scenario(outcome, *steps, reason=reason if outcome == "not_run" else "", at=at)
+
+
+def drifts(readme: str, typed: str, *scenarios: Document, **fields: Any) -> list[str]:
+    """What is said of a run whose README has these commands (a letter each), and where those were typed."""
+    commands = [{"line": line, "typed": True} for line in typed]
+    verdict = judge(run(*scenarios, readme=list(readme), commands=commands, **fields))
+    return [found.seen for found in verdict.faults if found.title == DRIFT]
+
+
+def left_out(*lines: str, reason: str = OF_A_REASON) -> Document:
+    return typing(*lines, outcome="not_run", reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("typed", "scenarios", "said"),
+    [
+        pytest.param(
+            "abd",
+            [typing("a"), left_out("b"), left_out("c"), typing("d")],
+            "command 2 of the runbook is `d`, executed was `b`",
+            id="one that was left out",
+        ),
+        pytest.param(
+            "ax",
+            [typing("a"), left_out("b", "c"), typing("d")],
+            "command 2 of the runbook is `d`, executed was `x`",
+            id="another one after those that were left out",
+        ),
+        pytest.param(
+            "ada",
+            [typing("a"), left_out("b", "c"), typing("d")],
+            "executed, but not in the runbook: `a`",
+            id="one more",
+        ),
+        pytest.param(
+            "acbd",
+            [typing("a", "b"), typing("c"), typing("d")],
+            "command 2 of the runbook is `b`, executed was `c`",
+            id="another order, and nothing left out",
+        ),
+        pytest.param(
+            "abc",
+            [typing("a", "b"), typing("c"), typing("d")],
+            "in the runbook, but not executed: `d`",
+            id="one less, and nothing left out",
+        ),
+    ],
+)
+def test_commands_that_were_typed_are_those_of_the_scenarios_that_ran(
+    typed: str, scenarios: list[Document], said: str
+) -> None:
+    assert drifts("abcd", typed, *scenarios) == [said]
+
+
+@pytest.mark.parametrize(
+    ("readme", "typed", "scenarios", "said"),
+    [
+        pytest.param(
+            "abc",
+            "ac",
+            [typing("a"), left_out("x"), typing("c")],
+            "command 2 of the runbook is `b`, executed was `c`",
+            id="another command",
+        ),
+        pytest.param(
+            "abc",
+            "ac",
+            [typing("a"), left_out(), typing("c")],
+            "command 2 of the runbook is `b`, executed was `c`",
+            id="one that no scenario types",
+        ),
+        pytest.param(
+            "abc",
+            "ac",
+            [typing("a"), typing("c"), left_out("b")],
+            "command 2 of the runbook is `b`, executed was `c`",
+            id="another order",
+        ),
+        pytest.param(
+            "abc",
+            "abx",
+            [typing("a", "b"), left_out("c"), typing("x")],
+            "command 3 of the runbook is `c`, executed was `x`",
+            id="one more than the README has",
+        ),
+        pytest.param(
+            "abc", "ab", [typing("a", "b")], "in the runbook, but not executed: `c`", id="one less, and all passed"
+        ),
+    ],
+)
+def test_where_features_and_readme_differ_the_readme_counts_as_a_whole(
+    readme: str, typed: str, scenarios: list[Document], said: str
+) -> None:
+    assert drifts(readme, typed, *scenarios) == [said]
+
+
+def test_a_run_that_failed_must_not_have_typed_another_command_where_scenarios_were_left_out() -> None:
+    ran = [typing("a"), left_out("b"), typing("c", outcome="failed"), left_out("d", reason=OF_A_FAILURE)]
+
+    assert drifts("abcd", "ax", *ran) == ["command 2 of the runbook is `c`, executed was `x`"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "scenarios"),
+    [
+        pytest.param("ad", [typing("a"), left_out("b", "c"), typing("d")], id="in the middle"),
+        pytest.param("bcd", [left_out("a"), typing("b", "c"), typing("d")], id="at the beginning"),
+        pytest.param("abc", [typing("a", "b"), typing("c"), left_out("d")], id="at the end"),
+        pytest.param("bd", [left_out("a"), typing("b"), left_out("c"), typing("d")], id="several"),
+        pytest.param("abcd", [typing("a", "b"), typing("c"), left_out(), typing("d")], id="one that types nothing"),
+        pytest.param("abcd", [typing("a", "b", "c", "d")], id="none"),
+    ],
+)
+def test_commands_of_scenarios_that_were_left_out_are_not_missed(typed: str, scenarios: list[Document]) -> None:
+    assert drifts("abcd", typed, *scenarios) == []
+
+    commands = [{"line": line, "typed": True} for line in typed]
+    assert judge(run(*scenarios, readme=list("abcd"), commands=commands)).status == 0
+
+
+@pytest.mark.parametrize("typed", ["", "a", "ac"])
+def test_a_run_that_failed_may_have_ended_early(typed: str) -> None:
+    ran = [typing("a"), left_out("b"), typing("c", outcome="failed"), left_out("d", reason=OF_A_FAILURE)]
+
+    assert drifts("abcd", typed, *ran) == []
+
+
+def test_what_runs_beside_a_scenario_that_failed_is_still_typed() -> None:
+    """Those that stand on it are left out; the others go on."""
+    failing = typing("a", outcome="failed", at=40)
+
+    assert drifts("abc", "ac", failing, left_out("b", reason=OF_A_FAILURE), typing("c")) == []
+
+
 # -- a cluster that was changed while it was checked ---------------------------------------------------------------
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.errors import EnvironmentFailed, ExitStatus, WaitExpired
+from harness.errors import CommandFailed, EnvironmentFailed, ExitStatus, PlatformWrong, WaitExpired
 from harness.record import Recorder
-from harness.wait import NotYet, Waiter
+from harness.wait import NotYet, Silent, Waiter
 from tests.fakes import FakeClock
 
 Events = Callable[..., list[dict[str, Any]]]
@@ -207,6 +207,47 @@ def test_a_state_must_hold_that_has_no_time_to_be_reached(waiter: Waiter, clock:
 def test_a_value_that_changes_may_hold_the_state(waiter: Waiter, events: Events) -> None:
     assert waiter.until("two machines", Probe(2, 3, 4), lambda count: count >= 2, within=0, hold_for=3) == 4
     assert seen(events()) == ["2", "3", "4"]
+
+
+# -- a command that asks what is not there yet ---------------------------------------------------------------------
+
+NOT_THERE = CommandFailed(["docker", "exec", "amb"], 1, "out", "No such container", where="coreos-1")
+
+
+def test_silence_is_asked_again(waiter: Waiter, clock: FakeClock, events: Events) -> None:
+    silent = Silent.of(NOT_THERE)
+
+    assert waiter.until("the ambassador", Probe(silent, silent, "up"), is_up, within=60) == "up"
+    assert clock.now == 1002
+    assert seen(events()) == [str(NOT_THERE), "up"]
+
+
+def test_silence_that_lasts_is_what_was_last_seen(waiter: Waiter, clock: FakeClock) -> None:
+    with pytest.raises(WaitExpired) as failed:
+        waiter.until("the ambassador", Probe("down", Silent.of(NOT_THERE)), is_up, within=3)
+
+    assert (failed.value.seen, clock.now) == (str(NOT_THERE), 1003)
+
+
+def test_silence_while_a_state_must_hold_ends_the_wait(waiter: Waiter) -> None:
+    with pytest.raises(WaitExpired, match=r"held only 1.0 s of 10 s; then seen: .*No such container"):
+        waiter.until("the ambassador", Probe("up", Silent.of(NOT_THERE), "up"), is_up, within=60, hold_for=10)
+
+
+def test_silence_where_nobody_waits_is_the_platforms_fault_and_says_the_same() -> None:
+    silent = Silent.of(NOT_THERE)
+
+    assert isinstance(silent, PlatformWrong) and silent.status is ExitStatus.PLATFORM_WRONG
+    assert str(silent) == str(NOT_THERE)
+    for name in ("argv", "status_seen", "stdout", "stderr", "where", "expected", "seen", "paste"):
+        assert getattr(silent, name) == getattr(NOT_THERE, name)
+
+
+def test_command_that_fails_is_no_silence_unless_somebody_says_so(waiter: Waiter, clock: FakeClock) -> None:
+    with pytest.raises(CommandFailed) as raised:
+        waiter.until("the ambassador", Probe(NOT_THERE, "up"), is_up, within=60)
+
+    assert raised.value is NOT_THERE and clock.slept == []
 
 
 # -- the record ----------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """`follow SERVICE`: the ambassador, a proxy whose servers are the instances of one service that etcd knows.
 
 HAProxy is the proxy; this program starts it, waits at etcd for changes, and tells it its servers through its runtime
-socket. While etcd is silent the proxy keeps the servers it has. A value that is no registration is passed over, with a
-line that says so; the others count. Without any instance the proxy answers 503.
+socket. While etcd is silent the proxy keeps the servers it has, and for a time to live afterwards, in which sidekicks
+renew the registrations that ran out meanwhile; its health checks go on. A value that is no registration is passed over,
+with a line that says so; the others count. Without any instance the proxy answers 503.
 
 Environment: DOMAIN, the host name that the service's instances answer to; PATIENCE, how many times as long limits are.
 """
@@ -23,6 +24,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ambassador.etcd import KEY_NOT_FOUND, Etcd, EtcdRefused, EtcdSilent
+from ambassador.register import TIME_TO_LIVE
 
 ETCD = "etcd:2379"
 CONFIGURATION = "/etc/haproxy/service.cfg"
@@ -74,6 +76,10 @@ class Proxy:
         self._path = path
         self._places: dict[str, Address] = {}
 
+    @property
+    def served(self) -> set[Address]:
+        return set(self._places.values())
+
     def serve(self, wanted: Iterable[Address]) -> list[str]:
         """Makes these addresses its servers; gives a line for each change. Requests under way go on."""
         wanted = set(wanted)
@@ -83,7 +89,7 @@ class Proxy:
                 self._tell(f"set server {place} state maint")
                 del self._places[place]
                 lines.append(f"{address[0]}:{address[1]} left")
-        for address in sorted(wanted - set(self._places.values())):
+        for address in sorted(wanted - self.served):
             free = [place for place in PLACES if place not in self._places]
             if not free:
                 lines.append(f"{address[0]}:{address[1]} has no place: {len(PLACES)} instances at most")
@@ -114,10 +120,12 @@ def told(command: str, path: str = SOCKET) -> str:
         raise ProxySilent(str(failed)) from failed
 
 
-def follow(etcd: Etcd, service: str, proxy: Proxy) -> None:
-    """Keeps the proxy's servers those of the service, for ever."""
+def follow(etcd: Etcd, service: str, proxy: Proxy, spare: float = TIME_TO_LIVE) -> None:
+    """Keeps the proxy's servers those of the service, for ever; `spare` is how many seconds after a silence of etcd
+    nobody is taken out."""
     directory = f"/services/{service}"
     said: set[str] = set()
+    silent, spared_until = False, 0.0
     while True:
         try:
             try:
@@ -127,12 +135,16 @@ def follow(etcd: Etcd, service: str, proxy: Proxy) -> None:
                 if refused.code != KEY_NOT_FOUND:
                     raise
                 node, index = {}, refused.index
+            if silent:
+                silent, spared_until = False, time.monotonic() + spare
+            spared = max(spared_until - time.monotonic(), 0)
             addresses, malformed = instances(node)
-            lines = [*malformed, *proxy.serve(addresses)]
+            lines = [*malformed, *proxy.serve(addresses | proxy.served if spared else addresses)]
             say(line for line in lines if line not in said)
             said = {*malformed, *(line for line in lines if "has no place" in line)}
-            etcd.wait(directory, index, WATCH)
+            etcd.wait(directory, index, spared or WATCH)
         except (EtcdSilent, EtcdRefused, ProxySilent) as failed:
+            silent = silent or not isinstance(failed, ProxySilent)
             line = f"{type(failed).__name__}: {failed}"
             say([] if line in said else [line])
             said.add(line)
@@ -154,7 +166,7 @@ def main() -> int:
         signal.signal(signal.SIGCHLD, _proxy_ended)
         # one that ended before the signal was asked for gives none
         if haproxy.poll() is None:
-            follow(Etcd(ETCD), arguments.service, Proxy())
+            follow(Etcd(ETCD), arguments.service, Proxy(), TIME_TO_LIVE * int(os.environ.get("PATIENCE", "1")))
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if haproxy.poll() is None:
         haproxy.send_signal(signal.SIGUSR1)  # takes no new connection, and ends with the last request
