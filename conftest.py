@@ -6,6 +6,7 @@ to that of the run that made the cluster; the drivers take all they know from th
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -524,8 +525,9 @@ def traffic() -> Iterator[dict[str, Traffic]]:
     """Site -> the requests to it that run; they end with the scenario."""
     streams: dict[str, Traffic] = {}
     yield streams
-    for stream in streams.values():
-        stream.stop()
+    with contextlib.ExitStack() as every:  # also when one raises
+        for stream in streams.values():
+            every.callback(stream.stop)
 
 
 @pytest.fixture
@@ -588,5 +590,6 @@ def plant(services: Services, change: Callable[[str], None]) -> Iterator[Callabl
         services.plant(*planted[-1], value, ttl=math.ceil(300 * patience()))
 
     yield put
-    for service, name in planted:
-        services.uproot(service, name)
+    with contextlib.ExitStack() as every:
+        for service, name in planted:
+            every.callback(services.uproot, service, name)

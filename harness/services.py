@@ -52,8 +52,10 @@ class Services:
         return {address for addresses in answers.values() for address in addresses}
 
     def registered(self, service: str) -> set[str]:
-        """What etcd holds, HOST:PORT each; a value that is none as it stands there. Raises Silent while etcd gives no
-        answer, or has no leader to give one."""
+        """What etcd holds, HOST:PORT each; "malformed: ..." of a value that is no registration.
+
+        Raises Silent while etcd gives no answer, or has no leader to give one.
+        """
         ask = f"{CURL} {KEYS}/{service}?recursive=true"
         try:
             answer = self._machines.run(self._machines.entry_point, ask)
@@ -64,7 +66,7 @@ class Services:
             if body.get("errorCode") == KEY_NOT_FOUND:
                 return set()
             if "errorCode" in body:
-                raise Silent([ask], 0, answer, "", self._machines.entry_point)
+                raise Silent([ask], "an error of etcd", answer, "", self._machines.entry_point)
             return {_address(node["value"]) for node in body["node"].get("nodes", ())}
         except (ValueError, KeyError, AttributeError, TypeError) as wrong:
             raise AnswerNotUnderstood(f"etcd's keys of {service}", answer, repr(wrong)) from wrong
@@ -115,6 +117,8 @@ def is_address(registered: str) -> bool:
 def _address(value: str) -> str:
     try:
         said = json.loads(value)
-        return f"{said['host']}:{said['port']}"
-    except (ValueError, KeyError, TypeError):
-        return value
+        if isinstance(said["host"], str) and type(said["port"]) is int:
+            return f"{said['host']}:{said['port']}"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass  # what it is then stands in the answer
+    return f"malformed: {value}"

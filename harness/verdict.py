@@ -142,24 +142,26 @@ def _drift(run: Item) -> list[Fault]:
     if not run["scenarios"] or run["selection"] or run["cluster"] not in (None, run["run_id"]):
         return []
     typed = [command["line"] for command in run["commands"] if command["typed"]]
-    whole = all(scenario["outcome"] == "passed" for scenario in run["scenarios"])
-    seen = runbook.drift(_to_be_typed(run), typed, whole=whole)
+    wanted, whole = _to_be_typed(run)
+    seen = runbook.drift(wanted, typed, whole=whole)
     title = "README, features and what was executed differ"
     wrong = ExitStatus.PLATFORM_WRONG
     return [Fault(wrong, title, layer="config", expected="the README's commands", seen=seen)] if seen else []
 
 
-def _to_be_typed(run: Item) -> list[str]:
-    """The README's commands, without those of scenarios that were left out: for a reason, or for one that failed."""
+def _to_be_typed(run: Item) -> tuple[list[str], bool]:
+    """The README's commands, without those of steps that were not reached: their scenario was left out, or failed. And
+    whether they are all that had to be typed; where features and README differ, only a run without a gap can tell."""
+    outcomes = {scenario["outcome"] for scenario in run["scenarios"]}
     claimed = [
-        (found[1], scenario["outcome"])
+        (found[1], "not_run" in (scenario["outcome"], step["outcome"]))
         for scenario in run["scenarios"]
         for step in scenario["steps"]
         if (found := runbook.TYPED.match(f"{step['keyword']} {step['text']}"))
     ]
     if [line for line, _ in claimed] != run["readme"]:
-        return list(run["readme"])
-    return [line for line, outcome in claimed if outcome != "not_run"]
+        return list(run["readme"]), outcomes == {"passed"}
+    return [line for line, left_out in claimed if not left_out], outcomes <= {"passed", "not_run"}
 
 
 def _changes(run: Item) -> list[Fault]:

@@ -286,13 +286,29 @@ def test_empty_directory_has_no_registrations(machines: RecordedMachines, servic
     assert services.registered("blog") == set()
 
 
-@pytest.mark.parametrize("value", ["no JSON", "[]", "5", '"host"', "null", "", "{", '{"port": 80}', '{"host": "a"}'])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "no JSON",
+        "[]",
+        "5",
+        '"host"',
+        "null",
+        "",
+        "{",
+        '{"port": 80}',
+        '{"host": "a"}',
+        '{"host": "192.0.2.1", "port": "80"}',
+        "192.0.2.1:80",
+        "[" * 9999,
+    ],
+)
 def test_value_that_is_no_registration_is_shown_as_it_stands(
     machines: RecordedMachines, services: Services, value: str
 ) -> None:
     machines.on("keys/services/blog", keys(registration("192.0.2.10:32768"), value))
 
-    assert services.registered("blog") == {"192.0.2.10:32768", value}
+    assert services.registered("blog") == {"192.0.2.10:32768", f"malformed: {value}"}
 
 
 def test_registrations_are_asked_of_the_way_in_only(machines: RecordedMachines, services: Services) -> None:

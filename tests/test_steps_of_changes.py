@@ -733,7 +733,7 @@ def test_plants_are_uprooted_when_the_scenario_ends(
     log.clear()
 
     assert next(fixture, "its end") == "its end"
-    assert log == [("uproot", "blog", "planted-0"), ("uproot", "jpblog", "planted-1")]
+    assert sorted(log) == [("uproot", "blog", "planted-0"), ("uproot", "jpblog", "planted-1")]
 
 
 # == machines ========================================================================================================
