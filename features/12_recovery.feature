@@ -7,11 +7,12 @@ Feature: Recovery
   Scenario: The blogs survive the loss of the machine that they run on
     Given the sites are asked 20 times a second each, at a machine that runs neither
     When the machine of unit "blog.service" is lost
-    Then unit "blog.service" runs on one machine within 60 seconds
+    Then unit "blog.service" runs on one machine within 45 seconds
     And service "blog" runs and is registered at exactly 1 address within 15 seconds
-    And site "blog" is right again within 60 seconds
-    And at most 1200 of at least 100 requests to site "blog" failed, and none was answered wrongly
-    And at most 1200 of at least 100 requests to site "jpblog" failed, and none was answered wrongly
+    And site "blog" is right again within 45 seconds
+    And site "jpblog" is right again within 45 seconds
+    And at most 900 of at least 100 requests to site "blog" failed, and none was answered wrongly
+    And at most 900 of at least 100 requests to site "jpblog" failed, and none was answered wrongly
     When the lost machine is switched on again
     Then the lost machine answers over SSH again within 60 seconds
     And fleet lists every machine within 60 seconds
@@ -21,11 +22,11 @@ Feature: Recovery
   Scenario: The names and the operator's tunnel follow when the entry point is lost
     Given the sites are asked 20 times a second each, at their names
     When the machine that the sites' names lead to is lost
-    Then the sites' names lead to one machine of the cluster within 60 seconds
-    And site "blog" is right again within 60 seconds
-    And site "jpblog" is right again within 60 seconds
-    And at most 1200 of at least 100 requests to site "blog" failed, and none was answered wrongly
-    And at most 1200 of at least 100 requests to site "jpblog" failed, and none was answered wrongly
+    Then the sites' names lead to one machine of the cluster within 45 seconds
+    And site "blog" is right again within 45 seconds
+    And site "jpblog" is right again within 45 seconds
+    And at most 900 of at least 100 requests to site "blog" failed, and none was answered wrongly
+    And at most 900 of at least 100 requests to site "jpblog" failed, and none was answered wrongly
     When the operator runs `export FLEETCTL_TUNNEL=$(dig +short +tcp @$(terraform -chdir=infra/$TARGET output -raw name-server) genkisugimoto.com)`
     And the operator runs `fleetctl list-machines`
     Then the answer lists every machine

@@ -106,18 +106,39 @@ def ambassadors_reach(services: Services, waiter: Waiter, service: str, seconds:
 
 
 @given(parsers.parse("the sites are asked {rate:d} times a second each, at a machine that runs neither"))
-def sites_are_asked(start_traffic: StartTraffic, unit_states: UnitStates, machines: Machines, rate: int) -> None:
+def sites_are_asked(
+    start_traffic: StartTraffic,
+    unit_states: UnitStates,
+    machines: Machines,
+    traffic: Streams,
+    waiter: Waiter,
+    rate: int,
+) -> None:
     running = {name for site in ("blog", "jpblog") for name in unit_states.machines_running(f"{site}.service")}
     free = [name for name in machines.names if name not in running]
     require(free, "there is a machine that runs no site", expected="one", seen=f"{sorted(running)} run one")
     for site in ("blog", "jpblog"):
         start_traffic(site, machines.addresses[free[0]], rate)
+    _until_answered(traffic, waiter)
 
 
 @given(parsers.parse("the sites are asked {rate:d} times a second each, at their names"))
-def sites_are_asked_by_name(start_traffic: StartTraffic, rate: int) -> None:
+def sites_are_asked_by_name(start_traffic: StartTraffic, traffic: Streams, waiter: Waiter, rate: int) -> None:
     for site in ("blog", "jpblog"):
         start_traffic(site, "", rate)
+    _until_answered(traffic, waiter)
+
+
+def _until_answered(traffic: Streams, waiter: Waiter) -> None:
+    """What fails after a change must have been right before it."""
+    for site, stream in traffic.items():
+        waiter.until(
+            f"requests to {site} are right before anything changes",
+            lambda stream=stream: (stream.right_for(), stream.last_seen),  # type: ignore[misc]
+            lambda found: found[0] >= 0.3,
+            within=10,
+            show=lambda found: found[1],
+        )
 
 
 @then(phrase('site "{site:Name}" is right again within {seconds:d} seconds'))
