@@ -16,9 +16,7 @@ from harness.site import Site
 from harness.terraform import Plan
 from harness.units import UnitStates
 from harness.wait import Waiter
-from steps.phrases import Variables, phrase, require
-
-Change = Callable[[str], None]
+from steps.phrases import Change, Variables, phrase, require
 
 
 @when(phrase('the machine of unit "{unit:Name}" is lost'), target_fixture="lost_machine")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pytest_bdd import given, then, when
 
 from harness import tfvars
 from harness.process import Result
 from harness.shell import OperatorShell
-from steps.phrases import Variables, phrase, require
+from steps.phrases import Change, Variables, phrase, require
 
 
 @when(phrase("the operator runs `{line:Command}`"), target_fixture="answer")
-def operator_runs(operator: OperatorShell, change: Callable[[str], None], line: str) -> Result:
+def operator_runs(operator: OperatorShell, change: Change, line: str) -> Result:
     change(line)
     return operator.type(line)
 

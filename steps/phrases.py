@@ -27,6 +27,8 @@ def _numbers(text: str) -> list[int]:
     return [int(word) for word in text.replace(",", " ").replace(" and ", " ").split()]
 
 
+# Tells the requests that run that something changes now: from then on they are counted
+Change = Callable[[str], None]
 # Reads terraform.tfvars as it is at the moment of the call
 Variables = Callable[[], Mapping[str, Any]]
 

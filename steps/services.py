@@ -14,13 +14,11 @@ from harness.services import Ambassador, Services, is_address, registration
 from harness.traffic import Traffic
 from harness.units import UnitStates
 from harness.wait import Waiter
-from steps.phrases import phrase, require
+from steps.phrases import Change, phrase, require
 
 Streams = Mapping[str, Traffic]
 StartTraffic = Callable[[str, str, int], None]
 Plant = Callable[[str, str], None]
-# Tells the requests that run that something changes now
-Change = Callable[[str], None]
 
 
 # -- what holds ------------------------------------------------------------------------------------------------------
@@ -28,24 +26,25 @@ Change = Callable[[str], None]
 
 @then(phrase('service "{service:Name}" is registered exactly where it runs within {seconds:d} seconds'))
 def registered_where_it_runs(services: Services, waiter: Waiter, service: str, seconds: int) -> None:
-    waiter.until(
-        f"{service} is registered exactly where it runs",
-        lambda: (services.registered(service), services.published(service)),
-        lambda found: bool(found[1]) and found[0] == found[1],
-        within=seconds,
-        show=lambda found: f"registered {sorted(found[0])}, running {sorted(found[1])}",
-        paste=f"curl http://127.0.0.1:2379/v2/keys/services/{service}",
-    )
+    what = f"{service} is registered exactly where it runs"
+    _until_registered(services, waiter, service, seconds, what, lambda addresses: addresses > 0)
 
 
 @then(
     phrase('service "{service:Name}" runs and is registered at exactly {number:Addresses} within {seconds:d} seconds')
 )
 def registered_at(services: Services, waiter: Waiter, service: str, number: int, seconds: int) -> None:
+    what = f"{service} runs and is registered at exactly {number}"
+    _until_registered(services, waiter, service, seconds, what, lambda addresses: addresses == number)
+
+
+def _until_registered(
+    services: Services, waiter: Waiter, service: str, seconds: int, what: str, enough: Callable[[int], bool]
+) -> None:
     waiter.until(
-        f"{service} runs and is registered at exactly {number}",
+        what,
         lambda: (services.registered(service), services.published(service)),
-        lambda found: len(found[1]) == number and found[0] == found[1],
+        lambda found: enough(len(found[1])) and found[0] == found[1],
         within=seconds,
         show=lambda found: f"registered {sorted(found[0])}, running {sorted(found[1])}",
         paste=f"curl http://127.0.0.1:2379/v2/keys/services/{service}",
