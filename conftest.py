@@ -568,11 +568,21 @@ def power(process: Processes, target: Path, workplace: Path, read_only: bool) ->
 
 
 @pytest.fixture
-def lose(power: Power, machines: Machines, change: Callable[[str], None]) -> Callable[[str], None]:
+def put_back() -> Iterator[contextlib.ExitStack]:
+    """What puts back what a scenario took away, however it ends: each is called once more when the scenario did it."""
+    with contextlib.ExitStack() as every:
+        yield every
+
+
+@pytest.fixture
+def lose(
+    power: Power, machines: Machines, change: Callable[[str], None], put_back: contextlib.ExitStack
+) -> Callable[[str], None]:
     """Takes a machine away, as a power cut does."""
 
     def lost(name: str) -> None:
         change(f"{name} is lost")
+        put_back.callback(power.on, name)
         power.off(name)
         machines.lose(name)
 

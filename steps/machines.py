@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 
 from pytest_bdd import parsers, then, when
 
@@ -18,6 +19,8 @@ from harness.units import UnitStates
 from harness.wait import Waiter
 from steps.phrases import Change, Variables, phrase, require
 
+START_FLEET = "sudo systemctl start fleet.socket fleet.service"
+
 
 @when(phrase('the machine of unit "{unit:Name}" is lost'), target_fixture="lost_machine")
 def machine_of_unit_is_lost(unit_states: UnitStates, lose: Callable[[str], None], unit: str) -> str:
@@ -27,9 +30,10 @@ def machine_of_unit_is_lost(unit_states: UnitStates, lose: Callable[[str], None]
 
 
 @when(phrase('machine "{machine:Name}" is lost for good'), target_fixture="lost_machine")
-def machine_is_gone(power: Power, lose: Callable[[str], None], machine: str) -> str:
-    lose(machine)
+def machine_is_gone(power: Power, machines: Machines, change: Change, machine: str) -> str:
+    change(f"{machine} is lost for good")
     power.gone(machine)
+    machines.lose(machine)
     return machine
 
 
@@ -57,10 +61,13 @@ def lost_machine_answers(machines: Machines, waiter: Waiter, lost_machine: str, 
 
 
 @when(phrase('the machine of unit "{unit:Name}" is taken out of service'), target_fixture="machine_out_of_service")
-def machine_is_taken_out(unit_states: UnitStates, machines: Machines, change: Change, unit: str) -> str:
+def machine_is_taken_out(
+    unit_states: UnitStates, machines: Machines, change: Change, put_back: ExitStack, unit: str
+) -> str:
     """fleet leaves it in order: it stops the machine's units and gives them to others."""
     machine = unit_states.machine_running(unit)
     change(f"{machine} is taken out of service")
+    put_back.callback(machines.run, machine, START_FLEET)
     machines.run(machine, "sudo systemctl stop fleet.service")
     machines.lose(machine)
     return machine
@@ -70,7 +77,7 @@ def machine_is_taken_out(unit_states: UnitStates, machines: Machines, change: Ch
 def machine_is_put_back(machines: Machines, machine_out_of_service: str, change: Change) -> None:
     change(f"{machine_out_of_service} is put into service again")
     machines.regain(machine_out_of_service)
-    machines.run(machine_out_of_service, "sudo systemctl start fleet.socket fleet.service")
+    machines.run(machine_out_of_service, START_FLEET)
 
 
 @then(phrase('unit "{unit:Name}" runs on {number:Machines} within {seconds:d} seconds'))

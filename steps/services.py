@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 
 from pytest_bdd import given, parsers, then, when
 
@@ -227,12 +228,17 @@ def malformed_registrations(plant: Plant, service: str, datatable: list[list[str
 
 
 @when(phrase('unit "{unit:Name}" is stopped on every machine'))
-def unit_stops_everywhere(machines: Machines, change: Change, unit: str) -> None:
+def unit_stops_everywhere(machines: Machines, change: Change, put_back: ExitStack, unit: str) -> None:
     change(f"{unit} is stopped on every machine")
-    machines.everywhere(lambda name: machines.run(name, f"sudo systemctl stop {shlex.quote(unit)}"))
+    put_back.callback(_everywhere, machines, "start", unit)
+    _everywhere(machines, "stop", unit)
 
 
 @when(phrase('unit "{unit:Name}" is started on every machine'))
 def unit_starts_everywhere(machines: Machines, change: Change, unit: str) -> None:
     change(f"{unit} is started on every machine")
-    machines.everywhere(lambda name: machines.run(name, f"sudo systemctl start {shlex.quote(unit)}"))
+    _everywhere(machines, "start", unit)
+
+
+def _everywhere(machines: Machines, verb: str, unit: str) -> None:
+    machines.everywhere(lambda name: machines.run(name, f"sudo systemctl {verb} {shlex.quote(unit)}"))

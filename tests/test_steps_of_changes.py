@@ -11,7 +11,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -656,6 +657,45 @@ def test_unit_that_does_not_run_once_is_the_platforms_fault(
     assert raised.value.paste == "fleetctl list-units"
 
 
+@pytest.fixture
+def put_back() -> Iterator[ExitStack]:
+    """Closed by the tests that are about it."""
+    stack = ExitStack()
+    yield stack
+    stack.pop_all()
+
+
+@pytest.mark.parametrize(
+    ("text", "back"),
+    [
+        (
+            'unit "etcd-amb.service" is stopped on every machine',
+            {("run", name, "sudo systemctl start etcd-amb.service") for name in ("coreos-0", "coreos-1", "coreos-2")},
+        ),
+        (
+            'the machine of unit "blog.service" is taken out of service',
+            {("run", "coreos-1", "sudo systemctl start fleet.socket fleet.service")},
+        ),
+        ('the machine of unit "blog.service" is lost', {("power on", "coreos-1")}),
+    ],
+)
+def test_what_was_taken_away_is_put_back_however_the_scenario_ends(
+    step: Step,
+    log: list[tuple[str, ...]],
+    unit_states: FakeStates,
+    put_back: ExitStack,
+    text: str,
+    back: set[tuple[str, ...]],
+) -> None:
+    unit_states.looks = {"blog.service": [["coreos-1"]]}
+    step("when", text)
+    log.clear()
+
+    put_back.close()
+
+    assert set(log) == back
+
+
 def test_change_that_fails_is_told(
     step: Step, log: list[tuple[str, ...]], machines: FakeMachines, unit_states: FakeStates
 ) -> None:
@@ -772,12 +812,7 @@ def test_machine_that_cannot_be_switched_off_is_still_counted(
 def test_machine_is_lost_for_good(step: Step, log: list[tuple[str, ...]]) -> None:
     assert step("when", 'machine "coreos-2" is lost for good') == "coreos-2"
 
-    assert log == [
-        ("change", "coreos-2 is lost"),
-        ("power off", "coreos-2"),
-        ("lose", "coreos-2"),
-        ("power gone", "coreos-2"),
-    ]
+    assert log == [("change", "coreos-2 is lost for good"), ("power gone", "coreos-2"), ("lose", "coreos-2")]
 
 
 class Names:
