@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import time
 import urllib.parse
@@ -44,7 +45,7 @@ from harness.text import did_you_mean
 from harness.traffic import Traffic, remembered
 from harness.units import UnitFile, UnitStates, read_units
 from harness.wait import Waiter
-from harness.workplace import EXAMPLE, OUTPUTS, SHELL_STATE, add_secrets
+from harness.workplace import EXAMPLE, MACHINES_AT_MOST, OUTPUTS, SHELL_STATE, add_secrets
 
 ROOT = Path(__file__).parent
 # Seconds: to connect, and between two bytes, of a request that is one of many; and how long the answer of the name
@@ -254,7 +255,9 @@ def _missing(item: pytest.Item) -> str:
         "requires_state": not has_state
         and "needs the operator's variables and Terraform's state, and this run knows the target's outputs only",
         "requires_three_machines": machines < 3 and f"needs 3 machines or more, to lose one, and there are {machines}",
-        "requires_name_server": not name_server and "needs a name server, and this cluster's entry point is fixed",
+        "requires_name_server": (not name_server and "needs a name server, and this cluster's entry point is fixed")
+        or (not shutil.which("dig") and "needs dig: install bind9-dnsutils"),
+        "requires_one_more": machines >= MACHINES_AT_MOST and "needs room for one machine more, and this is the most",
         "requires_power": not can_switch and "needs machines that can be switched off, and this target's cannot",
     }
     return next((reason for tag, reason in lacks.items() if tag in tags and reason), "")

@@ -3,7 +3,7 @@ Feature: Changing machines
   A machine that comes later gets the helper files, the contents that were deployed last and its share of the services
   by itself; one that goes takes nothing along.
 
-  @mutates
+  @mutates @requires_one_more
   Scenario: A machine is added
     When the operator raises the number of machines by 1
     And the operator runs `terraform -chdir=infra/$TARGET plan -var-file=../../terraform.tfvars -out=platform.plan`
@@ -23,7 +23,7 @@ Feature: Changing machines
     And every unit is active and running within 60 seconds
     And every machine, asked as the entry point, answers for site "blog" with what was deployed last within 10 seconds
 
-  @mutates
+  @mutates @requires_one_more
   Scenario: A machine is taken out again
     When the operator lowers the number of machines by 1
     And the operator runs `terraform -chdir=infra/$TARGET plan -var-file=../../terraform.tfvars -out=platform.plan`

@@ -25,6 +25,7 @@ from harness.workplace import Workplace
 # Clusters live in /24 networks of this block, which neither Docker's own pools nor home routers use by default.
 SUBNETS = ipaddress.IPv4Network("10.208.0.0/12")
 GROUND_LIMIT = 30.0
+DNS = 53
 # How often another run may take the subnet between our look and the engine's
 SUBNETS_TRIED = 5
 
@@ -39,6 +40,7 @@ def make_ground(workplace: Workplace, toolchain: Toolchain) -> None:
     module = run.root / "infra/ground" / workplace.target
     if module.is_dir():
         shutil.copytree(module, workplace.ground_folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
+        workplace.ground_folder.chmod(0o700)  # Terraform's state holds what its variables hold
         ground = Terraform(run.process, workplace.ground_folder, workplace.environment)
         fixed = {
             "run_id": workplace.run_id,
@@ -60,12 +62,14 @@ def make_ground(workplace: Workplace, toolchain: Toolchain) -> None:
             "name_server": outputs["name-server"],
             "name_key": fixed["name_key"],
         }
-        _until_ground_answers(run.waiter, discovery.partition("/v2/keys")[0] + "/health", f"http://{registry}/v2/")
+        health = discovery.partition("/v2/keys")[0] + "/health"
+        _until_ground_answers(run.waiter, given["name_server"], health, f"http://{registry}/v2/")
     else:
         discovery = _required("DISCOVERY_SERVICE")
         given = {name.lower(): _required(name) for name in ("IMAGE_REGISTRY", "MACHINE_IMAGE")}
         # without one the entry point's address is fixed
         given |= {name.lower(): os.environ.get(name, "") for name in ("NAME_SERVER", "NAME_KEY")}
+        run.redact.add("key of the name server", given["name_key"])
     workplace.hand_over(given)
     workplace.shell.export(DISCOVERY_SERVICE=discovery)
 
@@ -73,7 +77,9 @@ def make_ground(workplace: Workplace, toolchain: Toolchain) -> None:
 def _apply_on_free_subnet(ground: Terraform, fixed: dict[str, str]) -> None:
     for attempt in range(1, SUBNETS_TRIED + 1):
         variables = fixed | {"subnet": str(free_subnet(Path("/proc/net/route").read_text(), random.Random()))}
-        (ground.folder / "run.auto.tfvars.json").write_text(json.dumps(variables))
+        file = ground.folder / "run.auto.tfvars.json"
+        file.touch(mode=0o600)  # the name server's key is in it
+        file.write_text(json.dumps(variables))
         try:
             ground.apply()
             return
@@ -82,19 +88,20 @@ def _apply_on_free_subnet(ground: Terraform, fixed: dict[str, str]) -> None:
                 raise
 
 
-def _until_ground_answers(waiter: Waiter, *urls: str) -> None:
+def _until_ground_answers(waiter: Waiter, name_server: str, *urls: str) -> None:
     with requests.Session() as session:
         session.trust_env = False
 
         def probe() -> list[int]:
             try:
+                socket.create_connection((name_server, DNS), timeout=2).close()
                 return [session.get(url, timeout=2).status_code for url in urls]
-            except requests.RequestException as refused:
+            except (requests.RequestException, OSError) as refused:
                 raise NotYet(type(refused).__name__) from refused
 
         try:
             waiter.until(
-                "discovery service and image registry answer",
+                "discovery service, image registry and name server answer",
                 probe,
                 lambda statuses: set(statuses) == {200},
                 within=GROUND_LIMIT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.errors import CommandFailed, PlatformWrong
 from harness.process import Runner
+from harness.wait import Silent
 
 
 class NameServer:
@@ -16,19 +17,13 @@ class NameServer:
     def lookup(self, name: str) -> str:
         """The one address of a host name, such as "192.0.2.1"; "" when it has none.
 
-        Raises PlatformWrong when the name server does not answer, or the name has several addresses.
+        Raises Silent while the name server does not answer, PlatformWrong when the name has several addresses.
         """
         ask = ["dig", "+short", "+tcp", "+tries=2", "+time=2", f"@{self.address}", name, "A"]
         try:
             said = self._process.run(ask).stdout.splitlines()
         except CommandFailed as silent:
-            raise PlatformWrong(
-                f"the name server {self.address} does not answer",
-                expected=f"where {name} leads",
-                seen=(silent.stdout + silent.stderr).strip(),
-                where=self.address,
-                paste=f"dig @{self.address} {name}",
-            ) from silent
+            raise Silent.of(silent) from silent
         answer = [line for line in said if not line.startswith(";")]  # its remarks, of an attempt that failed
         if len(answer) > 1:
             raise PlatformWrong(f"{name} has several addresses", expected="one", seen=", ".join(answer))

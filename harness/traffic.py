@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from harness.errors import HarnessError
@@ -89,6 +89,11 @@ class Traffic:
             right_after=round(max((it.ended for it in bad), default=self._since) - self._since, 2),
             first_seen=next((it.seen for it in bad if it.outcome == WRONG), bad[0].seen if bad else ""),
         )
+
+    def settled(self) -> Tally:
+        """The tally, when the requests that are under way now have ended: one that hangs has not gone well."""
+        wait(list(self._futures))
+        return self.tally()
 
     def right_for(self) -> float:
         """Seconds from the end of the last request that was not right (the change, when all were) to that of the last

@@ -86,7 +86,7 @@ class Workplace:
     def open(self, toolchain: Toolchain, target: str, machines: int | None = None) -> None:
         """The operator's working folder, keys, agent and shell; `machines` goes into the example variables."""
         known_target(self.run.root, target)
-        self.operators.mkdir()
+        self.operators.mkdir(mode=0o700)  # Terraform's state holds the host keys
         for name in OPERATORS_FILES:
             source = self.run.root / name
             ignore = shutil.ignore_patterns("__pycache__", ".terraform*", "*.tfstate*", "terraform.tfvars")
@@ -116,7 +116,8 @@ class Workplace:
         inherited = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("TF_", "FLEETCTL_", "SSH_", "BASH_FUNC", "MAKE", "PYTEST_")) and name != "_"
+            if not name.startswith(("TF_", "FLEETCTL_", "SSH_", "BASH_FUNC", "MAKE", "PYTEST_"))
+            and name not in ("_", "NAME_KEY")
         }
         path = [str(folder) for folder in toolchain.path] + [os.environ.get("PATH", os.defpath)]
         return {

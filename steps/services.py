@@ -171,7 +171,7 @@ def requests_failed(traffic: Streams, waiter: Waiter, most: int, least: int, sit
         within=least / stream.rate + 5,
         show=lambda tally: tally.made,
     )
-    tally = stream.tally()
+    tally = stream.settled()
     require(
         tally.failed <= most and not tally.wrong,
         f"{site} is served while it changes",

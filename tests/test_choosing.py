@@ -226,6 +226,8 @@ def of_outputs(tmp_path: Path) -> Callable[..., Path]:
 def missing(root: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Why a scenario with these tags is left out on the cluster of a workplace."""
 
+    monkeypatch.setattr(root.shutil, "which", lambda name: f"/usr/bin/{name}")
+
     def ask(workplace: Path | str, *tags: str, of_feature: tuple[str, ...] = ()) -> str:
         feature = SimpleNamespace(tags=set(of_feature))
         monkeypatch.setattr(root, "_scenario_of", lambda item: SimpleNamespace(tags=set(tags), feature=feature))
@@ -236,7 +238,7 @@ def missing(root: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     return ask
 
 
-NEEDS = ("requires_state", "requires_three_machines", "requires_name_server", "requires_power")
+NEEDS = ("requires_state", "requires_three_machines", "requires_name_server", "requires_power", "requires_one_more")
 
 
 @pytest.mark.parametrize(
@@ -246,6 +248,7 @@ NEEDS = ("requires_state", "requires_three_machines", "requires_name_server", "r
         ({"machines": 1, "example": 3}, ["requires_three_machines"], few(1)),
         ({"name_server": ""}, ["requires_name_server"], NAMES),
         ({"power": False}, ["requires_power"], POWER),
+        ({"machines": 100}, ["requires_one_more"], "needs room for one machine more, and this is the most"),
         ({"machines": 2, "power": False}, ["requires_power", "requires_three_machines"], few(2)),
         ({"power": False}, [*NEEDS, "destructive"], POWER),
     ],
@@ -282,6 +285,17 @@ def test_of_outputs_what_they_do_not_tell_is_left_out(
     of_outputs: Callable[..., Path], missing: Callable[..., str], cluster: dict[str, Any], tag: str, reason: str
 ) -> None:
     assert missing(of_outputs(**cluster), tag) == reason
+
+
+def test_scenario_that_asks_the_name_server_is_left_out_where_there_is_no_dig(
+    built: Callable[..., Path], missing: Callable[..., str], root: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(root.shutil, "which", lambda name: None)
+
+    workplace = built()
+
+    assert missing(workplace, "requires_name_server") == "needs dig: install bind9-dnsutils"
+    assert missing(workplace, "requires_power") == ""
 
 
 def test_scenario_that_needs_nothing_asks_nothing(missing: Callable[..., str]) -> None:

@@ -16,6 +16,7 @@ from harness.errors import EnvironmentFailed, Misconfigured
 from harness.evidence import QUESTIONS, Finding, collect, diagnose
 from harness.machines import MachineUnreachable
 from harness.record import Recorder, Redactor
+from harness.services import registration
 from tests.fakes import FakeRunner
 from tests.transcripts.machines import IDS, NAMES, UNITS, RecordedMachines
 
@@ -308,7 +309,7 @@ def register(machines: RecordedMachines, *addresses: str) -> None:
     nodes = [
         {
             "key": f"/services/blog/{number}",
-            "value": json.dumps(dict(zip(("host", "port"), it.split(":"), strict=True))),
+            "value": registration(it),
         }
         for number, it in enumerate(addresses)
     ]

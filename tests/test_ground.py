@@ -127,7 +127,7 @@ def ground(root: Path) -> Path:
 
 
 @pytest.fixture
-def service() -> Iterator[str]:
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A discovery service and an image registry, as far as their health goes."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -141,6 +141,8 @@ def service() -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
+        # a name server, too, for all that is asked of it here
+        monkeypatch.setattr("harness.ground.DNS", server.server_port)
         yield f"127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
@@ -150,7 +152,7 @@ def printed(address: str) -> str:
     values = {
         "discovery-service": f"http://{address}/v2/keys/discovery",
         "image-registry": address,
-        "name-server": "10.208.0.4",
+        "name-server": "127.0.0.1",
     }
     return json.dumps({name: {"value": value} for name, value in values.items()})
 
@@ -200,7 +202,23 @@ def test_a_ground_that_does_not_answer_is_the_environments_failure(
     runner.on("terraform").on("terraform output", printed("127.0.0.1:9"))
     place.run.waiter = Waiter(place.run.recorder, FakeClock(), every=10)
 
-    with pytest.raises(EnvironmentFailed, match=r"the ground does not answer .*ConnectionError"):
+    with pytest.raises(EnvironmentFailed, match=r"the ground does not answer .*Connection"):
+        make_ground(place, toolchain)
+
+
+def test_a_name_server_that_does_not_answer_is_the_grounds(
+    place: Workplace,
+    toolchain: Toolchain,
+    runner: FakeRunner,
+    ground: Path,
+    service: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("harness.ground.DNS", 9)
+    runner.on("terraform").on("terraform output", printed(service))
+    place.run.waiter = Waiter(place.run.recorder, FakeClock(), every=10)
+
+    with pytest.raises(EnvironmentFailed, match=r"name server answer.*ConnectionRefusedError"):
         make_ground(place, toolchain)
 
 
@@ -214,7 +232,7 @@ def test_a_ground_that_answers_is_handed_to_the_operator_and_the_target(
     handed_over = json.loads((place.target_folder / "run.auto.tfvars.json").read_text())
     variables = json.loads((place.ground_folder / "run.auto.tfvars.json").read_text())
     assert handed_over == {
-        "image_registry": service, "machine_image": "platform-machine:abc", "name_server": "10.208.0.4",
+        "image_registry": service, "machine_image": "platform-machine:abc", "name_server": "127.0.0.1",
         "name_key": variables["name_key"],
     }  # fmt: skip
     assert variables["run_id"] == place.run_id

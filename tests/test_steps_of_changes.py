@@ -172,6 +172,9 @@ class FakeStream:
     def tally(self) -> Tally:
         return self.said
 
+    def settled(self) -> Tally:
+        return self.said
+
     def right_for(self) -> float:
         return self.right
 

@@ -740,3 +740,21 @@ def test_two_answers_are_remembered_apart() -> None:
 
 def test_outcomes_are_three() -> None:
     assert len({RIGHT, WRONG, FAILED}) == 3
+
+
+def test_request_that_hangs_is_waited_for_before_anything_is_said(recorder: Recorder) -> None:
+    """Zero failures among those that ended would be said of a site that does not answer any more."""
+    released = threading.Event()
+
+    def ask() -> Page:
+        released.wait(5)
+        raise HarnessError("no answer in time")
+
+    stream = Traffic("blog", ask, VERSION, 50, recorder)
+    stream.start()
+    until(lambda: len(stream._futures) >= 3)
+    assert stream.tally().made == 0
+    threading.Timer(0.2, released.set).start()
+
+    assert stream.settled().failed >= 3
+    stream.stop()

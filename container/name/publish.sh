@@ -11,10 +11,21 @@ if [ -z "$NAME_SERVER" ]; then
     exec sleep infinity
 fi
 
+entry_answers() {
+    curl --silent --output /dev/null --max-time 2 "http://$MACHINE_ADDRESS/"
+}
+
+# a machine that is cut off from the others may have been replaced as the entry point
+belongs() {
+    curl --silent --fail --output /dev/null --max-time 5 'http://127.0.0.1:2379/v2/keys/?quorum=true'
+}
+
 # a name that leads to an entry point which is not up yet would be worse than the old one
-until curl --silent --output /dev/null --max-time 2 "http://$MACHINE_ADDRESS/"; do sleep 0.2; done
+until entry_answers; do sleep 0.2; done
 
 while :; do
+    entry_answers || { echo "the entry point of this machine does not answer any more"; exit 1; }
+    belongs || { echo "this machine's etcd does not reach the others: the names stay as they are"; sleep 5; continue; }
     {
         echo "server $NAME_SERVER"
         for name in "$BLOG_DOMAIN" "$JPBLOG_DOMAIN"; do

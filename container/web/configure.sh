@@ -1,8 +1,8 @@
 #!/bin/sh
 # Writes the nginx configuration of one site, for a host name that this machine was given at first boot.
-# Usage: configure.sh OUT.conf HOST-NAME
+# Usage: configure.sh OUT.conf SERVICE HOST-NAME
 set -eu
-out=$1 name=$2
+out=$1 service=$2 name=$3
 
 mkdir -p "$(dirname "$out")"
 cat > "$out.new" <<EOF
@@ -24,6 +24,8 @@ server {
 server {
     listen 80;
     server_name $name;
+    # whose instance this is: an ambassador takes no other for one of its service
+    add_header X-Service $service always;
     root /srv/site/current;
     index index.html;
     error_page 404 /404.html;
@@ -36,6 +38,8 @@ server {
 
     location = /version.txt {
         default_type text/plain;
+        # what a location adds replaces what is added around it
+        add_header X-Service $service always;
         add_header Cache-Control no-store;
     }
 

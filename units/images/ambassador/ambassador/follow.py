@@ -160,7 +160,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="follow", description="A proxy of one service, whose instances etcd knows.")
     parser.add_argument("service")
     arguments = parser.parse_args()
-    haproxy = subprocess.Popen(["haproxy", "-db", "-f", CONFIGURATION])
+    environment = {**os.environ, "SERVICE": arguments.service}
+    haproxy = subprocess.Popen(["haproxy", "-db", "-f", CONFIGURATION], env=environment)
     with contextlib.suppress(KeyboardInterrupt, ProxyEnded):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         signal.signal(signal.SIGCHLD, _proxy_ended)
