@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -71,7 +71,9 @@ class Program:
 
     def __init__(self, argv: list[str], log: Path, **environment: str) -> None:
         self._log = log
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("ETCD_", "PATIENCE"))}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("ETCD_", "PATIENCE", "SERVICE"))
+        }
         with log.open("ab") as said:
             self.process = subprocess.Popen(
                 argv,
@@ -180,8 +182,8 @@ def in_thread(server: _Quiet) -> Iterator[None]:
 
 
 class AppHandler(BaseHTTPRequestHandler):
-    """Answers to its app's host name, and 503 to any other, as container/web/configure.sh has it. /slow sends half of
-    the answer, and the other half when the app is told to."""
+    """Answers to its app's host name and says whose it is, and 503 to any other, as container/web/configure.sh has it.
+    /slow sends half of the answer, and the other half when the app is told to."""
 
     protocol_version = "HTTP/1.1"
     server: App
@@ -194,7 +196,9 @@ class AppHandler(BaseHTTPRequestHandler):
         body = app.name.encode() if own else b""
         if own and self.command != "HEAD":
             app.served.append(self.path)
-        self.send_response(200 if own else 503)
+        self.send_response(app.status if own else 503)
+        if own and app.service is not None:
+            self.send_header("X-Service", app.service)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "HEAD":
@@ -221,6 +225,8 @@ class App(_Quiet, ThreadingHTTPServer):
         super().__init__((HOST, 0), AppHandler)
         self.name = name
         self.domain = domain
+        self.service: str | None = SERVICE
+        self.status = 200
         self.served: list[str] = []
         self.half_sent, self.go_on = threading.Event(), threading.Event()
 
@@ -256,6 +262,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         time.sleep(0.01)
         self.send_response(200)
+        self.send_header("X-Service", "blog")
         self.send_header("Content-Length", "8")
         self.end_headers()
         self.wfile.write(b"killable"[:0 if self.command == "HEAD" else 8])
@@ -320,7 +327,7 @@ class Ambassador:
         return False
 
     def states(self) -> dict[str, str]:
-        """Address -> state of each server that is one: UP 1/2 is up until its next check fails, and so begins each."""
+        """Address -> state of each server that is one."""
         head, *rows = told("show stat instances 4 -1", self.socket).removeprefix("# ").splitlines()
         found = [dict(zip(head.split(","), row.split(","), strict=True)) for row in rows]
         return {row["addr"]: row["status"] for row in found if row["status"] != "MAINT"}
@@ -329,15 +336,30 @@ class Ambassador:
         return self.states().get(f"{HOST}:{app.port}", "none").split()[0]
 
 
+# seconds in which a server that comes is checked: the checks are half a second apart
+CHECKED = 0.8
+
+
 class Haproxy(Ambassador):
-    """An ambassador whose servers a test sets itself."""
+    """An ambassador whose servers a test sets itself; they are down until their first check has passed."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.proxy = Proxy(self.socket)
+        ambassador = self
+
+        class CheckedProxy(Proxy):
+            def serve(self, wanted: Iterable[Address]) -> list[str]:
+                lines = super().serve(wanted)
+                ends = time.monotonic() + CHECKED * patience()
+                while set(ambassador.states().values()) - {"UP"} and time.monotonic() < ends:
+                    time.sleep(0.02)
+                return lines
+
+        self.proxy = CheckedProxy(self.socket)
         self.program = Program(
             [program("haproxy"), "-db", "-f", str(self.configuration)],
             folder / "haproxy.log",
+            SERVICE=SERVICE,
             DOMAIN=DOMAIN,
             PATIENCE="1",
         )
@@ -849,17 +871,56 @@ def test_another_sites_app_is_never_served_and_is_taken_for_down(haproxy: Haprox
         assert wrong.served == []
 
 
-def test_a_site_that_answers_404_is_up_and_its_answer_is_handed_on(haproxy: Haproxy) -> None:
-    handler = type(
-        "Bare", (AppHandler,), {"do_GET": lambda it: it.send_error(404), "do_HEAD": lambda it: it.send_error(404)}
-    )
-    bare = App("bare")
-    bare.RequestHandlerClass = handler
-    with in_thread(bare):
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_site_that_answers_otherwise_is_up_and_its_answer_is_handed_on(haproxy: Haproxy, status: int) -> None:
+    """One that nothing was deployed to: what it answers is its own affair, when it says whose it is."""
+    with apps("bare") as (bare,):
+        bare.status = status
         haproxy.proxy.serve([bare.address])
         eventually(lambda: haproxy.states() == {f"{HOST}:{bare.port}": "UP"}, within=3)
 
-        assert asked(haproxy.port)[0] == 404
+        assert asked(haproxy.port) == (status, "bare")
+
+
+OTHERS = ["none", "", "jpblog", "blogs", "xblog", "BLOG", "blog-1"]
+
+
+@pytest.mark.parametrize("status", [200, 404])
+@pytest.mark.parametrize("service", OTHERS)
+def test_who_answers_and_does_not_say_that_it_is_of_this_service_is_never_found_well(
+    haproxy: Haproxy, status: int, service: str
+) -> None:
+    """A port of loopback that by now is another program's, which answers to any name."""
+    with apps("right", "wrong") as (right, wrong):
+        wrong.status, wrong.service = status, None if service == "none" else service
+        haproxy.proxy.serve([right.address, wrong.address])
+        seen = []
+
+        def states() -> str:
+            seen.append(haproxy.states()[f"{HOST}:{wrong.port}"])
+            return seen[-1]
+
+        assert haproxy.state(right) == "UP"
+        assert answers(haproxy.port, 10) == {(200, "right"): 10}
+        ends = time.monotonic() + 1.2  # two more of its checks
+        while time.monotonic() < ends:
+            states()
+            time.sleep(0.02)
+        assert set(seen) == {"DOWN"}  # not once was it found well
+        assert wrong.served == []
+
+
+def test_who_says_by_and_by_whose_it_is_is_served_and_who_becomes_anothers_is_not(haproxy: Haproxy) -> None:
+    with apps("app") as (app,):
+        app.service = "jpblog"
+        haproxy.proxy.serve([app.address])
+        eventually(lambda: haproxy.state(app) == "DOWN", within=3)
+        assert asked(haproxy.port)[0] == 503
+        app.service = SERVICE
+        eventually(lambda: asked(haproxy.port) == (200, "app"), within=3)
+        app.service = None
+        eventually(lambda: haproxy.state(app) == "DOWN", within=3)
+        assert asked(haproxy.port)[0] == 503
 
 
 def test_an_app_that_is_up_again_is_served_again_without_being_registered_anew(haproxy: Haproxy) -> None:
@@ -892,13 +953,25 @@ def test_no_request_fails_while_one_of_two_servers_is_killed(haproxy: Haproxy, t
     assert sum(seen.values()) == 200
 
 
+# answers its health check, and leaves every request unread
+DEAF = """
+import socket, sys
+
+server, kept = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=128), []
+while True:
+    kept.append(server.accept()[0])
+    if kept[-1].recv(4, socket.MSG_PEEK) == b"HEAD":
+        with kept.pop() as check:
+            check.recv(4096)
+            check.sendall(f"HTTP/1.1 200 OK\\r\\nX-Service: {sys.argv[2]}\\r\\nContent-Length: 0\\r\\n\\r\\n".encode())
+"""
+
+
 def test_requests_that_a_server_took_and_never_read_are_answered_by_another_when_it_is_killed(
     haproxy: Haproxy, tmp_path: Path
 ) -> None:
-    code = "import socket, sys, time\n"
-    code += "kept = socket.create_server(('127.0.0.1', int(sys.argv[1])), backlog=128)\ntime.sleep(60)"
     (port,) = free_ports(1)
-    deaf = Program([sys.executable, "-c", code, str(port)], tmp_path / "deaf.log")
+    deaf = Program([sys.executable, "-c", DEAF, str(port), SERVICE], tmp_path / "deaf.log")
     try:
         with apps("stays") as (stays,), ThreadPoolExecutor(8) as pool:
             eventually(lambda: listens(port), within=5)
@@ -1109,6 +1182,17 @@ def test_an_ambassador_without_etcd_answers_503_and_waits_for_it(tmp_path: Path)
         eventually(following.serves, within=2)
         eventually(lambda: "EtcdSilent" in following.program.said(), within=2)
         assert following.program.process.poll() is None
+
+
+def test_the_proxy_of_an_ambassador_is_told_whose_instances_it_looks_for(etcd: RealEtcd, tmp_path: Path) -> None:
+    with apps("own", "another's") as (own, other), followed(tmp_path, etcd.address) as following:
+        other.service = "jpblog"
+        etcd.instance(own.port)
+        etcd.instance(other.port, "second")
+        eventually(lambda: following.state(other) == "DOWN", within=3)
+        eventually(lambda: following.states()[f"{HOST}:{own.port}"] == "UP", within=3)
+
+        assert following.serves("own")
 
 
 def test_sigterm_lets_a_request_under_way_end_and_ends_with_0(etcd: RealEtcd, tmp_path: Path) -> None:

@@ -4,9 +4,12 @@ first on PATH where the real ones would reach for the cluster (docker, nsupdate)
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
+import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from harness.contents import release_digest
+from harness.patience import patience
 from tests.test_ambassador import (
     DOMAIN,
     HOST,
@@ -60,8 +64,11 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, 
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
     def make(name: str, text: str) -> None:
-        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
-        (folder / name).chmod(0o755)
+        # in one rename: a script that runs already finds the one or the other
+        new = folder / f"{name}.new"
+        new.write_text(f"#!/bin/sh\n{text}\n")
+        new.chmod(0o755)
+        new.rename(folder / name)
 
     return make
 
@@ -112,6 +119,7 @@ class Machines:
         self.home = folder / "coreos-0"
         self.home.mkdir()
         self._addresses = {"coreos-0": f"{HOST}:{free_ports(1)[0]}"}
+        self.homes: dict[str, Path] = {}
         self._daemons: list[Program] = []
 
     def other(self, releases: dict[str, dict[str, bytes]], name: str = "") -> str:
@@ -119,15 +127,16 @@ class Machines:
         name = name or f"coreos-{len(self._addresses)}"
         home = self._folder / f"home of {name}"
         home.mkdir(exist_ok=True)
+        self.homes[name] = home
         for place, files in releases.items():
             write(home / place, files)
         (port,) = free_ports(1)
         text = (ROOT / "infra/image/files/etc/platform/rsyncd.conf").read_text()
-        assert text.count("/home/core") == 1
+        assert text.count("path = /home/core\n") == 1
         # a daemon that root starts would become nobody; on a machine it is started as core
         own = "uid = 0\ngid = 0\n" if os.geteuid() == 0 else ""
         configuration = self._folder / f"{name}.conf"
-        configuration.write_text(own + text.replace("/home/core", str(home)))
+        configuration.write_text(own + text.replace("path = /home/core\n", f"path = {home}\n"))
         argv = [program("rsync"), "--daemon", "--no-detach", f"--address={HOST}", f"--port={port}"]
         self._daemons.append(
             Program([*argv, f"--config={configuration}", "--log-file=/dev/null"], self._folder / f"{name}.log")
@@ -145,14 +154,16 @@ class Machines:
     def deployed(self, site: str, version: str, digest: str) -> None:
         self._etcd.client.put(f"/platform/deployed/{site}", f"{version} {digest}", 60)
 
-    def fetch(self) -> subprocess.CompletedProcess[str]:
+    def fetch(self, limit: int = 0, **replaced: str) -> subprocess.CompletedProcess[str]:
+        """Runs the script; `limit` is for how many minutes it asks again."""
         environment = self._folder / "machine.env"
         machines = " ".join(f"{name}={address}" for name, address in self._addresses.items())
-        environment.write_text(f'MACHINE_NAME=coreos-0\nMACHINES="{machines}"\n')
+        environment.write_text(f'MACHINE_NAME=coreos-0\nMACHINES="{machines}"\nPATIENCE={limit}\n')
         places = {
             "/etc/platform/machine.env": str(environment),
             "/home/core": str(self.home),
             "127.0.0.1:2379": self._etcd.address,
+            **replaced,
         }
         path = script(ROOT / "infra/image/files/usr/local/sbin/fetch-contents", self._folder, **places)
         return run([str(path)], within=30)
@@ -193,9 +204,10 @@ def test_an_etcd_that_does_not_answer_is_not_taken_for_nothing_deployed(
     """fleet would give work to a machine without contents; systemd would try again, if it were told."""
     machines.deployed("blog", "2", release_digest(FILES))
     machines.other({"blog/releases/2": FILES})
-    stand_in("curl", "echo 'curl: (7) Failed to connect' >&2; exit 7")  # at once, and not after its five times
+    stand_in("curl", "echo 'curl: (7) Failed to connect' >&2; exit 7")
+    done = machines.fetch()
 
-    assert machines.fetch().returncode != 0
+    assert (done.returncode, done.stderr) == (1, "curl: (7) Failed to connect\n")
     assert machines.current("blog") is None
 
 
@@ -206,8 +218,10 @@ def test_an_answer_that_is_none_of_etcds_is_not_taken_for_nothing_deployed(
     machines: Machines, stand_in: Callable[[str, str], None], answer: str
 ) -> None:
     stand_in("curl", f"echo '{answer}'")
+    done = machines.fetch()
 
-    assert machines.fetch().returncode != 0
+    assert (done.returncode, done.stderr) == (1, f"etcd does not say what was deployed: {answer}\n")
+    assert list(machines.home.iterdir()) == []
 
 
 def test_where_nothing_was_deployed_there_is_nothing_to_do(machines: Machines) -> None:
@@ -276,12 +290,17 @@ def test_a_machine_that_is_lost_and_one_that_holds_something_else_are_passed_ove
     ids=["a changed file", "a file less", "no file"],
 )
 def test_what_has_another_digest_never_becomes_current(machines: Machines, wrong: dict[str, bytes]) -> None:
-    machines.other({"blog/releases/2": {**wrong}})
+    name = machines.other({"blog/releases/2": {**wrong}})
+    if not wrong:
+        (machines.homes[name] / "blog/releases/2").mkdir(parents=True)
     machines.deployed("blog", "2", release_digest(FILES))
     done = machines.fetch()
 
     assert done.returncode == 1
-    assert (machines.current("blog"), machines.releases("blog")) == (None, [])
+    assert f"what {name} holds as blog 2 is not what was deployed" in done.stderr
+    # what came stays, for the next attempt to go on from
+    assert (machines.current("blog"), machines.releases("blog")) == (None, ["2.partial"])
+    assert held(machines.home / "blog/releases/2.partial") == wrong
 
 
 def test_a_site_that_cannot_be_had_does_not_keep_the_other_back(machines: Machines) -> None:
@@ -333,15 +352,142 @@ def test_a_release_that_is_there_and_not_current_becomes_current_as_it_was_deplo
     assert held(machines.home / "blog/current") == FILES
 
 
-def test_what_is_hidden_at_home_is_handed_to_nobody(machines: Machines, tmp_path: Path) -> None:
-    machines.other({".ssh": {"authorized_keys": b"key"}, "blog/releases/2": OLD})
-    address = machines._addresses["coreos-1"]
+def test_what_cannot_be_had_is_tried_again_until_it_is_there(
+    machines: Machines, stand_in: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    """First etcd does not answer, then nobody holds it, then half of it is there."""
+    name = machines.other({"jpblog/releases/7": OLD})
+    machines.deployed("blog", "2", release_digest(FILES))
+    machines.deployed("jpblog", "7", release_digest(OLD))
+    home, half, whole = machines.homes[name], tmp_path / "half", tmp_path / "whole"
+    write(half / "releases/2", {"index.html": FILES["index.html"], "old.html": b"old"})
+    write(whole / "releases/2", FILES)
+    count = tmp_path / "count"
+    stand_in(
+        "sleep",
+        f"""echo "$*" >> {count}
+        case $(wc -l < {count}) in
+            1) rm {tmp_path}/bin/curl ;;
+            2) cp -r {half} '{home}/blog' ;;
+            3) [ "$(ls {machines.home}/blog/releases)" = 2.partial ] || exit 1
+               rm -r '{home}/blog' && cp -r {whole} '{home}/blog' ;;
+        esac""",
+    )
+    stand_in("curl", "exit 7")
+    done = machines.fetch(limit=1)
+
+    assert done.returncode == 0, done.stderr
+    assert count.read_text() == "1\n" * 3
+    assert done.stdout.splitlines() == [f"jpblog 7 came from {name}", f"blog 2 came from {name}"]
+    assert (machines.current("blog"), machines.current("jpblog")) == ("releases/2", "releases/7")
+    assert held(machines.home / "blog/current") == FILES
+    assert machines.releases("blog") == ["2"]
+
+
+def test_what_cannot_be_had_within_the_limit_is_given_up(machines: Machines) -> None:
+    machines.other({})
+    machines.deployed("blog", "2", release_digest(FILES))
+    began = time.monotonic()
+    done = machines.fetch(limit=1, **{"60 * PATIENCE": "2 * PATIENCE"})
+
+    assert done.returncode == 1
+    assert done.stderr.count("no machine hands over blog 2") >= 2
+    assert 1 <= time.monotonic() - began < 10 * patience()
+
+
+def test_a_transfer_that_breaks_off_is_gone_on_with(
+    machines: Machines, stand_in: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    source = machines.other({"blog/releases/2": FILES})
+    machines.deployed("blog", "2", release_digest(FILES))
+    real = program("rsync")
+    # as one whose machine is lost amid it: some of the files have come
+    stand_in("rsync", f'{real} --exclude=index.html --exclude=version.txt "$@"; exit 12')
+    assert machines.fetch().returncode == 1
+    assert machines.releases("blog") == ["2.partial"]
+    came = {k: v for k, v in FILES.items() if k not in ("index.html", "version.txt")}
+    assert held(machines.home / "blog/releases/2.partial") == came
+    there = {name: (machines.home / "blog/releases/2.partial" / name).stat().st_ino for name in came}
+
+    stand_in("rsync", f'exec {real} "$@"')
+    assert machines.fetch().stdout == f"blog 2 came from {source}\n"
+    assert held(machines.home / "blog/current") == FILES
+    assert machines.releases("blog") == ["2"]
+    # what had come was not sent again
+    assert {name: (machines.home / "blog/current" / name).stat().st_ino for name in came} == there
+
+
+@pytest.mark.parametrize("before", [None, "releases/1"], ids=["nothing", "an older one"])
+@pytest.mark.parametrize("during", ["rsync", "sha256sum"])
+def test_a_deployment_meanwhile_is_not_undone(
+    machines: Machines, stand_in: Callable[[str, str], None], during: str, before: str | None
+) -> None:
+    """While the release comes from another machine, or is looked at as one that is here already."""
+    machines.other({"blog/releases/2": FILES})
+    machines.deployed("blog", "2", release_digest(FILES))
+    write(machines.home / "blog/releases/1", OLD)
+    if before:
+        (machines.home / "blog/current").symlink_to(before)
+    if during == "sha256sum":
+        write(machines.home / "blog/releases/2", FILES)
+    stand_in(during, f'ln -sfn releases/3 {machines.home}/blog/current\nexec {shutil.which(during)} "$@"')
+    done = machines.fetch()
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert machines.current("blog") == "releases/3"
+    assert held(machines.home / "blog/releases/2") == FILES
+
+
+def test_nothing_but_releases_is_handed_over_and_none_of_it_is_hidden_at_home(
+    machines: Machines, tmp_path: Path
+) -> None:
+    secret = {"authorized_keys": b"key"}
+    name = machines.other(
+        {
+            ".ssh": secret,
+            ".ssh/releases.d": secret,
+            "": {".bashrc": b"", ".hidden": b"", "plain": b""},
+            "web": {"configure.sh": b"#!/bin/sh"},
+            "blog": {".env": b"", "README.txt": b"", "more/releases/3/index.html": b"", "releases.txt": b""},
+            "blog/releases/2": OLD,
+            "jpblog/releases/7": FILES,
+        }
+    )
+    home = machines.homes[name]
+    (home / "blog/current").symlink_to("releases/2")
+    (home / "blog/out").symlink_to(home / ".ssh")
+    address = machines._addresses[name]
     stolen = tmp_path / "stolen"
-    for asked_for in (".ssh/authorized_keys", ".ssh/", ""):
-        run([program("rsync"), "-a", f"rsync://{address}/contents/{asked_for}", f"{stolen}/"])
-    assert held(stolen) == {f"blog/releases/2/{name}": contents for name, contents in OLD.items()}
-    done = run([program("rsync"), str(Path(__file__)), f"rsync://{address}/contents/blog/"])
-    assert done.returncode != 0 and "read only" in done.stderr
+    refused = (
+        ".ssh/authorized_keys",
+        ".ssh/",
+        ".ssh",
+        ".bashrc",
+        "plain",
+        "web/configure.sh",
+        "web/",
+        "blog/README.txt",
+        "blog/.env",
+        "blog/current/",
+        "blog/out/",
+        "blog/more/",
+        "blog/releases/../../.ssh/",
+    )
+    for asked_for in refused:
+        for how in ("-a", "-aL", "-ak"):
+            run([program("rsync"), how, f"rsync://{address}/contents/{asked_for}", f"{stolen}/"])
+    assert not stolen.exists() or held(stolen) == {}
+
+    for how in ("-a", "-aL"):
+        run([program("rsync"), how, f"rsync://{address}/contents/", f"{stolen}/"])
+        releases = {"blog/releases/2": OLD, "jpblog/releases/7": FILES}
+        assert held(stolen) == {f"{at}/{file}": it for at, files in releases.items() for file, it in files.items()}
+    listed = run([program("rsync"), f"rsync://{address}/"])
+    assert "contents" not in listed.stdout + listed.stderr
+    for place in ("blog/", "blog/releases/2/", ""):
+        done = run([program("rsync"), str(Path(__file__)), f"rsync://{address}/contents/{place}"])
+        assert done.returncode != 0 and "read only" in done.stderr
+    assert not list(home.rglob(Path(__file__).name))
 
 
 # == publish.sh ======================================================================================================
@@ -438,7 +584,73 @@ def test_each_sites_name_leads_to_this_machine_and_is_kept_so(publishing: Publis
 
     assert publishing.said() == UPDATE
     calls = publishing.calls.read_text().splitlines()
-    assert calls[1:5] == ["nsupdate -t 3 -k /etc/platform/name.key", "sleep 5"] * 2
+    each = ["http://192.0.2.10/", "http://127.0.0.1:2379/v2/keys/?quorum=true", "/etc/platform/name.key", "5"]
+    # it waits for the entry point; then looks at it and at etcd before each update
+    assert [call.split()[-1] for call in calls[:9]] == each[:1] + each * 2
+    assert calls[3:5] == ["nsupdate -t 3 -k /etc/platform/name.key", "sleep 5"]
+    assert "--fail" in calls[2].split()
+
+
+# a curl to whom one of the two does not answer
+SILENT_ENTRY = 'case "$*" in *192.0.2.10*) exit 7 ;; esac'
+SILENT_ETCD = 'case "$*" in *2379*) exit 22 ;; esac'
+
+
+def test_a_name_is_not_renewed_when_the_entry_point_does_not_answer_any_more(publishing: Publishing) -> None:
+    with publishing.running() as script:
+        eventually(lambda: publishing.count("nsupdate") >= 2, within=3)
+        publishing.curl(SILENT_ENTRY)
+
+        assert script.ended() == 1
+        assert script.said() == "the entry point of this machine does not answer any more\n"
+    assert publishing.calls.read_text().splitlines()[-1].split()[-1] == "http://192.0.2.10/"
+
+
+def test_a_machine_that_is_cut_off_from_the_others_leaves_the_names_alone_and_goes_on(publishing: Publishing) -> None:
+    """Another one may be the entry point by now."""
+    publishing.curl(SILENT_ETCD)
+    with publishing.running() as script:
+        eventually(lambda: publishing.count("sleep") > 3, within=3)
+        assert script.process.poll() is None
+        assert publishing.count("nsupdate") == 0
+        assert set(script.said().splitlines()) == {
+            "this machine's etcd does not reach the others: the names stay as they are"
+        }
+        assert {line for line in publishing.calls.read_text().splitlines() if line.startswith("sleep")} == {"sleep 5"}
+        publishing.curl("exit 0")
+        eventually(lambda: publishing.count("nsupdate") > 0, within=3)
+        publishing.curl(SILENT_ETCD)
+        told = len(script.said())
+        eventually(lambda: len(script.said()) > told, within=3)
+        count, told = publishing.count("nsupdate"), len(script.said())
+        eventually(lambda: len(script.said()) > told, within=3)
+        assert publishing.count("nsupdate") == count
+
+    assert publishing.said() == UPDATE
+
+
+def test_a_lone_member_of_a_real_etcd_does_not_answer_what_publishing_asks(
+    shared_etcd: RealEtcd, tmp_path: Path
+) -> None:
+    """What says that a machine belongs: a read that takes a quorum, which one of two members is not."""
+    asks = next(line for line in (CONTAINER / "name/publish.sh").read_text().splitlines() if "quorum" in line).strip()
+    assert asks.count("http://127.0.0.1:2379/") == 1
+
+    def status(port: int) -> int:
+        return run(["sh", "-c", asks.replace("127.0.0.1:2379", f"{HOST}:{port}")]).returncode
+
+    assert status(shared_etcd.port) == 0
+    client, peer, other = (f"http://{HOST}:{port}" for port in free_ports(3))
+    argv = [program("etcd"), "--enable-v2", f"--data-dir={tmp_path}/etcd", f"--listen-client-urls={client}"]
+    argv += [f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"]
+    alone = Program([*argv, f"--initial-cluster=default={peer},other={other}"], tmp_path / "etcd.log")
+    try:
+        port = int(client.rpartition(":")[2])
+        eventually(lambda: listens(port) or alone.process.poll() is not None, within=8)
+        assert status(port) != 0
+        assert alone.process.poll() is None, alone.said()
+    finally:
+        alone.kill()
 
 
 def test_a_name_server_that_does_not_take_it_is_told_of_and_tried_again(publishing: Publishing) -> None:
@@ -565,7 +777,9 @@ def nginx(tmp_path: Path) -> Nginx:
     return Nginx(tmp_path / "nginx")
 
 
-@pytest.mark.parametrize("argv", [[WEB], [WEB, "OUT"], [ENTRY], [ENTRY, "OUT"]], ids=lambda argv: " ".join(argv)[-24:])
+@pytest.mark.parametrize(
+    "argv", [[WEB], [WEB, "OUT"], [WEB, "OUT", "blog"], [ENTRY], [ENTRY, "OUT"]], ids=lambda argv: " ".join(argv)[-24:]
+)
 def test_a_configuration_that_lacks_something_is_not_written_over_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str]
 ) -> None:
@@ -579,7 +793,7 @@ def test_a_configuration_that_lacks_something_is_not_written_over_the_one_before
     assert out.read_text() == "the one before"
 
 
-@pytest.mark.parametrize(("argv", "environment"), [((WEB, "OUT", DOMAIN), {}), ((ENTRY, "OUT"), DOMAINS)])
+@pytest.mark.parametrize(("argv", "environment"), [((WEB, "OUT", "blog", DOMAIN), {}), ((ENTRY, "OUT"), DOMAINS)])
 def test_a_configuration_is_written_whole_into_a_folder_that_it_makes(
     tmp_path: Path, argv: tuple[str, ...], environment: dict[str, str]
 ) -> None:
@@ -602,7 +816,7 @@ def deploy(nginx: Nginx, version: str, files: dict[str, bytes]) -> None:
 
 
 def test_a_site_that_nothing_was_deployed_to_answers_404_to_its_name_and_503_to_others(nginx: Nginx) -> None:
-    nginx.configure(WEB, DOMAIN)
+    nginx.configure(WEB, "blog", DOMAIN)
     with nginx.running():
         assert nginx.asked()[0] == 404
         assert nginx.asked(host="jp.blog.example")[0] == 503
@@ -610,7 +824,7 @@ def test_a_site_that_nothing_was_deployed_to_answers_404_to_its_name_and_503_to_
 
 
 def test_a_site_serves_what_is_current_to_its_own_name_only(nginx: Nginx) -> None:
-    nginx.configure(WEB, DOMAIN)
+    nginx.configure(WEB, "blog", DOMAIN)
     deploy(nginx, "1", {**OLD, "404.html": b"not here", "feed.xml": b"<feed/>"})
     with nginx.running():
         assert nginx.asked() == (200, "<h1>1</h1>")
@@ -628,10 +842,47 @@ def test_a_site_serves_what_is_current_to_its_own_name_only(nginx: Nginx) -> Non
         assert nginx.asked("/version.txt") == (200, "2\n")
 
 
+def services(port: int, path: str, host: str = DOMAIN) -> list[str] | None:
+    """What an answer says whose it is."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=10)
+    try:
+        connection.request("HEAD", path, headers={"Host": host})
+        return connection.getresponse().headers.get_all("X-Service")
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("deployed", [True, False], ids=["deployed", "nothing deployed"])
+def test_each_answer_of_a_site_says_whose_it_is_once_and_none_to_another_name(nginx: Nginx, deployed: bool) -> None:
+    nginx.configure(WEB, "blog", DOMAIN)
+    if deployed:
+        deploy(nginx, "1", {**OLD, "404.html": b"not here", "feed.xml": b"<feed/>", "folder/index.html": b""})
+    with nginx.running():
+        for path in ("/", "/version.txt", "/feed.xml", "/no/such/page", "/404.html", "/folder", "/folder/"):
+            assert services(nginx.port, path) == ["blog"], path
+            assert services(nginx.port, path, host="jp.blog.example") is None
+
+
+def test_an_ambassador_takes_no_other_service_that_answers_to_its_name(tmp_path: Path) -> None:
+    own, others = Nginx(tmp_path / "own"), Nginx(tmp_path / "others")
+    own.configure(WEB, "blog", DOMAIN)
+    others.configure(WEB, "jpblog", DOMAIN)
+    haproxy = Haproxy(tmp_path)
+    try:
+        with own.running(), others.running():
+            haproxy.proxy.serve([(HOST, own.port), (HOST, others.port)])
+            eventually(lambda: haproxy.states()[f"{HOST}:{others.port}"] == "DOWN", within=3)
+            # without contents too: 404 is an answer
+            eventually(lambda: haproxy.states()[f"{HOST}:{own.port}"] == "UP", within=3)
+            assert asked(haproxy.port)[0] == 404
+    finally:
+        haproxy.program.kill()
+
+
 def test_an_ambassador_tells_a_site_from_another_and_its_checks_are_not_written_down(tmp_path: Path) -> None:
     own, others = Nginx(tmp_path / "own"), Nginx(tmp_path / "others")
-    own.configure(WEB, DOMAIN)
-    others.configure(WEB, "jp.blog.example")
+    own.configure(WEB, "blog", DOMAIN)
+    others.configure(WEB, "jpblog", "jp.blog.example")
     for one in (own, others):
         deploy(one, "1", {"index.html": one.folder.name.encode()})
     haproxy = Haproxy(tmp_path)
@@ -663,3 +914,179 @@ def test_the_entry_point_routes_each_sites_name_to_its_ambassador_and_no_other(n
     with nginx.running():
         for other in ("elsewhere.example", HOST, "www.blog.example"):
             assert nginx.asked(host=other)[0] == 404
+
+
+# == first-boot: how a machine that was made again joins the cluster that stands =======================================
+
+THREE = " ".join(f"coreos-{number}=192.0.2.{10 + number}" for number in range(3))
+OURS = "http://192.0.2.11:2380"
+STARTED = "{id}: name={name} peerURLs=http://{ip}:2380 clientURLs=http://{ip}:2379 isLeader={leader}\n"
+SURVIVORS = STARTED.format(id="aa10", name="coreos-0", ip="192.0.2.10", leader="true") + STARTED.format(
+    id="aa12", name="coreos-2", ip="192.0.2.12", leader="false"
+)
+# A cluster in a folder: `members` as `etcdctl member list` has them, and one file for each thing that does not work now
+CURL = """echo "curl $*" >> {folder}/calls
+[ ! -e {folder}/nobody ] || exit 7
+[ ! -e {folder}/no-leader ] || {{ echo '{{"health": "false"}}'; exit 0; }}
+echo '{{"health": "true"}}'"""
+ETCDCTL = """shift 2
+echo "$*" >> {folder}/calls
+[ "$ETCDCTL_API" = 2 ] || exit 1
+[ ! -e "{folder}/no-$2" ] || {{ echo 'client: etcd cluster is unavailable or misconfigured' >&2; exit 1; }}
+case $2 in
+    list) cat {folder}/members ;;
+    remove)
+        grep -q "^$3[:[]" {folder}/members || exit 1
+        sed -i "/^$3[:[]/d" {folder}/members
+        echo "Removed member $3 from cluster" ;;
+    add)
+        ! grep -qw "peerURLs=$4" {folder}/members || {{ echo 'membership: peerURL exists' >&2; exit 1; }}
+        echo "bb11[unstarted]: peerURLs=$4" >> {folder}/members
+        echo "Added member named $3 with ID bb11 to cluster"
+        echo
+        echo 'ETCD_NAME="coreos-1"'
+        echo 'ETCD_INITIAL_CLUSTER="{cluster}"'
+        echo 'ETCD_INITIAL_CLUSTER_STATE="existing"' ;;
+esac"""
+JOINED = f"coreos-0=http://192.0.2.10:2380,coreos-1={OURS}"
+
+
+class Joining:
+    """coreos-1, made again: the functions of infra/first-boot, and a cluster that is acted."""
+
+    def __init__(self, folder: Path, stand_in: Callable[[str, str], None]) -> None:
+        self._folder = folder
+        self.members = folder / "members"
+        self.members.write_text(SURVIVORS)
+        self._calls = folder / "calls"
+        self._calls.write_text("")
+        self._stand_in = stand_in
+        stand_in("curl", CURL.format(folder=folder))
+        stand_in("etcdctl", ETCDCTL.format(folder=folder, cluster=JOINED))
+        self.heals_with_the_pause(0)
+
+    def fails(self, what: str) -> None:
+        (self._folder / what).touch()
+
+    def heals_with_the_pause(self, number: int) -> None:
+        """All works from this pause between two rounds on; with 0 never."""
+        count = self._folder / "pauses"
+        self._stand_in(
+            "sleep",
+            f"""echo "$*" >> {count}
+            [ "$(wc -l < {count})" != {number} ] || rm -f {self._folder}/no-* {self._folder}/nobody
+            exec /bin/sleep 0.05""",
+        )
+
+    def calls(self) -> list[str]:
+        """What etcd was told, without the questions."""
+        lines = self._calls.read_text().splitlines()
+        return [line for line in lines if not line.startswith("curl") and line != "member list"]
+
+    def asked(self) -> set[str]:
+        return {line.split()[-1] for line in self._calls.read_text().splitlines() if line.startswith("curl")}
+
+    def join(self, limit: str = "1", **replaced: str) -> subprocess.CompletedProcess[str]:
+        text = (ROOT / "infra/first-boot").read_text()
+        functions = "".join(
+            name + text.partition(f"\n{name}")[2].partition("\n}\n")[0] + "\n}\n"
+            for name in ("join_survivors() {\n", "etcdctl_v2() {\n")
+        )
+        for old, new in replaced.items():
+            assert functions.count(old) == 1, f"first-boot has not one {old}"
+            functions = functions.replace(old, new)
+        given = f'set -eu\nMACHINE=coreos-1\nADDRESS=192.0.2.11\nMACHINES="{THREE}"\nPATIENCE={limit}\n'
+        end = 'survivors=$(join_survivors)\n[ -z "$survivors" ] || printf "%s\\n" "$survivors"\necho over >&2\n'
+        return run(["sh", "-c", given + functions + end])
+
+
+@pytest.fixture
+def joining(tmp_path: Path, stand_in: Callable[[str, str], None]) -> Joining:
+    return Joining(tmp_path, stand_in)
+
+
+ADDED = f"member add coreos-1 {OURS}"
+LOST = {
+    "none": ("", []),
+    "a lost one": (STARTED.format(id="cc11", name="coreos-1", ip="192.0.2.11", leader="false"), ["member remove cc11"]),
+    "one that was added and never started": (f"dd11[unstarted]: peerURLs={OURS}\n", ["member remove dd11"]),
+}
+
+
+@pytest.mark.parametrize(("lost", "removed"), LOST.values(), ids=list(LOST))
+def test_a_machine_made_again_is_forgotten_and_added_by_a_survivor(
+    joining: Joining, lost: str, removed: list[str]
+) -> None:
+    joining.members.write_text(lost + SURVIVORS)
+    done = joining.join()
+
+    assert (done.returncode, done.stdout) == (0, f"{JOINED}\n")
+    assert joining.calls() == [*removed, ADDED]
+    assert joining.members.read_text() == f"{SURVIVORS}bb11[unstarted]: peerURLs={OURS}\n"
+    assert joining.asked() == {"http://192.0.2.10:2379/health"}
+
+
+@pytest.mark.parametrize("lost", [lost for lost, _ in LOST.values()], ids=list(LOST))
+@pytest.mark.parametrize("what", ["nobody", "no-leader", "no-list", "no-remove", "no-add"])
+def test_a_cluster_that_has_no_leader_at_first_is_asked_again(joining: Joining, what: str, lost: str) -> None:
+    """Before it forgets the lost member, or between that and the new one."""
+    joining.members.write_text(lost + SURVIVORS)
+    joining.fails(what)
+    joining.heals_with_the_pause(2)
+    done = joining.join()
+
+    assert (done.returncode, done.stdout) == (0, f"{JOINED}\n")
+    assert joining.members.read_text() == f"{SURVIVORS}bb11[unstarted]: peerURLs={OURS}\n"
+    assert joining.calls()[-1] == ADDED
+
+
+def test_a_survivor_that_does_not_answer_is_passed_over(joining: Joining, stand_in: Callable[[str, str], None]) -> None:
+    stand_in("curl", 'case "$*" in *192.0.2.12*) echo \'{"health": "true"}\' ;; *) exit 28 ;; esac')
+    done = joining.join()
+
+    assert (done.returncode, done.stdout) == (0, f"{JOINED}\n")
+    assert joining.calls() == [ADDED]
+
+
+def test_an_addition_that_was_taken_without_an_answer_is_made_again(
+    joining: Joining, stand_in: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    """The member is listed as one that never started: it is ours, and a second addition of it would be refused."""
+    real = (tmp_path / "bin/etcdctl").rename(tmp_path / "bin/etcdctl.real")
+    first = tmp_path / "first"
+    lost = f'[ $4 != add ] || [ -e {first} ] || {{ touch {first}; {real} "$@" > /dev/null; exit 1; }}'
+    stand_in("etcdctl", f'{lost}\nexec {real} "$@"')
+    done = joining.join()
+
+    assert (done.returncode, done.stdout) == (0, f"{JOINED}\n")
+    assert joining.calls() == [ADDED, "member remove bb11", ADDED]
+
+
+@pytest.mark.parametrize("what", ["nobody", "no-leader", "no-add"])
+def test_of_a_cluster_that_lets_nobody_in_nothing_is_known_after_the_limit(joining: Joining, what: str) -> None:
+    joining.fails(what)
+    began = time.monotonic()
+    done = joining.join(**{"30 * PATIENCE": "2 * PATIENCE"})
+
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.endswith("over\n")
+    assert 1 <= time.monotonic() - began < 8 * patience()
+    assert joining.asked() == {f"http://192.0.2.{number}:2379/health" for number in (10, 12)}
+
+
+def test_members_that_take_their_time_to_say_nothing_do_not_prolong_the_limit(
+    joining: Joining, stand_in: Callable[[str, str], None]
+) -> None:
+    stand_in("curl", "/bin/sleep 1; exit 28")
+    began = time.monotonic()
+    done = joining.join(**{"30 * PATIENCE": "2 * PATIENCE"})
+
+    assert (done.returncode, done.stdout) == (0, "")
+    assert time.monotonic() - began < 6 * patience()
+
+
+def test_without_any_patience_nobody_is_asked(joining: Joining) -> None:
+    done = joining.join(limit="0")
+
+    assert (done.returncode, done.stdout) == (0, "")
+    assert joining.asked() == set()

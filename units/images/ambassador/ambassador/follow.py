@@ -96,7 +96,8 @@ class Proxy:
                 break
             place = free[0]
             self._tell(f"set server {place} addr {address[0]} port {address[1]}")
-            self._tell(f"set server {place} state ready")
+            # down until its first check has passed: a server that comes would be taken for healthy meanwhile
+            self._tell(f"set server {place} state ready; set server {place} health down")
             self._places[place] = address
             lines.append(f"{address[0]}:{address[1]} came")
         return lines
