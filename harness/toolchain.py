@@ -60,6 +60,7 @@ DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ENTRYPOINTS = {"web": ("/usr/sbin/nginx",)}
 # Programs that the tests use, and the Debian packages that hold them
 PACKAGES_OF_TESTS = {
+    "curl": "curl",
     "etcd": "etcd-server",
     "haproxy": "haproxy",
     "nginx": "nginx",
