@@ -882,11 +882,9 @@ def test_a_site_that_answers_otherwise_is_up_and_its_answer_is_handed_on(haproxy
         assert asked(haproxy.port) == (status, "bare")
 
 
-OTHERS = ["none", "", "jpblog", "blogs", "xblog", "BLOG", "blog-1"]
-
-
-@pytest.mark.parametrize("status", [200, 404])
-@pytest.mark.parametrize("service", OTHERS)
+@pytest.mark.parametrize(
+    ("service", "status"), [("none", 200), ("none", 404), ("", 200), ("jpblog", 200), ("blogs", 200), ("blog-1", 200)]
+)
 def test_who_answers_and_does_not_say_that_it_is_of_this_service_is_never_found_well(
     haproxy: Haproxy, status: int, service: str
 ) -> None:
