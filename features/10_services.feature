@@ -109,7 +109,7 @@ Feature: Changing services
     And site "blog" is right again within 15 seconds
     And every unit is active and running within 30 seconds
 
-  @mutates @requires_three_machines
+  @destructive @requires_three_machines
   Scenario: A second instance carries a blog over the end of the first
     Given the sites are asked 20 times a second each, at a machine that runs neither
     When the operator runs `fleetctl submit units/more/*.service`
