@@ -26,7 +26,7 @@ from pytest_bdd.scenario import scenario_wrapper_template_registry
 
 from harness import tfvars
 from harness.contents import Contents
-from harness.errors import ExitStatus, HarnessError, PlatformWrong
+from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, PlatformWrong
 from harness.etcd import Etcd, Registration
 from harness.fingerprint import fingerprint
 from harness.fleet import Fleet
@@ -48,9 +48,10 @@ from harness.wait import Waiter
 from harness.workplace import EXAMPLE, MACHINES_AT_MOST, OUTPUTS, SHELL_STATE, add_secrets
 
 ROOT = Path(__file__).parent
-# Seconds: to connect, and between two bytes, of a request that is one of many; and how long the answer of the name
-# server counts, as its own time to live (5) would let a resolver
+# Of a request that is one of many, seconds: to connect and between two bytes, for all of it; and how long the name
+# server's answer counts, as its own time to live (5) would let a resolver
 TRAFFIC_TIMEOUTS = (1.0, 2.0)
+TRAFFIC_WHOLE = 10.0
 TRUSTED_FOR = 1.0
 
 pytest_plugins = [
@@ -221,6 +222,9 @@ class Recording:
             error = _described(raised) if report.failed and raised is not self._failed_step else None
             before = (outcome[report.outcome], str(raised), error)
         self._outcome[item.nodeid] = before
+        # what the teardown reports is over by now: a put-back that failed breaks what follows, too
+        if report.failed and _changes_something(item):
+            self.broken_by = self.broken_by or _scenario_of(item).name
         self._seconds[item.nodeid] = self._seconds.get(item.nodeid, 0.0) + report.duration
         return report
 
@@ -235,11 +239,6 @@ class Recording:
             seconds=round(self._seconds.get(nodeid, 0.0), 3),
         )
         self.recorder.within(scenario=None, step=None)
-
-    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
-        failed = self._outcome.get(item.nodeid, ("",))[0] in ("failed", "error")
-        if failed and _changes_something(item):
-            self.broken_by = self.broken_by or _scenario_of(item).name
 
 
 def _missing(item: pytest.Item) -> str:
@@ -448,7 +447,11 @@ def registration(variables: Callable[[], Mapping[str, Any]], recorder: Recorder)
     url = variables()["discovery_url"]
     # the one name that is looked up: the discovery service is the operator's, not the cluster's
     host = urllib.parse.urlsplit(url).hostname or ""
-    return Registration.read(url, open_session(socket.gethostbyname(host), [host], recorder))
+    try:
+        address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+    except OSError as unknown:
+        raise EnvironmentFailed(f"the discovery service {host} cannot be looked up: {unknown.strerror}") from unknown
+    return Registration.read(url, open_session(str(address), [host], recorder))
 
 
 @pytest.fixture
@@ -545,7 +548,7 @@ def start_traffic(
 
         def ask() -> Page:
             # a session of its own for each: requests' own is for one thread
-            session = open_session(where(), [domain], None, timeouts=TRAFFIC_TIMEOUTS)
+            session = open_session(where(), [domain], None, timeouts=TRAFFIC_TIMEOUTS, whole=TRAFFIC_WHOLE)
             return Site(site, domain, session).fetch("/version.txt")
 
         traffic[site] = Traffic(site, ask, contents.deployed_last(site).version, rate, recorder)

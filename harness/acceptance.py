@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.console import Console
+
 from harness import tfvars, verdict
-from harness.errors import EnvironmentFailed, ExitStatus, HarnessError
-from harness.execution import Execution, signals_ignored, signals_interrupt, write_record
+from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured
+from harness.execution import Execution, write_record
 from harness.ground import make_ground
+from harness.interrupts import Interrupts
 from harness.limits import room_for
+from harness.patience import patience
 from harness.run import Run, new_run_id
-from harness.standing import how_to_reach
+from harness.standing import how_to_reach, remember
 from harness.terraform import target_data
 from harness.toolchain import FOR_A_RUN
 from harness.workplace import EXAMPLE, MACHINES_AT_MOST, Workplace, add_secrets, in_use, targets
@@ -23,11 +27,15 @@ from harness.workplace import EXAMPLE, MACHINES_AT_MOST, Workplace, add_secrets,
 # `up` builds the cluster: it executes the scenarios that type the runbook's commands
 BUILDING = ("-m", "mutates and not services and not machines and not recovery")
 
+# Seconds in which a new cluster takes all the memory that its machines take, and those that each of them adds
+SETTLED, SETTLED_EACH = 60.0, 3.0
+
 
 class Acceptance:
     """One run that builds a cluster."""
 
     def __init__(self, root: Path, target: str, machines: int | None, command: Sequence[str]) -> None:
+        self._wanted = _wanted(root, machines)  # what arguments and files refuse leaves nothing behind
         self.run = Run(root, new_run_id())
         self.workplace = Workplace(self.run, self.run.folder)
         self.execution = Execution(self.run, target, command, self.workplace)
@@ -42,22 +50,23 @@ class Acceptance:
         could use it.
         """
         execution = self.execution
-        execution.begin(selection)
-        try:
-            with in_use(self.run.folder, alone=True), execution.shown():
-                reach = self._build_and_execute(selection, keep)
-        finally:
-            judged = execution.close()
+        with Interrupts(removing(execution.console)) as interrupts:
+            execution.begin(selection)
+            try:
+                with in_use(self.run.folder, alone=True), execution.shown():
+                    reach = self._build_and_execute(interrupts, selection, keep)
+            finally:
+                judged = execution.close()
         print(verdict.screen(execution.document(), judged), file=sys.stderr)
         if reach:
             print(reach, file=sys.stderr)
         return judged.status
 
-    def _build_and_execute(self, selection: Sequence[str], keep: bool) -> str:
+    def _build_and_execute(self, interrupts: Interrupts, selection: Sequence[str], keep: bool) -> str:
         """How to reach the cluster, where it is kept."""
         execution, built, reach = self.execution, False, ""
         try:
-            with signals_interrupt():
+            with interrupts.allowed():
                 try:
                     with self._ground():
                         built = True
@@ -68,34 +77,33 @@ class Acceptance:
         except KeyboardInterrupt:
             built = False  # recorded by its stage
         finally:
-            with signals_ignored(execution.console):
-                reach = self._kept() if built and keep else ""
-                if not reach:
-                    self._down()
+            reach = self._kept() if built and keep else ""
+            if not reach:
+                self._down()
         return reach
 
     def by_hand(self) -> ExitStatus:
         """The same ground, keys and shell for a person: what they type is theirs, and removed with the ground."""
-        console = self.execution.console
-        self.execution.begin()
+        execution, folder = self.execution, self.run.folder
         status = ExitStatus.VERIFIED
-        try:
-            with in_use(self.run.folder, alone=True), signals_interrupt(), self.execution.shown(), self._ground():
-                pass
-            with in_use(self.run.folder, alone=False):
-                print("The runbook's lines can be typed here; `exit` removes all that they made.", file=sys.stderr)
-                open_shell(self.execution)
-        except HarnessError as failed:
-            print(f"platform: {failed}", file=sys.stderr)
-            status = failed.status
-        except KeyboardInterrupt:
-            status = ExitStatus.INTERRUPTED
-        finally:
-            with signals_ignored(console):
+        with Interrupts(removing(execution.console)) as interrupts:
+            execution.begin()
+            try:
+                with in_use(folder, alone=True), execution.shown(), interrupts.allowed(), self._ground():
+                    pass
+                with in_use(folder, alone=False):
+                    print("The runbook's lines can be typed here; `exit` removes all that they made.", file=sys.stderr)
+                    open_shell(execution)
+            except HarnessError as failed:
+                print(f"platform: {failed}", file=sys.stderr)
+                status = failed.status
+            except KeyboardInterrupt:
+                status = ExitStatus.INTERRUPTED
+            finally:
                 print("removing what was made", file=sys.stderr)
-                with in_use(self.run.folder, alone=True, wait=True):  # for who checks it from elsewhere
+                with in_use(folder, alone=True, wait=True):  # for who checks it from elsewhere
                     self._down()
-                self.execution.close()
+                execution.close()
         return status
 
     @contextmanager
@@ -104,21 +112,16 @@ class Acceptance:
         execution = self.execution
         with contextlib.ExitStack() as stack:
             with self.run.stage("setup"):
+                takes = target_takes(self._root, self._target)
+                room = stack.enter_context(room_for(self._wanted, takes))
                 execution.toolchain.prepare(FOR_A_RUN)
                 execution.toolchain.forget_build_files()
             with self.run.stage("ground"):
-                takes = target_takes(self._root, self._target)
-                stack.enter_context(room_for(self._wanted(), MACHINES_AT_MOST, takes))
                 self.workplace.open(execution.toolchain, self._target, self._machines)
+                remember(execution.toolchain.cache.folder, self.run.folder)
                 make_ground(self.workplace, execution.toolchain)
+            room.ends_in((SETTLED + SETTLED_EACH * self._wanted) * patience())
             yield
-
-    def _wanted(self) -> int:
-        """The number of machines: what was asked for, else what the example variables say."""
-        if self._machines is not None:
-            return self._machines
-        said = tfvars.read((self._root / EXAMPLE).read_text(), EXAMPLE).get("machines")
-        return said if isinstance(said, int) else 1
 
     def _kept(self) -> str:
         """How to reach the cluster; empty when there is none."""
@@ -138,12 +141,30 @@ class Acceptance:
             self.workplace.tear_down()
 
 
+def _wanted(root: Path, machines: int | None) -> int:
+    """The number of machines: what was asked for, else what the example variables say. Raises Misconfigured for one
+    that no cluster may have."""
+    said = machines if machines is not None else tfvars.read((root / EXAMPLE).read_text(), EXAMPLE).get("machines")
+    wanted = said if isinstance(said, int) else 1
+    if not 1 <= wanted <= MACHINES_AT_MOST:
+        raise Misconfigured(
+            f"machines = {wanted}: a cluster has 1 to {MACHINES_AT_MOST} (fleet's authors advise no more)"
+        )
+    return wanted
+
+
+def removing(console: Console) -> Callable[[], None]:
+    """Answers a signal while what was made is being removed."""
+    return lambda: console.print("removing what this run made; a moment")
+
+
 def open_shell(execution: Execution) -> None:
-    """bash for a person, in the operator's folder and environment."""
-    shell = execution.workplace.shell
+    """bash for a person, in the operator's folder and environment; its prompt says whose cluster it is."""
+    workplace = execution.workplace
     # a Ctrl-C at the prompt is the shell's own
-    with signals_ignored(execution.console, quiet=True):
-        subprocess.run(["bash", "--norc"], cwd=shell.cwd, env=shell.env, check=False)
+    with Interrupts():
+        prompt = {"PS1": f"{workplace.target} {workplace.run_id} \\W$ "}
+        subprocess.run(["bash", "--norc"], cwd=workplace.shell.cwd, env=workplace.shell.env | prompt, check=False)
 
 
 def down(root: Path, folder: Path) -> None:
@@ -158,7 +179,7 @@ def down(root: Path, folder: Path) -> None:
         target = workplace.target if workplace.shell_state.exists() else ""
         execution = Execution(run, target, ["down"], workplace)
         try:
-            with execution.shown(), signals_ignored(execution.console), run.stage("teardown"):
+            with Interrupts(removing(execution.console)), execution.shown(), run.stage("teardown"):
                 if target_takes(root, target):
                     execution.toolchain.prepare(("docker engine",))
                 # of a run that was killed the features go on, and would make what is being removed

@@ -12,7 +12,8 @@ from pathlib import Path
 from harness import files, verdict
 from harness.acceptance import open_shell
 from harness.errors import ExitStatus, HarnessError, Misconfigured
-from harness.execution import Execution, signals_interrupt
+from harness.execution import Execution
+from harness.interrupts import Interrupts
 from harness.record import lasted
 from harness.run import Run, new_run_id
 from harness.shell import OperatorShell
@@ -71,23 +72,24 @@ class Check:
         run, workplace = self.run, self.workplace
         add_secrets(run.redact, workplace.folder)
         execution = Execution(run, workplace.target, self._command, workplace)
-        execution.begin(selection)
-        try:
-            with execution.shown(quiet), signals_interrupt():
-                try:
-                    with run.stage("setup"):
-                        workplace.unlock()
-                    execution.features(selection, read_only=not mutates)
-                except HarnessError:
-                    pass  # its stage has recorded it: the verdict reads it there
-                execution.collect_if_wrong()
-        except KeyboardInterrupt:
-            pass  # recorded by its stage
-        finally:
-            workplace.lock()
-            if self._outputs_only:
-                workplace.forget()
-            judged = execution.close()
+        with Interrupts() as interrupts:
+            execution.begin(selection)
+            try:
+                with execution.shown(quiet), interrupts.allowed():
+                    try:
+                        with run.stage("setup"):
+                            workplace.unlock()
+                        execution.features(selection, read_only=not mutates)
+                    except HarnessError:
+                        pass  # its stage has recorded it: the verdict reads it there
+                    execution.collect_if_wrong()
+            except KeyboardInterrupt:
+                pass  # recorded by its stage
+            finally:
+                workplace.lock()
+                if self._outputs_only:
+                    workplace.forget()
+                judged = execution.close()
         document = execution.document()
         if quiet and judged.status is ExitStatus.VERIFIED:
             report = f"{os.path.relpath(run.folder)}/report.html"

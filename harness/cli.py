@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import shutil
 import subprocess
@@ -12,9 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import deploy, discovery, standing
+# What a command needs beside this it imports itself: `--help` needs none of it.
 from harness.cache import Cache, cache_folder
 from harness.errors import ExitStatus, HarnessError, Misconfigured
+from harness.interrupts import outlive_the_terminal
 from harness.patience import patience
 from harness.text import did_you_mean
 
@@ -23,15 +25,16 @@ if TYPE_CHECKING:
     from harness.execution import Execution
 
 ROOT = Path(__file__).resolve().parent.parent
+SIDE_BY_SIDE = ("--numprocesses", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal")
+# The operator's commands, which have a command line of their own, and what they are
+OPERATORS = {"use-new-discovery-url": "harness.discovery", "deploy-blog": "harness.deploy"}
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs one command; its exit status."""
-    # the operator's commands have a command line of their own
-    operators = {"use-new-discovery-url": discovery.main, "deploy-blog": deploy.main}
     try:
-        if argv and argv[0] in operators:
-            return operators[argv[0]](argv[1:])
+        if argv and argv[0] in OPERATORS:
+            return int(importlib.import_module(OPERATORS[argv[0]]).main(argv[1:]))
         parser, commands = _parser()
         if argv and not argv[0].startswith("-") and argv[0] not in commands:
             near = did_you_mean(argv[0], commands)
@@ -182,29 +185,33 @@ def _shell(arguments: argparse.Namespace) -> int | None:
     if arguments.run is None:
         return _built(arguments, "shell").by_hand()
     from harness.check import join
+    from harness.standing import chosen
 
-    join(ROOT, standing.chosen(ROOT, arguments.run))
+    join(ROOT, chosen(ROOT, arguments.run))
     return None
 
 
 def _check(arguments: argparse.Namespace) -> int:
     from harness.check import check
+    from harness.standing import chosen
 
-    return check(ROOT, standing.chosen(ROOT, arguments.run), arguments.rest, mutates=arguments.mutates)
+    return check(ROOT, chosen(ROOT, arguments.run), arguments.rest, mutates=arguments.mutates)
 
 
 def _nightly(arguments: argparse.Namespace) -> int:
     from harness.check import Check, nightly
+    from harness.standing import chosen
 
     if arguments.outputs is None:
-        return nightly(ROOT, standing.chosen(ROOT, arguments.run))
+        return nightly(ROOT, chosen(ROOT, arguments.run))
     return Check.of_outputs(ROOT, ["nightly"], arguments.target, arguments.outputs, arguments.key)(quiet=True)
 
 
 def _down(arguments: argparse.Namespace) -> None:
     from harness.acceptance import down
+    from harness.standing import chosen
 
-    folder = standing.chosen(ROOT, arguments.run, gone_too=True)
+    folder = chosen(ROOT, arguments.run, gone_too=True)
     down(ROOT, folder)
     print(f"nothing of run {folder.name} is left")
 
@@ -228,10 +235,16 @@ def _test(arguments: argparse.Namespace) -> int:
 
     with prepared(ROOT, FOR_TESTS) as toolchain:
         environment = toolchain.environment_of_tests()
-    chosen = arguments.rest or ["tests"]
+    # many tests wait for programs and limits: more of them at once than there are cores. For a few, workers cost more
+    # than they give.
+    chosen = arguments.rest if _names_tests(arguments.rest) else [*arguments.rest, *SIDE_BY_SIDE, "tests"]
     return _pytest_status(
         subprocess.run([sys.executable, "-m", "pytest", *chosen], cwd=ROOT, env=environment).returncode
     )
+
+
+def _names_tests(selection: Sequence[str]) -> bool:
+    return any((ROOT / word.partition("::")[0]).exists() for word in selection)
 
 
 def _pytest_status(status: int) -> int:
@@ -268,8 +281,9 @@ def _shell_scripts() -> list[str]:
 def _bench(arguments: argparse.Namespace) -> None:
     if arguments.facts:
         from harness.check import on_cluster
+        from harness.standing import chosen
 
-        with on_cluster(ROOT, standing.chosen(ROOT, arguments.run), ["bench", "--facts"]) as execution:
+        with on_cluster(ROOT, chosen(ROOT, arguments.run), ["bench", "--facts"]) as execution:
             _bench_facts(execution, arguments.rounds)
         return
     from harness.bench import bench, shown
@@ -297,17 +311,22 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _clean(arguments: argparse.Namespace) -> None:
-    from harness.toolchain import forget_everything
+    from harness.run import runs_folder
+    from harness.standing import standing, standing_on
+    from harness.toolchain import forget_images
 
-    stand = standing.standing(ROOT)
+    folder = cache_folder()
+    stand = standing(ROOT) + [run for run in standing_on(folder) if Path(run).parent != runs_folder(ROOT)]
     if stand:
         raise Misconfigured(f"clusters stand that would be lost, remove them first (make down): {', '.join(stand)}")
-    forget_everything(ROOT)
     shutil.rmtree(ROOT / ".runs", ignore_errors=True)
-    folder = Cache(cache_folder()).folder
-    shutil.rmtree(folder)
-    print(f"removed {folder}, .runs and the images platform-*")
+    # an engine that does not answer is not started for that
+    images = "and its images" if forget_images(ROOT) else "(its images stay: no Docker Engine answers)"
+    left = Cache(folder).clear()
+    kept = f"; not ours, and still there: {', '.join(left)}" if left else ""
+    print(f"removed .runs, the cache {folder} {images}{kept}")
 
 
 if __name__ == "__main__":
+    outlive_the_terminal()
     sys.exit(main(sys.argv[1:]))

@@ -126,14 +126,15 @@ class Deployment:
             Contents(self.machines).remember(self.site.name, Deployed(self.version, digest_of(archive)))
         except BaseException as failed:
             # whatever ended it, an interruption and a fault of ours too
-            self._go_back(before)
+            served = self._go_back(before)
             if isinstance(failed, PlatformWrong):
                 raise PlatformWrong(
-                    f"version {self.version} of {self.site.name} was not deployed, the version before is served: "
-                    f"{failed}",
+                    f"version {self.version} of {self.site.name} was not deployed, {served}: {failed}",
                     expected=f"version {self.version} at http://{self.site.domain}/{VERSION_FILE}",
                     seen=str(failed),
                 ) from failed
+            if isinstance(failed, KeyboardInterrupt):
+                raise KeyboardInterrupt(served) from failed
             raise
         self.machines.everywhere(lambda name: self._on(name, PRUNE, str(KEPT_RELEASES)))
 
@@ -143,18 +144,24 @@ class Deployment:
         except PlatformWrong as failed:
             return str(failed)
 
-    def _go_back(self, before: dict[str, str]) -> None:
-        """On every machine that answers; one that does not answer now has not switched, or serves nobody."""
+    def _go_back(self, before: dict[str, str]) -> str:
+        """On every machine that answers; one that does not answer now has not switched, or serves nobody. What is
+        served then, in a few words."""
 
-        def back(name: str) -> None:
+        def back(name: str) -> str:
             try:
                 if name in before:
                     self._on(name, SWITCH, before[name])
                 self._on(name, DISCARD, self.version)
             except PlatformWrong as failed:
-                print(f"deploy-blog: {name} could not go back: {failed}", file=sys.stderr)
+                return str(failed)
+            return ""
 
-        self.machines.everywhere(back)
+        failures = {name: failed for name, failed in self.machines.everywhere(back).items() if failed}
+        for name, failed in failures.items():
+            print(f"deploy-blog: {name} could not go back: {failed}", file=sys.stderr)
+        some = f", but for {', '.join(failures)}, which may serve either" if failures else ""
+        return f"the version before is served{some}"
 
     def _on(self, name: str, script: str, argument: str, data: bytes = b"") -> str:
         command = self.machines[name].backend.get_command("sh -c %s deploy %s %s", script, self.site.name, argument)
@@ -177,8 +184,8 @@ def main(argv: Sequence[str]) -> int:
     except HarnessError as failed:
         print(f"deploy-blog: {failed}", file=sys.stderr)
         return failed.status
-    except KeyboardInterrupt:
-        print("deploy-blog: interrupted; the version before is served", file=sys.stderr)
+    except KeyboardInterrupt as interrupted:
+        print("; ".join(["deploy-blog: interrupted", *map(str, interrupted.args)]), file=sys.stderr)
         return ExitStatus.INTERRUPTED
     print(version)
     return ExitStatus.VERIFIED

@@ -200,28 +200,33 @@ class Engine:
     def _has_image(self, tag: str) -> bool:
         return self._process.run(["docker", "image", "inspect", "--format", "{{.Id}}", tag], ok=(0, 1)).status == 0
 
-    def remove_images(self, pattern: str) -> None:
-        """Removes the images whose name fits, if an engine answers at all; not those that another run's containers
-        run from."""
-        if self._answers():
-            # by name: an image that others are built from cannot be removed by its id before them
-            name = "{{.Repository}}:{{.Tag}}"
-            listed = ["docker", "image", "ls", "--format", name, "--filter", f"reference={pattern}"]
-            for image in self._process.run(listed).stdout.split():
-                using = ["docker", "ps", "--quiet", "--filter", f"ancestor={image}"]
-                if not self._process.run(using).stdout.strip():
-                    self._process.run(["docker", "rmi", "--force", image])
+    def remove_images(self, label: str) -> bool:
+        """Removes the images with this label (`name=value`), but for those that a run's containers run from. False when
+        no engine answers."""
+        if not self._answers():
+            return False
+        # by name: an image that others are built from cannot be removed by its id before them
+        name = "{{.Repository}}:{{.Tag}}"
+        listed = ["docker", "image", "ls", "--format", name, "--filter", f"label={label}"]
+        for image in self._process.run(listed).stdout.split():
+            using = ["docker", "ps", "--quiet", "--filter", f"ancestor={image}"]
+            if not self._process.run(using).stdout.strip():
+                self._process.run(["docker", "rmi", "--force", image])
+        return True
 
-    def import_root(self, builder: Sequence[str], entrypoint: Sequence[str] = ()) -> str:
+    def import_root(self, builder: Sequence[str], labels: Mapping[str, str], entrypoint: Sequence[str] = ()) -> str:
         """An image from the tar archive that `builder OUT` writes, streamed; its id."""
-        change = f"--change {shlex.quote('ENTRYPOINT ' + json.dumps(list(entrypoint)))}" if entrypoint else ""
+        changes = [f"LABEL {name}={json.dumps(value)}" for name, value in labels.items()]
+        changes += [f"ENTRYPOINT {json.dumps(list(entrypoint))}"] if entrypoint else []
+        options = " ".join(f"--change {shlex.quote(change)}" for change in changes)
         # pipefail: the engine would take a truncated archive for a whole one
-        script = f"set -o pipefail; {shlex.join(self.as_root(builder))} - | docker import {change} -"
+        script = f"set -o pipefail; {shlex.join(self.as_root(builder))} - | docker import {options} -"
         return self._process.run(["bash", "-c", script], within=1800).stdout.strip().splitlines()[-1]
 
-    def build(self, context: Path, arguments: Mapping[str, str]) -> str:
+    def build(self, context: Path, arguments: Mapping[str, str], labels: Mapping[str, str]) -> str:
         """An image from a Dockerfile whose base is local; its id. With the engine's own builder: no plugin needed."""
         values = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+        values += [f"--label={name}={value}" for name, value in labels.items()]
         argv = ["docker", "build", "--quiet", "--force-rm", *values, str(context)]
         return self._process.run(argv, add_env={"DOCKER_BUILDKIT": "0"}, within=600).stdout.strip()
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import requests
 
-from harness.errors import AnswerNotUnderstood, PlatformWrong
+from harness.errors import AnswerNotUnderstood, EnvironmentFailed
+from harness.http import LeadsAstray, SiteUnreachable
 from harness.machines import Machines
 
 CURL = "curl --silent --show-error --max-time 3"
@@ -24,19 +25,13 @@ class Registration:
 
     @classmethod
     def read(cls, url: str, session: requests.Session) -> Registration:
-        """From the discovery service. Raises PlatformWrong when it does not answer, AnswerNotUnderstood."""
+        """From the discovery service. Raises EnvironmentFailed when it does not answer, AnswerNotUnderstood."""
 
         def get(path: str) -> dict[str, Any]:
             try:
                 answer = session.get(url + path, timeout=5)
-            except requests.RequestException as refused:
-                raise PlatformWrong(
-                    f"the discovery URL does not answer: {type(refused).__name__}",
-                    expected="an answer",
-                    seen=str(refused),
-                    where=url,
-                    paste=f"curl {url}",
-                ) from refused
+            except (SiteUnreachable, LeadsAstray) as refused:
+                raise EnvironmentFailed(f"the discovery service does not answer: {refused}") from refused
             try:
                 # not answer.json(): its error counts as one of the request
                 return dict(json.loads(answer.text)["node"])

@@ -9,12 +9,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -22,7 +22,7 @@ from harness import evidence, runbook, verdict
 from harness.cache import Cache, cache_folder
 from harness.display import Display
 from harness.engine import Engine
-from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured
+from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong
 from harness.junit import junit_xml
 from harness.machines import Machines
 from harness.patience import patience
@@ -39,6 +39,11 @@ from harness.workplace import OUTPUTS, Workplace
 ANSWERS_OF_PYTEST = (0, 1, 5)
 USAGE_OF_PYTEST = 4
 END_LIMIT = 30.0
+# Seconds that all scenarios together may take. Each step has a limit of its own, and the sum of them has none.
+RUNBOOK_LIMIT = 3600.0
+READ_ONLY_LIMIT = 900.0
+# Seconds for the last lines of pytest's output, whose pipe a process that it left may hold open
+LOG_LIMIT = 5.0
 
 
 class Execution:
@@ -88,34 +93,25 @@ class Execution:
             display.stop()
 
     def features(self, selection: Sequence[str] = (), *, read_only: bool = False) -> None:
-        """Executes the features that are selected, in pytest's own words (all, if none is)."""
+        """Executes the features that are selected, in pytest's own words (all, if none is).
+
+        Raises PlatformWrong when they have no end within their limit: every step has one, all of them together would
+        not.
+        """
         variables = {
             "PLATFORM_FOLDER": str(self.run.folder),
             "PLATFORM_WORKPLACE": str(self.workplace.folder),
             "PLATFORM_RUN": self.run.run_id,
         }
         chosen = [*selection, *(["--read-only"] if read_only else [])]
-        with self.run.stage("runbook"), (self.run.folder / "pytest.log").open("w") as log:
-            argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(self.run.root)]
-            pytest: subprocess.Popen[bytes] | None = None
-            try:
-                pytest = subprocess.Popen(
-                    argv + (chosen if _names_files(chosen) else ["features", *chosen]),
-                    cwd=self.run.root,
-                    env={**os.environ, **variables},
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-                status = pytest.wait()
-            except KeyboardInterrupt:
-                if pytest is not None:
-                    _end(pytest)
-                raise
+        argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(self.run.root)]
+        argv += chosen if _names_files(chosen) else ["features", *chosen]
+        limit = (READ_ONLY_LIMIT if read_only else RUNBOOK_LIMIT) * patience()
+        log = self.run.folder / "pytest.log"
+        with self.run.stage("runbook"):
+            status = _pytest(argv, self.run.root, {**os.environ, **variables}, log, self.run.redact, limit)
             if status not in ANSWERS_OF_PYTEST:
-                lines = (self.run.folder / "pytest.log").read_text().strip().splitlines()
-                raise _unusable(status, lines)
+                raise _unusable(status, log.read_text().strip().splitlines())
 
     def judged(self) -> verdict.Verdict:
         """The verdict of the record so far; of one that could not be written whole nothing can be said."""
@@ -200,44 +196,61 @@ def _unusable(status: int, lines: list[str]) -> HarnessError:
     return HarnessError(f"pytest ended with status {status}: {' / '.join(lines[-3:])} (see pytest.log)")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _pytest(
+    argv: Sequence[str], cwd: Path, env: Mapping[str, str], log: Path, redact: Callable[[str], str], limit: float
+) -> int:
+    """Its exit status; what it prints goes into `log`, redacted, for its owner's eyes only.
+
+    Raises PlatformWrong when it has no end within `limit` seconds. However this ends, pytest has ended.
+    """
+    log.touch(mode=0o600)
+    process: subprocess.Popen[str] | None = None
+    try:
+        process = subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        copying = threading.Thread(target=_copy, args=(process.stdout, log, redact), daemon=True)
+        copying.start()
+        status = process.wait(limit)
+        copying.join(LOG_LIMIT)
+        return status
+    except subprocess.TimeoutExpired:
+        raise PlatformWrong(
+            f"the features did not end within {limit:g} s",
+            expected=f"an end within {limit:g} s",
+            seen="still under way",
+        ) from None
+    finally:
+        if process is not None:
+            _end(process)
+
+
+def _copy(output: TextIO, log: Path, redact: Callable[[str], str]) -> None:
+    with output, log.open("w") as file:
+        for line in output:
+            file.write(redact(line))
+            file.flush()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
     """Interrupts pytest, so that it ends its step and its commands in order; then insists."""
+    if process.poll() is not None:
+        return
     process.send_signal(signal.SIGINT)
     try:
         process.wait(END_LIMIT)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-@contextmanager
-def signals_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP interrupt as Ctrl-C does. SIGINT too where a script started us with it ignored: pytest
-    inherits that, and would then not hear that it should end."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def signals_ignored(console: Console, quiet: bool = False) -> Iterator[None]:
-    """During the teardown a signal is answered with a line: what was made is removed first."""
-
-    def answer(number: int, frame: FrameType | None) -> None:
-        if not quiet:
-            console.print("removing what this run made; a moment")
-
-    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, answer) for number in watched}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        pass
+    finally:  # a Ctrl-C must not leave it behind
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

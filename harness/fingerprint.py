@@ -27,15 +27,16 @@ def fingerprint(machines: Machines, terraform: Terraform | None) -> dict[str, st
     found = {
         f"boot of {name}": boot for name, boot in machines.everywhere(lambda name: _told(machines, name, BOOT)).items()
     }
-    found |= _keys(_told(machines, machines.entry_point, KEYS))
+    found |= _keys(_told(machines, "", KEYS))
     if terraform is not None and terraform.has_state():
         found["Terraform's serial"] = str(terraform.serial())
     return found
 
 
 def _told(machines: Machines, name: str, ask: str) -> str:
+    """What a machine (by default the entry point) answers."""
     try:
-        return machines.run(name, ask).rstrip()
+        return machines.run(name or machines.entry_point, ask).rstrip()
     except HarnessError:
         return SILENT
 

@@ -95,7 +95,7 @@ def _until_ground_answers(waiter: Waiter, name_server: str, *urls: str) -> None:
         def probe() -> list[int]:
             try:
                 socket.create_connection((name_server, DNS), timeout=2).close()
-                return [session.get(url, timeout=2).status_code for url in urls]
+                return [_status(session, url) for url in urls]
             except (requests.RequestException, OSError) as refused:
                 raise NotYet(type(refused).__name__) from refused
 
@@ -110,6 +110,12 @@ def _until_ground_answers(waiter: Waiter, name_server: str, *urls: str) -> None:
             raise EnvironmentFailed(
                 f"the ground does not answer ({failed}): can containers' addresses be reached from this machine?"
             ) from failed
+
+
+def _status(session: requests.Session, url: str) -> int:
+    # without the body: one that drips would have no end
+    with session.get(url, timeout=2, stream=True) as answer:
+        return answer.status_code
 
 
 def free_subnet(routes: str, choice: random.Random) -> ipaddress.IPv4Network:

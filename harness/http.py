@@ -8,17 +8,22 @@ is tried twice and no connection is kept: what answers is what answers now.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import shlex
+import socket
+import threading
 import time
 import urllib.parse
 from collections.abc import Collection
+from types import TracebackType
 from typing import Any
 
 import requests
 import requests.adapters
 import requests.utils
+import urllib3.connection
 import urllib3.exceptions
 
 from harness.errors import Misconfigured, PlatformWrong
@@ -26,6 +31,7 @@ from harness.patience import patience
 from harness.record import Recorder
 
 TIMEOUTS = (3.0, 10.0)  # seconds to connect, seconds between two bytes of an answer
+WHOLE_LIMIT = 60.0  # seconds for all of an exchange: an answer that drips never meets the limit between two bytes
 PORTS = {"http": 80, "https": 443}
 _BROKEN = (
     requests.ConnectionError,
@@ -48,18 +54,84 @@ class LeadsAstray(PlatformWrong):
         self.how = how
 
 
+class _Endless(requests.Timeout):
+    """An exchange was not over within its limit."""
+
+
+class _Exchange:
+    """Breaks off what is read through its sockets when a time is over. One at a time in each thread."""
+
+    _thread = threading.local()
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._sockets: list[socket.socket] = []
+        self._timer = threading.Timer(limit, self._break_off)
+        self._timer.daemon = True
+        self.broken_off = False
+
+    @classmethod
+    def uses(cls, opened: socket.socket) -> None:
+        """The exchange of this thread reads through this socket too."""
+        cls._thread.current._sockets.append(opened)
+
+    def _break_off(self) -> None:
+        self.broken_off = True
+        for opened in self._sockets:
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                opened.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> None:
+        _Exchange._thread.current = self
+        self._timer.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._timer.cancel()
+        # an answer that tells no length would otherwise pass for a whole one
+        if self.broken_off:
+            raise _Endless(f"no end of the answer within {self._limit:g} s") from error
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    def connect(self) -> None:
+        super().connect()
+        _Exchange.uses(self.sock)
+
+
+class _SecureConnection(urllib3.connection.HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        _Exchange.uses(self.sock)
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
 class _EntryPoint(requests.adapters.HTTPAdapter):
     """Connects known names to one address. The entry point's port, where one is given, stands for port 80."""
 
     def __init__(
-        self, address: str, port: int, names: Collection[str], recorder: Recorder | None, timeouts: tuple[float, float]
+        self,
+        address: str,
+        port: int,
+        names: Collection[str],
+        recorder: Recorder | None,
+        timeouts: tuple[float, float],
+        whole: float,
     ) -> None:
         super().__init__()
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
         self._address = address
         self._port = port
         self._names = {address, *(name.lower() for name in names)}
         self._recorder = recorder
         self._timeouts = timeouts
+        self._whole = whole
 
     def build_connection_pool_key_attributes(self, *args: Any, **kwargs: Any) -> Any:
         """Where to connect: requests asks its adapters here (2.32 and later). TLS still speaks of the name."""
@@ -84,11 +156,12 @@ class _EntryPoint(requests.adapters.HTTPAdapter):
             if host not in self._names and not _is_loopback(host):
                 raise LeadsAstray(request.url or "", f"leads outside: {request.url}")
             kwargs["timeout"] = kwargs.get("timeout") or self._timeouts
-            response = super().send(request, *args, **kwargs)
-            seen = {"status": response.status_code, "bytes": len(response.content)}
+            with _Exchange(self._whole):
+                response = super().send(request, *args, **kwargs)
+                seen = {"status": response.status_code, "bytes": len(response.content)}
             return response
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            seen["error"] = _reason(error)
+            seen = {"error": _reason(error), "bytes": 0}
             raise
         except LeadsAstray as astray:
             seen["error"] = astray.how
@@ -131,14 +204,19 @@ class _Session(requests.Session):
 
 
 def open_session(
-    entry_point: str, names: Collection[str], recorder: Recorder | None, *, timeouts: tuple[float, float] = TIMEOUTS
+    entry_point: str,
+    names: Collection[str],
+    recorder: Recorder | None,
+    *,
+    timeouts: tuple[float, float] = TIMEOUTS,
+    whole: float = WHOLE_LIMIT,
 ) -> requests.Session:
     """A session that finds `names` at `entry_point` ("192.0.2.1", "127.0.0.1:8080", "[::1]:8080") and nothing else.
 
     Without a recorder the exchanges are not recorded one by one: they are traffic, which is recorded as a whole.
     The address itself and literal loopback addresses may be asked for too; names are never looked up. `timeouts` are
-    seconds: to connect, and between two bytes. Its calls raise SiteUnreachable and LeadsAstray; here Misconfigured,
-    when the entry point is not an address.
+    seconds: to connect, and between two bytes; `whole` is for all of an exchange. Its calls raise SiteUnreachable and
+    LeadsAstray; here Misconfigured, when the entry point is not an address.
     """
     with_port = re.fullmatch(r"([\d.]+|\[.*\]):(\d+)", entry_point)
     host, port = with_port.groups() if with_port else (entry_point, "")
@@ -149,7 +227,7 @@ def open_session(
     shown = f"[{address}]" if ":" in address else address
     session = _Session(f"{shown}:{port}")
     connect, answer = (seconds * patience() for seconds in timeouts)
-    adapter = _EntryPoint(address, int(port or 80), names, recorder, (connect, answer))
+    adapter = _EntryPoint(address, int(port or 80), names, recorder, (connect, answer), whole * patience())
     for scheme in PORTS:
         session.mount(f"{scheme}://", adapter)
     return session
@@ -166,6 +244,8 @@ def _reason(error: BaseException) -> str:
     """Why an exchange failed, in a few words: the system's own where there are some."""
     if isinstance(error, requests.ConnectTimeout):
         return "no connection in time"
+    if isinstance(error, _Endless):
+        return str(error)
     if isinstance(error, requests.ReadTimeout):
         return "no answer in time"
     while isinstance(error, requests.RequestException) or not isinstance(error, OSError):  # the former are OSErrors

@@ -12,16 +12,22 @@ import fcntl
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import EnvironmentFailed, Misconfigured
+from harness.errors import EnvironmentFailed
 
 # Terraform, its provider, pytest and the ground
 HARNESS_MIB = 512
 MEMORY = "memory_mib"
+# The file of promises, and in a promise the moment when it ends, in seconds since the epoch
+PROMISED = "promised"
+UNTIL = "until"
+
+Promise = dict[str, int]
 
 
 @contextmanager
@@ -52,18 +58,38 @@ class KernelLimit:
     used: Callable[[Path], int]
 
 
-@contextmanager
-def room_for(machines: int, most: int, takes: Mapping[str, int], proc: Path = Path("/proc")) -> Iterator[None]:
-    """Holds room for a cluster of this size until it is up.
+class Room:
+    """What this process's cluster was promised of this machine."""
 
-    Raises Misconfigured for a size that no cluster may have, EnvironmentFailed when this machine has no room for it;
-    each says what to change.
+    def __init__(self, promise: Promise, proc: Path) -> None:
+        self._promise, self._proc = promise, proc
+
+    def ends_in(self, seconds: float) -> None:
+        """From now on the cluster comes up, and takes what it was promised within so many seconds: after that it is
+        counted as taken, and no longer as promised too."""
+        self._replace(self._promise | {UNTIL: int(time.time() + seconds)})
+
+    def give_back(self) -> None:
+        """What cannot be withdrawn ends with this process."""
+        self._replace(None)
+
+    def _replace(self, promise: Promise | None) -> None:
+        with contextlib.suppress(EnvironmentFailed, OSError), exclusive(PROMISED) as file:
+            promises = _promises(file, self._proc)
+            promises.pop(str(os.getpid()), None)
+            promises |= {} if promise is None else {str(os.getpid()): promise}
+            file.write_text(json.dumps(promises))
+
+
+@contextmanager
+def room_for(machines: int, takes: Mapping[str, int], proc: Path = Path("/proc")) -> Iterator[Room]:
+    """Holds room for a cluster of this size until it is up (`Room.ends_in`).
+
+    Raises EnvironmentFailed, which says what to change, when this machine has no room for it.
     """
-    if not 1 <= machines <= most:
-        raise Misconfigured(f"machines = {machines}: a cluster has 1 to {most} (fleet's authors advise no more)")
     wanted = {name: each * machines for name, each in takes.items()}
     wanted[MEMORY] = wanted.get(MEMORY, 0) + HARNESS_MIB
-    with exclusive("promised") as file:
+    with exclusive(PROMISED) as file:
         promises = _promises(file, proc)
         promised = {name: sum(promise.get(name, 0) for promise in promises.values()) for name in (MEMORY, *LIMITS)}
         _require_memory(machines, takes.get(MEMORY, 0), _available_mib(proc) - promised[MEMORY])
@@ -71,14 +97,11 @@ def room_for(machines: int, most: int, takes: Mapping[str, int], proc: Path = Pa
             _require(machines, wanted.get(name, 0), promised[name], limit, proc)
         promises[str(os.getpid())] = wanted
         file.write_text(json.dumps(promises))
+    room = Room(wanted, proc)
     try:
-        yield
+        yield room
     finally:
-        # what cannot be withdrawn ends with this process
-        with contextlib.suppress(EnvironmentFailed, OSError), exclusive("promised") as file:
-            promises = _promises(file, proc)
-            promises.pop(str(os.getpid()), None)
-            file.write_text(json.dumps(promises))
+        room.give_back()
 
 
 def _require_memory(machines: int, each: int, free: int) -> None:
@@ -105,13 +128,23 @@ def _require(machines: int, needed: int, promised: int, limit: KernelLimit, proc
         )
 
 
-def _promises(file: Path, proc: Path) -> dict[str, dict[str, int]]:
-    """Process -> what it was promised, of the processes that still run."""
+def _promises(file: Path, proc: Path) -> dict[str, Promise]:
+    """Process -> what it was promised, of the processes that still run and whose promise has not ended. Everybody may
+    write the file: what is none of ours in it is passed over."""
     try:
-        promises = dict(json.loads(file.read_text() or "{}"))
-    except ValueError:  # a full disk cut it
-        promises = {}
-    return {pid: promise for pid, promise in promises.items() if (proc / pid).exists()}
+        said = json.loads(file.read_text() or "{}")
+    except (ValueError, RecursionError):  # a full disk cut it
+        return {}
+    now = time.time()
+    return {
+        pid: promise
+        for pid, promise in (said.items() if isinstance(said, dict) else ())
+        if _is_promise(promise) and promise.get(UNTIL, now) >= now and pid.isdecimal() and (proc / pid).exists()
+    }
+
+
+def _is_promise(value: object) -> bool:
+    return isinstance(value, dict) and all(type(number) is int and number >= 0 for number in value.values())
 
 
 def _available_mib(proc: Path) -> int:

@@ -35,6 +35,8 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 CONNECT_LIMIT = 5.0
 COMMAND_LIMIT = 60.0
+# Seconds for which nobody asks again where every machine refused
+REFUSAL_HOLDS = 0.1
 
 
 class MachineUnreachable(PlatformWrong):
@@ -70,15 +72,20 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
     def client(self) -> paramiko.SSHClient:
         """The kept connection, made again where it dropped; threads that ask at once share one."""
         with self._connecting:
-            if self._connection is None or not _alive(self._connection):
-                self._connection = self._connect()
-            return self._connection
+            connection = self._connection
+            if connection is None or not _alive(connection):
+                connection = self._connection = self._connect()
+            return connection
 
     def close(self) -> None:
-        """Never raises: over an entry point that is just going, closing meets its end."""
-        if self._connection is not None:
-            _close(self._connection)
-            self._connection = None
+        """Never raises: over an entry point that is just going, closing meets its end.
+
+        Waits for nobody who is connecting, which may go through the one who closes; who holds the connection already
+        finds that it has ended.
+        """
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            _close(connection)
 
     def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
         return self.run_with_input(self.get_command(command, *args), b"")
@@ -210,7 +217,9 @@ class Machines:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # one answered: the silent ones are not waited for
         refused = refused or MachineUnreachable.of(self._preferred, "the entry point", OSError("it was taken away"))
-        self._nobody = (time.monotonic() + CONNECT_LIMIT * patience(), refused)
+        # a machine that boots refuses until its sshd is up, and to ask again costs nothing; silence costs the limit
+        at_once = isinstance(refused.__cause__, ConnectionRefusedError)
+        self._nobody = (time.monotonic() + (REFUSAL_HOLDS if at_once else CONNECT_LIMIT * patience()), refused)
         raise refused
 
     def _refusal(self, name: str) -> MachineUnreachable | None:
@@ -218,7 +227,9 @@ class Machines:
         try:
             socket.create_connection((self.addresses[name], 22), CONNECT_LIMIT * patience()).close()
         except OSError as failed:
-            return MachineUnreachable.of(name, "the entry point", failed)
+            refusal = MachineUnreachable.of(name, "the entry point", failed)
+            refusal.__cause__ = failed
+            return refusal
         return None
 
     def _forget_connections(self) -> None:

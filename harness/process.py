@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from harness.record import Recorder
 
 # The record keeps this many characters of a stream: its beginning and its end.
 STREAM_LIMIT = 64 * 1024
+# Seconds for a command to end by itself when it is interrupted
+INTERRUPT_LIMIT = 10.0
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,24 @@ class Processes:
         self._recorder = recorder
         self._running: set[subprocess.Popen[str]] = set()
         self._ending = False
+        # held while a command is started: it is either seen by `end_all`, or not started
+        self._starting = threading.Lock()
 
     def end_all(self) -> None:
         """Ends every command that runs now, in whichever thread, and starts no further one, ever: after an interrupt
-        nobody waits for them."""
-        self._ending = True
-        for process in list(self._running):
+        nobody waits for them. One that does not heed SIGINT is killed."""
+        with self._starting:
+            self._ending = True
+            running = list(self._running)
+        for process in running:
             _signal_group(process, signal.SIGINT)
+        insisting = threading.Timer(INTERRUPT_LIMIT, self._kill_running)
+        insisting.daemon = True
+        insisting.start()
+
+    def _kill_running(self) -> None:
+        for process in list(self._running):
+            _signal_group(process, signal.SIGKILL)
 
     def _short(self, stream: str) -> str:
         """What the record keeps of a stream; redacted first, for the cut could fall into a secret."""
@@ -104,36 +118,38 @@ class Processes:
         Raises CommandFailed for another status, PlatformWrong when the time ran out, Misconfigured when there is no
         such program.
         """
-        if self._ending:
-            raise KeyboardInterrupt
         within *= patience()
         environment = {**(os.environ if env is None else env), **(add_env or {})}
         event = self._recorder.new_id("command")
-        self._recorder.emit(
-            "command.started",
-            id=event,
-            argv=list(argv) if line is None else None,
-            line=line,
-            cwd=str(cwd or Path.cwd()),
-            environment=sorted(add_env or ()),
-            typed=line is not None,
-        )
         shown = line or shlex.join(argv)
         started = time.monotonic()
         status: int | str = "interrupted"
         stdout = stderr = ""
         try:
-            process = subprocess.Popen(
-                argv,
-                cwd=cwd,
-                env=environment,
-                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-            )
+            with self._starting:
+                if self._ending:
+                    raise KeyboardInterrupt
+                self._recorder.emit(
+                    "command.started",
+                    id=event,
+                    argv=list(argv) if line is None else None,
+                    line=line,
+                    cwd=str(cwd or Path.cwd()),
+                    environment=sorted(add_env or ()),
+                    typed=line is not None,
+                )
+                process = subprocess.Popen(
+                    argv,
+                    cwd=cwd,
+                    env=environment,
+                    stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="replace",
+                    start_new_session=True,
+                )
+                self._running.add(process)
         except OSError as missing:
             self._recorder.emit(
                 "command.ended", id=event, status="not found", seconds=0, stdout="", stderr=str(missing)
@@ -143,7 +159,6 @@ class Processes:
             if isinstance(missing, FileNotFoundError):
                 raise Misconfigured(f"{argv[0]} is not installed or not on PATH (needed for `{shown}`)") from missing
             raise Misconfigured(f"{argv[0]} cannot be run: {missing.strerror} (needed for `{shown}`)") from missing
-        self._running.add(process)
         try:
             stdout, stderr = process.communicate(stdin, timeout=within)
             status = process.returncode
@@ -179,7 +194,7 @@ class Processes:
 def _end_group(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Ends a command and its children: first asks (Terraform then releases its lock), then insists."""
     streams = ("", "")
-    for number, seconds in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+    for number, seconds in ((signal.SIGINT, INTERRUPT_LIMIT), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
         _signal_group(process, number)
         try:
             streams = process.communicate(timeout=seconds)
@@ -192,5 +207,6 @@ def _end_group(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 def _signal_group(process: subprocess.Popen[str], number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+    # it ended meanwhile, or it is root's (sudo), which nobody else may signal and which has its own end
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness.cache import CLUSTERS
 from harness.errors import Misconfigured
 from harness.run import runs_folder
 from harness.terraform import Outputs
@@ -17,6 +18,22 @@ def standing(root: Path) -> list[str]:
     """Ids of the runs whose cluster may stand, oldest first: kept, left by a killed one, just being made."""
     made = (file.parent for file in runs_folder(root).glob(f"*/{SHELL_STATE}"))
     return sorted(folder.name for folder in made if not (folder / OUTPUTS).exists())
+
+
+def remember(cache: Path, folder: Path) -> None:
+    """Notes that the cluster of a run folder stands on what is in the cache, whichever checkout made it."""
+    noted = cache / CLUSTERS
+    noted.mkdir(exist_ok=True)
+    for link in noted.iterdir():
+        if not (link / SHELL_STATE).exists():
+            link.unlink(missing_ok=True)
+    (noted / folder.name).symlink_to(folder.resolve())
+
+
+def standing_on(cache: Path) -> list[str]:
+    """Run folders, of any checkout, whose cluster may stand on what is in the cache: its registry is one of them."""
+    links = sorted((cache / CLUSTERS).glob("*"))
+    return [str(link.resolve()) for link in links if (link / SHELL_STATE).exists()]
 
 
 def chosen(root: Path, named: str | None, *, gone_too: bool = False) -> Path:

@@ -26,7 +26,7 @@ from typing import ClassVar
 
 from rich.console import Console
 
-from harness.cache import FIRST_RUN_BYTES, Cache, cache_folder, key_of
+from harness.cache import BUILD_FILES, FIRST_RUN_BYTES, Cache, cache_folder, key_of
 from harness.display import Display
 from harness.engine import Engine
 from harness.errors import EnvironmentFailed, HarnessError, Misconfigured, PlatformWrong
@@ -54,6 +54,8 @@ sys.stderr.write(stderr)
 sys.exit(status)
 """
 
+# Which cache an image was made for
+CACHE_LABEL = "platform.cache"
 # What mmdebstrap checks Debian's packages with; Ubuntu has it in a package of its own
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # What a unit's image starts where the unit names nothing
@@ -71,8 +73,8 @@ PACKAGES_OF_TESTS = {
 UNPACKED = """#!/bin/sh
 here=$(dirname "$(readlink -f "$0")")
 libraries=$(echo "$here"/usr/lib/*-linux-gnu/systemd "$here"/usr/lib/*-linux-gnu "$here"/lib/*-linux-gnu | tr ' ' :)
-# systemd's own units too: a minimal system has none
-units="${{SYSTEMD_UNIT_PATH%:}}:$here/lib/systemd/system:"
+# systemd's own units too: a minimal system has none; where they are depends on the release
+units="${{SYSTEMD_UNIT_PATH%:}}:$here/usr/lib/systemd/system:$here/lib/systemd/system:"
 SYSTEMD_UNIT_PATH=${{units#:}} LD_LIBRARY_PATH=$libraries exec "$here"/usr/*bin/{name} "$@"
 """
 
@@ -88,7 +90,8 @@ class Toolchain:
     engine: Engine
     # ends the commands that tasks wait for, when the person interrupts
     end_commands: Callable[[], None] = lambda: None
-    path: list[Path] = field(default_factory=list)
+    # task -> the folder of programs that it made
+    programs: dict[str, Path] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
     machine_image: str = ""
     registry_storage: Path = Path()
@@ -97,12 +100,19 @@ class Toolchain:
     _go: str = ""
     _base: str = ""
     _units_images: dict[str, str] = field(default_factory=dict)
+    _given_up: bool = False
 
     # task -> (what it stands on, what does it)
     TASKS: ClassVar[dict[str, tuple[tuple[str, ...], Callable[[Toolchain], str]]]]
 
+    @property
+    def path(self) -> list[Path]:
+        """Folders of programs, to be found before the person's own; in an order that does not depend on which task
+        ended first."""
+        return [self.programs[task] for task in sorted(self.programs)]
+
     def prepare(self, tasks: Iterable[str]) -> None:
-        """Does these tasks and all they stand on. The first failure is raised, after what runs beside it has ended.
+        """Does these tasks and all they stand on. The first failure ends what runs beside it, and is raised.
 
         Raises Misconfigured (this machine lacks something the person has to see to) or EnvironmentFailed.
         """
@@ -123,14 +133,20 @@ class Toolchain:
                 try:
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
                 except KeyboardInterrupt:
-                    self.end_commands()
+                    self._give_up()
                     raise
                 for future in done:
                     order.done(running.pop(future))
-                    failure = failure or future.exception()
+                    if failure is None and (failure := future.exception()) is not None:
+                        self._give_up()
         if failure is not None:
             raise failure
         self.recorder.emit("run.facts", **self.facts)
+
+    def _give_up(self) -> None:
+        """Nobody needs any more what is still being made."""
+        self._given_up = True
+        self.end_commands()
 
     def _do(self, name: str) -> None:
         self.recorder.emit("task.started", task=name)
@@ -138,7 +154,13 @@ class Toolchain:
         outcome, error = "failed", None
         try:
             outcome = self.TASKS[name][1](self)
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+            raise
         except (PlatformWrong, OSError) as failed:
+            if self._given_up:
+                outcome = "interrupted"
+                raise
             # nothing of the platform runs yet: a command that fails here is this machine's or the network's fault
             error = f"set-up of {name}: {failed}"
             raise EnvironmentFailed(error) from failed
@@ -180,7 +202,6 @@ class Toolchain:
         if own:
             answer = self.process.run([own, "version", "-json"], add_env={"TF_CLI_CONFIG_FILE": os.devnull}).stdout
             if _version(json.loads(answer)["terraform_version"]) >= TERRAFORM_AT_LEAST:
-                self.path.append(Path(own).parent)
                 self.facts["terraform"] = json.loads(answer)["terraform_version"]
                 return "cached"
         before = time.time()
@@ -192,7 +213,7 @@ class Toolchain:
             program.chmod(0o755)
 
         folder = self.cache.entry("terraform-shim", key_of(TERRAFORM_SHIM, sys.executable, str(library)), shim)
-        self.path.append(folder)
+        self.programs["terraform"] = folder
         answer = self.process.run([str(folder / "terraform"), "version", "-json"]).stdout
         self.facts["terraform"] = json.loads(answer)["terraform_version"] + " (wheel)"
         return _fresh(library, before)
@@ -218,10 +239,10 @@ class Toolchain:
                 "CGO_ENABLED": "0",
                 "GOTOOLCHAIN": "local",
                 "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false -modcacherw",
-                "GOPATH": str(self.cache.folder / "go"),
-                "GOCACHE": str(self.cache.folder / "go/build"),
+                "GOPATH": str(self.cache.folder / BUILD_FILES),
+                "GOCACHE": str(self.cache.folder / BUILD_FILES / "objects"),
             }
-            with self.cache.locked("go", fcntl.LOCK_SH):
+            with self.cache.locked(BUILD_FILES, fcntl.LOCK_SH):
                 for package, name in targets.items():
                     argv = [self._go, "build", *flags, "-o", str(folder / name), package]
                     self.process.run(argv, cwd=source, add_env=environment, within=2400)
@@ -235,7 +256,7 @@ class Toolchain:
         self._fleet = self._go_build(
             "fleet", targets, "-ldflags", f"-s -w -X {FLEET_MODULE}/version.Version={FLEET_VERSION}"
         )
-        self.path.append(self._fleet)
+        self.programs["fleet"] = self._fleet
         self.facts["fleet"] = FLEET_VERSION
         return _fresh(self._fleet, before)
 
@@ -247,8 +268,9 @@ class Toolchain:
             raise Misconfigured(f"this machine is of kind {kind}: the toolchain is built for x86_64 and aarch64")
         mirror = f"{PROVIDER}/{PROVIDER_VERSION}/linux_{architecture}"
         program = f"{mirror}/terraform-provider-docker_v{PROVIDER_VERSION}"
-        # without its Compose resources, which nothing here uses and which are a good part of the build
-        flags = ("-tags", "no_compose", "-ldflags", "-s -w")
+        # without its Compose resources, which nothing here uses and which are a good part of the build; and without
+        # optimization, a quarter of the rest: a client of one engine does not notice
+        flags = ("-tags", "no_compose", "-ldflags", "-s -w", "-gcflags", "all=-N -l")
         built = self._go_build(
             "provider", {"github.com/terraform-providers/terraform-provider-docker": program}, *flags
         )
@@ -265,15 +287,25 @@ class Toolchain:
         self.terraform_config = folder / "terraformrc"
         return _fresh(built, before)
 
+    @property
+    def _labels(self) -> dict[str, str]:
+        """An image belongs to the cache that it was made for: several caches may share an engine."""
+        return {CACHE_LABEL: str(self.cache.folder)}
+
+    def _image_key(self, *inputs: Path | str) -> str:
+        return key_of(*inputs, *self._labels.values())
+
     def base_image(self) -> str:
         source = self.root / "infra/image"
-        tag = f"platform-base:{key_of(source / 'packages', source / 'build-base')}"
+        tag = f"platform-base:{self._image_key(source / 'packages', source / 'build-base')}"
         self._base = tag
-        return self.engine.make_image(tag, self.cache, lambda: self.engine.import_root([str(source / "build-base")]))
+        return self.engine.make_image(
+            tag, self.cache, lambda: self.engine.import_root([str(source / "build-base")], self._labels)
+        )
 
     def boot_image(self) -> str:
         source = self.root / "infra/image"
-        key = key_of(self._base, source / "Dockerfile", source / "files", self._fleet)
+        key = self._image_key(self._base, source / "Dockerfile", source / "files", self._fleet)
         self.machine_image = f"platform-machine:{key}"
 
         def build() -> str:
@@ -282,7 +314,7 @@ class Toolchain:
             shutil.copytree(source / "files", context / "files", symlinks=True)
             for file in (source / "Dockerfile", self._fleet / "fleetd", self._fleet / "fleetctl"):
                 shutil.copy2(file, context)
-            image = self.engine.build(context, {"BASE": self._base})
+            image = self.engine.build(context, {"BASE": self._base}, self._labels)
             shutil.rmtree(context)
             return image
 
@@ -293,10 +325,12 @@ class Toolchain:
     def _unit_image(self, name: str) -> str:
         """An image that units ask for as NAME:1, from the root that its own script makes."""
         source = self.root / "units/images" / name
-        tag = f"platform-{name}:{key_of(source)}"
+        tag = f"platform-{name}:{self._image_key(source)}"
         self._units_images[f"{name}:1"] = tag
         script, entrypoint = str(source / "build-base"), ENTRYPOINTS.get(name, ())
-        return self.engine.make_image(tag, self.cache, lambda: self.engine.import_root([script], entrypoint))
+        return self.engine.make_image(
+            tag, self.cache, lambda: self.engine.import_root([script], self._labels, entrypoint)
+        )
 
     def web_image(self) -> str:
         return self._unit_image("web")
@@ -337,7 +371,7 @@ class Toolchain:
                 program.chmod(0o755)
 
         folder = self.cache.entry("programs-of-tests", key_of(UNPACKED, *missing, str(PACKAGES_OF_TESTS)), build)
-        self.path.append(folder)
+        self.programs["programs of tests"] = folder
         return _fresh(folder, before)
 
     def environment_of_tests(self) -> dict[str, str]:
@@ -351,8 +385,8 @@ class Toolchain:
 
     def forget_build_files(self) -> None:
         """Removes what only building needed (gigabytes of Go modules and objects), unless another run builds now."""
-        with contextlib.suppress(BlockingIOError), self.cache.locked("go", fcntl.LOCK_EX | fcntl.LOCK_NB):
-            shutil.rmtree(self.cache.folder / "go", ignore_errors=True)
+        with contextlib.suppress(BlockingIOError), self.cache.locked(BUILD_FILES, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(self.cache.folder / BUILD_FILES, ignore_errors=True)
 
     def start_engine(self) -> str:
         outcome = self.engine.ensure()
@@ -398,11 +432,10 @@ def prepared(root: Path, tasks: Iterable[str]) -> Iterator[Toolchain]:
         yield toolchain
 
 
-def forget_everything(root: Path) -> None:
-    """Removes the images that were built here, for which an engine that was stopped is started; the cache folder is
-    the caller's."""
-    with prepared(root, ("docker engine",) if shutil.which("dockerd") else ()) as toolchain:
-        toolchain.engine.remove_images("platform-*")
+def forget_images(root: Path) -> bool:
+    """Removes the images that were built for this cache; False where no engine answers, which may hold some."""
+    with prepared(root, ()) as toolchain:
+        return toolchain.engine.remove_images(f"{CACHE_LABEL}={toolchain.cache.folder}")
 
 
 # what each command of bin/platform stands on

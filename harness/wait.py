@@ -32,6 +32,10 @@ class Silent(CommandFailed, NotYet):
         return cls(failed.argv, failed.status_seen, failed.stdout, failed.stderr, failed.where)
 
 
+class AnsweredLate(WaitExpired):
+    """One look took longer than the whole limit: whether the state was reached within it is not known."""
+
+
 class Clock(Protocol):
     def monotonic(self) -> float: ...
     def sleep(self, seconds: float) -> None: ...
@@ -59,8 +63,10 @@ class Waiter:
     ) -> T:
         """The first value of `probe` that `accept` takes, within `within` seconds, and for `hold_for` seconds on.
 
-        While holding, a value that is not accepted ends the wait at once: a state that flaps is not reached. `show`
-        makes the value short enough for a line. Raises WaitExpired with what was last seen.
+        What is accepted was asked for within the limit, and one look is always made. While holding, a value that is not
+        accepted ends the wait at once: a state that flaps is not reached. `show` makes the value short enough for a
+        line. Raises WaitExpired with what was last seen, AnsweredLate when the look that would be accepted took longer
+        than the limit.
         """
         within *= patience()
         wait = self._recorder.new_id("wait")
@@ -71,6 +77,7 @@ class Waiter:
         outcome = "failed"
         try:
             while True:
+                asked = self._clock.monotonic()
                 try:
                     value = probe()
                     accepted, seen = accept(value), show(value)
@@ -80,6 +87,15 @@ class Waiter:
                 if seen != shown:
                     shown = seen
                     self._recorder.emit("wait.seen", id=wait, value=seen)
+                if accepted and held_since is None and now - asked > within > 0:
+                    outcome = "late"
+                    raise AnsweredLate(
+                        f"{what}: not known within {within:g} s, for one look took {now - asked:.1f} s; it saw: {seen}",
+                        expected=f"{what} within {within:g} s",
+                        seen=f"{seen}, after {now - asked:.1f} s",
+                        where=where,
+                        paste=paste,
+                    )
                 if accepted:
                     held_since = now if held_since is None else held_since
                     if now - held_since >= hold_for:
@@ -103,7 +119,9 @@ class Waiter:
                         where=where,
                         paste=paste,
                     )
-                self._clock.sleep(self._every)
+                # the last look of a state that is not reached begins with the limit, not behind it
+                left = started + within - now if held_since is None else self._every
+                self._clock.sleep(min(self._every, left))
         finally:
             seconds = round(self._clock.monotonic() - started, 3)
             self._recorder.emit("wait.ended", id=wait, outcome=outcome, value=shown, seconds=seconds)

@@ -16,10 +16,11 @@ from harness.acceptance import Acceptance, down, target_takes
 from harness.agent import Agent
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong
 from harness.execution import Execution
+from harness.limits import Room
 from harness.record import read_events
 from harness.standing import chosen, standing
 from harness.toolchain import Toolchain
-from harness.workplace import MACHINES_AT_MOST, Workplace, in_use
+from harness.workplace import Workplace, in_use
 from tests.places import EXAMPLE, OUTPUTS, FakeAgent, as_printed, checkout, program, surroundings
 
 PLANNED = {
@@ -68,8 +69,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @contextmanager
-def room(machines: int, most: int, takes: dict[str, int]) -> Iterator[None]:
-    yield
+def room(machines: int, takes: dict[str, int]) -> Iterator[Room]:
+    yield Room({}, Path("/proc"))
 
 
 Body = Callable[[Execution], object]
@@ -208,15 +209,29 @@ def test_without_room_nothing_is_made(run: Acceptance, monkeypatch: pytest.Monke
     monkeypatch.setattr(acceptance_module, "room_for", raises(EnvironmentFailed("3 machines take 800 MiB of memory")))
     monkeypatch.setattr(Workplace, "open", raises(AssertionError("nothing is to be made")))
 
+    monkeypatch.setattr(Toolchain, "prepare", raises(AssertionError("it is said before set-up")))
+
     assert run() == ExitStatus.ENVIRONMENT_FAILED
-    assert document(run)["stages"][1]["error"] == "3 machines take 800 MiB of memory"
+    assert document(run)["stages"][0]["error"] == "3 machines take 800 MiB of memory"
 
 
-def test_variables_that_cannot_be_read_are_wrong_usage(run: Acceptance, root: Path) -> None:
+def test_variables_that_cannot_be_read_are_wrong_usage_before_anything_is_made(root: Path) -> None:
     (root / "terraform.example.tfvars").write_text("machines = {")
 
-    assert run() == ExitStatus.MISCONFIGURED
-    assert "terraform.example.tfvars line 1" in document(run)["stages"][1]["error"]
+    with pytest.raises(Misconfigured, match=r"terraform\.example\.tfvars line 1"):
+        Acceptance(root, "local", None, ["acceptance"])
+    assert not (root / ".runs").exists()
+
+
+@pytest.mark.parametrize("machines", [0, -1, 101])
+def test_a_size_that_no_cluster_has_is_wrong_usage_before_anything_is_made(root: Path, machines: int) -> None:
+    said = rf"machines = {machines}: a cluster has 1 to 100 \(fleet's authors advise no more\)"
+    with pytest.raises(Misconfigured, match=said):
+        Acceptance(root, "local", machines, ["acceptance"])
+    (root / "terraform.example.tfvars").write_text(f"machines = {machines}")
+    with pytest.raises(Misconfigured, match=said):
+        Acceptance(root, "local", None, ["acceptance"])
+    assert not (root / ".runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -231,13 +246,17 @@ def test_room_is_held_for_the_cluster_while_the_runbook_builds_it(
     example: str,
     wanted: int,
 ) -> None:
-    held: list[tuple[int, int, dict[str, int]]] = []
-    during = []
+    held: list[tuple[int, dict[str, int], list[float]]] = []
+    during: list[object] = []
+
+    class Held(Room):
+        def ends_in(self, seconds: float) -> None:
+            held[-1][2].append(seconds)
 
     @contextmanager
-    def hold(machines: int, most: int, takes: dict[str, int]) -> Iterator[None]:
-        held.append((machines, most, takes))
-        yield
+    def hold(machines: int, takes: dict[str, int]) -> Iterator[Room]:
+        held.append((machines, takes, []))
+        yield Held({}, Path("/proc"))
         held.pop()
 
     (root / "infra/local/target.json").write_text('{"takes": {"memory_mib": 96}}')
@@ -246,7 +265,7 @@ def test_room_is_held_for_the_cluster_while_the_runbook_builds_it(
     features(lambda execution: during.extend(held))
     Acceptance(root, "local", machines, ["acceptance"])()
 
-    assert during == [(wanted, MACHINES_AT_MOST, {"memory_mib": 96})]
+    assert during == [(wanted, {"memory_mib": 96}, [60.0 + 3.0 * wanted])]
     assert held == []
 
 

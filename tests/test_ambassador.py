@@ -29,7 +29,7 @@ from typing import Any, cast
 import pytest
 from ambassador import register, show
 from ambassador.etcd import EVENT_INDEX_CLEARED, KEY_NOT_FOUND, Answer, Etcd, EtcdRefused, EtcdSilent
-from ambassador.follow import PLACES, Address, Proxy, ProxySilent, follow, instances, told
+from ambassador.follow import MAINTENANCE, PLACES, Address, Proxy, ProxySilent, Server, follow, instances, servers, told
 from ambassador.register import EngineSilent, Registration, published
 
 from harness.patience import patience
@@ -328,12 +328,10 @@ class Ambassador:
 
     def states(self) -> dict[str, str]:
         """Address -> state of each server that is one."""
-        head, *rows = told("show stat instances 4 -1", self.socket).removeprefix("# ").splitlines()
-        found = [dict(zip(head.split(","), row.split(","), strict=True)) for row in rows]
-        return {row["addr"]: row["status"] for row in found if row["status"] != "MAINT"}
+        return {server.address: server.state for server in servers(self.socket).values() if server.state != MAINTENANCE}
 
     def state(self, app: App) -> str:
-        return self.states().get(f"{HOST}:{app.port}", "none").split()[0]
+        return self.states().get(f"{HOST}:{app.port}", "none")
 
 
 # seconds in which a server that comes is checked: the checks are half a second apart
@@ -747,15 +745,39 @@ def test_a_proxy_that_objects_is_told_about(haproxy: Haproxy) -> None:
         haproxy.proxy.serve([("nonsense", 1)])
 
 
+@pytest.mark.parametrize("words", ["", "nothing changed", "IP changed from '1.2.3.4' to '5.6.7.8'", "Done."])
+@pytest.mark.parametrize("obeys", [True, False])
+def test_what_counts_is_what_a_proxy_did_and_not_its_words(
+    monkeypatch: pytest.MonkeyPatch, words: str, obeys: bool
+) -> None:
+    """2.6 and 3.0 word the same success differently."""
+    table = {place: Server("127.0.0.1:1", MAINTENANCE) for place in PLACES}
+
+    def told(command: str, path: str) -> str:
+        if obeys and " addr " in command:
+            table[PLACES[0]] = table[PLACES[0]]._replace(address=f"{HOST}:80")
+        if obeys and " ready" in command:
+            table[PLACES[0]] = table[PLACES[0]]._replace(state="DOWN")
+        return words
+
+    monkeypatch.setattr("ambassador.follow.told", told)
+    monkeypatch.setattr("ambassador.follow.servers", lambda path: table)
+    if obeys:
+        assert Proxy().serve([(HOST, 80)]) == [f"{HOST}:80 came"]
+    else:
+        with pytest.raises(ProxySilent, match=f"addr {HOST} port 80: {words}"):
+            Proxy().serve([(HOST, 80)])
+
+
 def test_what_a_proxy_did_not_take_is_tried_again(haproxy: Haproxy, monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = haproxy.proxy
     tell = proxy._tell
 
     def fails(at: str) -> None:
-        def told_or_not(command: str) -> None:
+        def told_or_not(place: str, command: str, obeyed: Callable[[Server], bool]) -> None:
             if at in command:
                 raise ProxySilent(command)
-            tell(command)
+            tell(place, command, obeyed)
 
         monkeypatch.setattr(proxy, "_tell", told_or_not)
 
@@ -1678,7 +1700,7 @@ def test_sigterm_ends_a_sidekick_that_waits_for_a_silent_engine(etcd: RealEtcd, 
 @pytest.fixture
 def shown(etcd: RealEtcd, haproxy: Haproxy, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
     monkeypatch.setattr(show, "ETCD", etcd.address)
-    monkeypatch.setattr(show, "told", functools.partial(told, path=haproxy.socket))
+    monkeypatch.setattr(show, "servers", functools.partial(servers, haproxy.socket))
     return lambda: json.loads(json.dumps(show.show(SERVICE)))
 
 

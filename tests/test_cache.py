@@ -49,9 +49,9 @@ def test_a_build_that_fails_leaves_nothing_that_counts(cache: Cache) -> None:
         raise EnvironmentFailed("the network is gone")
 
     with pytest.raises(EnvironmentFailed, match="the network is gone"):
-        cache.entry("tool", "k1", half)
+        cache.entry("fleet", "k1", half)
 
-    built = cache.entry("tool", "k1", write("whole"))
+    built = cache.entry("fleet", "k1", write("whole"))
     assert (built / "file").read_text() == "whole"
     assert [file.name for file in built.iterdir()] == ["file"]
 
@@ -62,20 +62,101 @@ def test_an_interrupted_build_leaves_nothing_that_counts(cache: Cache) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache.entry("tool", "k1", interrupted)
+        cache.entry("fleet", "k1", interrupted)
 
-    assert (cache.entry("tool", "k1", write("whole")) / "file").read_text() == "whole"
+    assert (cache.entry("fleet", "k1", write("whole")) / "file").read_text() == "whole"
 
 
 def test_an_entry_that_was_half_written_is_made_again(cache: Cache) -> None:
-    partial = cache.folder / "tool-k1.partial"
+    partial = cache.folder / "fleet-k1.partial"
     (partial / "deep").mkdir(parents=True)
     (partial / "deep/rest").write_text("of a killed process")
 
-    built = cache.entry("tool", "k1", write("whole"))
+    built = cache.entry("fleet", "k1", write("whole"))
 
     assert sorted(file.name for file in built.iterdir()) == ["file"]
     assert not partial.exists()
+
+
+def fill(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+
+
+KEY = "0123456789ab"
+OURS = (
+    f"fleet-{KEY}/fleetd",
+    f"provider-{KEY}.partial/half",
+    f"python-runtime-{KEY}/finished",
+    f"context-{KEY}/Dockerfile",
+    "go-build-files/pkg/mod",
+    "fleet.lock",
+    "python-dev.lock",
+    f"platform-base-{KEY}.lock",
+)
+STRANGERS = (
+    "photo.jpg",
+    "fleet-plans/letter",
+    f"photos-{KEY}/one",
+    "go/src/mine.go",
+    "work.lock",
+    "registry/of/somebody",
+)
+
+
+def test_clearing_takes_our_entries_and_nobody_elses(tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    fill(folder, *OURS, *STRANGERS)
+
+    left = Cache(folder).clear()
+
+    assert left == sorted({name.split("/")[0] for name in STRANGERS})
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == sorted(STRANGERS)
+
+
+def test_a_folder_of_somebody_elses_stays_though_it_is_empty_of_ours(tmp_path: Path) -> None:
+    fill(tmp_path / "disk", "letter")
+
+    assert Cache(tmp_path / "disk").clear() == ["letter"]
+
+
+def test_a_folder_that_we_made_goes_whole(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    fill(cache.folder, *OURS)
+
+    assert cache.clear() == []
+    assert not cache.folder.exists()
+
+
+def test_a_cache_of_before_is_known_by_the_names_of_its_entries(tmp_path: Path) -> None:
+    fill(tmp_path / "cache", *OURS, "go/pkg/mod/half")
+
+    assert Cache(tmp_path / "cache").clear() == []
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
+    fill(tmp_path / "elsewhere", "letter")
+    cache = Cache(tmp_path / "cache")
+    (cache.folder / f"fleet-{KEY}").symlink_to(tmp_path / "elsewhere")
+    (cache.folder / "clusters").mkdir()
+    (cache.folder / "clusters/run").symlink_to(tmp_path / "elsewhere")
+
+    assert cache.clear() == []
+    assert (tmp_path / "elsewhere/letter").exists()
+
+
+def test_backups_are_told_to_pass_a_folder_over_that_we_made_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+
+    assert (Cache(tmp_path / "made").folder / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f")
+    assert not (Cache(tmp_path / "there").folder / "CACHEDIR.TAG").exists()
+
+
+def test_an_entry_that_clearing_would_not_know_is_not_made(cache: Cache) -> None:
+    with pytest.raises(ValueError, match="it would never be cleaned"):
+        cache.entry("new-thing", KEY, write("x"))
 
 
 def test_a_folder_that_cannot_be_made_is_the_environments_failure(tmp_path: Path) -> None:
@@ -90,7 +171,7 @@ def _refused(folder: str) -> bool:
     if os.geteuid() == 0:
         os.setuid(65534)
     try:
-        Cache(Path(folder)).entry("tool", "k1", never)
+        Cache(Path(folder)).entry("fleet", "k1", never)
     except EnvironmentFailed as refused:
         return folder in str(refused)
     except OSError:
@@ -120,15 +201,15 @@ def test_enough_space_is_enough(cache: Cache) -> None:
 
 
 def test_an_entry_is_built_once(cache: Cache) -> None:
-    first = cache.entry("tool", "k1", write("whole"))
+    first = cache.entry("fleet", "k1", write("whole"))
 
-    assert cache.entry("tool", "k1", never) == first
-    assert Cache(cache.folder).entry("tool", "k1", never) == first
+    assert cache.entry("fleet", "k1", never) == first
+    assert Cache(cache.folder).entry("fleet", "k1", never) == first
 
 
 def test_other_keys_and_names_are_other_entries(cache: Cache) -> None:
     entries = {
-        cache.entry(name, key, write(name + key)): name + key for name in ("tool", "image") for key in ("k1", "k2")
+        cache.entry(name, key, write(name + key)): name + key for name in ("fleet", "provider") for key in ("k1", "k2")
     }
 
     assert len(entries) == 4
@@ -142,7 +223,7 @@ def _build(folder: Path, marks: Path) -> None:
         time.sleep(0.2)
         (partial / "last").touch()
 
-    built = Cache(folder).entry("tool", "k1", build)
+    built = Cache(folder).entry("fleet", "k1", build)
     assert sorted(file.name for file in built.iterdir()) == ["first", "last"]
 
 
@@ -161,7 +242,7 @@ def test_processes_at_once_build_an_entry_once(cache: Cache, tmp_path: Path) -> 
 
 
 def _hold_and_die(folder: Path, held: Path) -> None:
-    with Cache(folder).locked("tool"):
+    with Cache(folder).locked("fleet"):
         held.touch()
         os._exit(9)
 
@@ -173,12 +254,12 @@ def test_the_lock_of_a_killed_process_is_free(cache: Cache, tmp_path: Path) -> N
     process.join()
 
     assert (held.exists(), process.exitcode) == (True, 9)
-    assert cache.entry("tool", "k1", write("whole")).is_dir()
+    assert cache.entry("fleet", "k1", write("whole")).is_dir()
 
 
 def test_entries_of_other_names_are_built_side_by_side(cache: Cache) -> None:
     with cache.locked("image"):
-        assert cache.entry("tool", "k1", write("whole")).is_dir()
+        assert cache.entry("fleet", "k1", write("whole")).is_dir()
 
 
 def _try(folder: Path, how: int) -> bool:
@@ -234,7 +315,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "content": lambda source: (source / "sub/b").write_text("three"),
     "length": lambda source: (source / "a").write_text("one "),
     "name": lambda source: (source / "a").rename(source / "c"),
-    "folder": lambda source: (source / "sub").rename(source / "other"),
+    "folder": lambda source: (source / "sub").rename(source / "provider"),
     "mode": lambda source: (source / "a").chmod(0o755),
     "one more": lambda source: (source / "empty").touch(),
     "one less": lambda source: (source / "a").unlink(),

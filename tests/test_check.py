@@ -292,6 +292,45 @@ def test_a_pytest_that_does_not_hear_an_interrupt_is_killed(
     assert time.monotonic() - began < 10
 
 
+def test_a_second_interrupt_does_not_leave_pytest_behind(
+    root: Path, kept: Path, agent: FakeAgent, pytest_is: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """What comes next would run beside it: the teardown's destroy beside an apply."""
+    ended = tmp_path / "ended"
+    pytest_is(
+        f"trap 'kill -INT $PPID; kill -TERM $PPID; sleep 0.2; touch {ended}; exit 2' INT; kill -INT $PPID; "
+        "while :; do sleep 0.02; done"
+    )
+
+    assert check(root, kept, [], mutates=False) == ExitStatus.INTERRUPTED
+    assert ended.exists()
+    assert agent.ended == 1
+
+
+def test_features_that_have_no_end_are_ended_and_what_they_stand_for_is_not_verified(
+    root: Path, kept: Path, pytest_is: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("harness.execution.READ_ONLY_LIMIT", 0.2)
+    ended = tmp_path / "ended"
+    pytest_is(f"trap 'touch {ended}; exit 2' INT; while :; do sleep 0.02; done")
+
+    assert check(root, kept, [], mutates=False) == ExitStatus.PLATFORM_WRONG
+    assert document(root)["stages"][-1]["error"] == "the features did not end within 0.2 s"
+    assert ended.exists()
+
+
+def test_what_pytest_prints_is_kept_for_its_owner_and_without_secrets(
+    root: Path, kept: Path, pytest_is: Callable[[str], Path]
+) -> None:
+    secret = (kept / "key").read_text().splitlines()[1]
+    pytest_is(f"echo 'the key is {secret}, said the traceback'; exit 5")
+    check(root, kept, [], mutates=False)
+
+    log = folder_of_check(root) / "pytest.log"
+    assert log.read_text() == "the key is [ssh private key], said the traceback\n"
+    assert log.stat().st_mode & 0o077 == 0
+
+
 @pytest.mark.parametrize(
     ("selection", "mutates", "behind"),
     [

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness import acceptance, check, cli
+from harness import acceptance, check, cli, standing
 from harness.acceptance import BUILDING
 from harness.errors import (
     AnswerNotUnderstood,
@@ -651,13 +651,45 @@ def test_clean_removes_what_was_built_and_no_more(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")  # no Docker client: images are another test's
-    for folder in (tmp_path / "cache/fleet-abc", checkout / ".runs/a"):
+    for folder in (tmp_path / "cache/fleet-0123456789ab", checkout / ".runs/a"):
         folder.mkdir(parents=True)
 
     assert cli.main(["clean"]) == 0
     assert not (tmp_path / "cache").exists()
     assert not (checkout / ".runs").exists()
     assert (checkout / "infra/local/target.json").exists()
+
+
+def test_clean_leaves_what_is_not_ours_and_says_so(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    (tmp_path / "cache/fleet-0123456789ab").mkdir(parents=True)
+    (tmp_path / "cache/thesis.tex").write_text("years of work")
+
+    assert cli.main(["clean"]) == 0
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["thesis.tex"]
+    assert capsys.readouterr().out == (
+        f"removed .runs, the cache {tmp_path}/cache (its images stay: no Docker Engine answers); "
+        "not ours, and still there: thesis.tex\n"
+    )
+
+
+def test_clean_does_not_take_the_cache_from_under_another_checkouts_cluster(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    run = tmp_path / "elsewhere/.runs/20260101-000000-abcd"
+    run.mkdir(parents=True)
+    (run / "operator.json").touch()
+    (tmp_path / "cache").mkdir()
+    standing.remember(tmp_path / "cache", run)
+
+    assert cli.main(["clean"]) == 4
+    assert str(run) in capsys.readouterr().err
+    (run / "operator.json").unlink()
+    assert cli.main(["clean"]) == 0
+    assert not (tmp_path / "cache").exists()
 
 
 def test_the_module_ends_with_the_commands_status() -> None:

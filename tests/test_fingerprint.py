@@ -165,3 +165,12 @@ def test_an_etcd_without_keys_has_none(machines: RecordedMachines) -> None:
     found = fingerprint(machines, None)
 
     assert (found[OWN], found[FLEETS]) == ("0 keys, the newest of index 0",) * 2
+
+
+def test_a_cluster_without_a_way_in_is_silent(machines: RecordedMachines, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(self: RecordedMachines) -> str:
+        raise MachineUnreachable("the entry point coreos-0 does not answer over SSH: timed out")
+
+    monkeypatch.setattr(RecordedMachines, "entry_point", property(nobody))
+
+    assert fingerprint(machines, None)[OWN] == fingerprint(machines, None)[FLEETS] == "no answer"

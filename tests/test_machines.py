@@ -243,6 +243,7 @@ def login(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> dict[str, Any]:
     with a key in the agent's place. "tried" has every connection from here."""
     connect, create_connection = paramiko.SSHClient.connect, socket.create_connection
     wanted: dict[str, Any] = {"pkey": CLIENT_KEY, "at": {"coreos-0": cluster["coreos-0"].address}, "tried": []}
+    wanted["silence"] = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
 
     def on_loopback(address: tuple[str, int], timeout: Any = None, **options: Any) -> socket.socket:
         name = next((name for name, known in ADDRESSES.items() if known == address[0]), "")
@@ -251,7 +252,7 @@ def login(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> dict[str, Any]:
         assert address[1] == 22
         wanted["tried"].append(name)
         if name not in wanted["at"]:
-            raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+            raise wanted["silence"]
         return create_connection(wanted["at"][name], timeout)
 
     def elsewhere(self: paramiko.SSHClient, hostname: str, sock: Any = None, **options: Any) -> None:
@@ -770,7 +771,7 @@ def test_when_nobody_answers_who_asks_meanwhile_is_told_at_once(
     connect: Connect, all_at_hand: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(seam, "CONNECT_LIMIT", 0.3)
-    at, all_at_hand["at"] = all_at_hand["at"], {}
+    at, all_at_hand["at"], all_at_hand["silence"] = all_at_hand["at"], {}, TimeoutError("timed out")
     machines = connect()
     with pytest.raises(MachineUnreachable) as first:
         machines.run("coreos-1", "true")
@@ -784,6 +785,18 @@ def test_when_nobody_answers_who_asks_meanwhile_is_told_at_once(
     assert all_at_hand["tried"] == tried
 
     time.sleep(0.3)
+    assert machines.run("coreos-2", "whoami") == "coreos-2"
+
+
+def test_machines_that_refuse_are_asked_again_at_once(connect: Connect, all_at_hand: dict[str, Any]) -> None:
+    """They boot: their sshd is up in a moment."""
+    at, all_at_hand["at"] = all_at_hand["at"], {}
+    machines = connect()
+    with pytest.raises(MachineUnreachable, match="refused"):
+        machines.run("coreos-1", "true")
+    all_at_hand["at"] = at
+    time.sleep(seam.REFUSAL_HOLDS)
+
     assert machines.run("coreos-2", "whoami") == "coreos-2"
 
 

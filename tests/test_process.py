@@ -79,6 +79,60 @@ def waits(thread: threading.Thread) -> bool:
     return "communicate" in names
 
 
+# -- the end of all --------------------------------------------------------------------------------------------------
+
+
+def test_a_command_that_is_just_being_started_is_ended_with_the_others(
+    process: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interrupt comes when it runs already, and before anybody knows of it."""
+    popen = subprocess.Popen
+    started, ending = threading.Event(), threading.Event()
+
+    class Slow(popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.set()
+            ending.wait(0.2)
+
+    monkeypatch.setattr(subprocess, "Popen", Slow)
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            process.run(["sleep", "20"])
+        except BaseException as failed:  # noqa: BLE001
+            failures.append(failed)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert started.wait(5)
+    process.end_all()
+    ending.set()
+    thread.join(5)
+
+    assert not thread.is_alive()
+    assert [type(failed) for failed in failures] == [CommandFailed]
+    with pytest.raises(KeyboardInterrupt):
+        process.run(["true"])
+
+
+def test_a_command_that_does_not_heed_the_end_of_all_is_killed(
+    process: Processes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("harness.process.INTERRUPT_LIMIT", 0.1)
+    up = tmp_path / "up"
+    script = f"import signal, time; signal.signal(2, signal.SIG_IGN); open({str(up)!r}, 'w'); time.sleep(20)"
+    thread = threading.Thread(target=lambda: process.run(python(script), ok=None))
+    thread.start()
+    while not up.exists():
+        time.sleep(0.01)
+    process.end_all()
+    thread.join(5)
+
+    assert not thread.is_alive()
+
+
 # -- a command that cannot start -----------------------------------------------------------------------------------
 
 

@@ -277,6 +277,44 @@ def test_an_interruption_ends_the_commands_of_all_tasks_at_once(
     assert time.monotonic() - started < 2
 
 
+def test_a_failure_ends_what_nobody_needs_any_more(
+    recorder: Recorder, tmp_path: Path, tasks: Tasks, events: Events
+) -> None:
+    process = Processes(recorder)
+    engine = Engine(process, recorder, Waiter(recorder))
+    chain = Toolchain(ROOT, Cache(tmp_path / "cache"), process, recorder, engine, end_commands=process.end_all)
+    both = threading.Barrier(2)
+
+    def build(chain: Toolchain) -> str:
+        both.wait(5)
+        chain.process.run(["sleep", "20"])
+        return "done"
+
+    def fail(chain: Toolchain) -> str:
+        both.wait(5)
+        time.sleep(0.1)
+        raise EnvironmentFailed("no space left")
+
+    tasks(go=((), build), terraform=((), fail))
+    started = time.monotonic()
+    with pytest.raises(EnvironmentFailed, match="no space left"):
+        chain.prepare(["go", "terraform"])
+
+    assert time.monotonic() - started < 5
+    ended = {event["task"]: (event["outcome"], event["error"]) for event in events("task.ended")}
+    assert ended == {"go": ("interrupted", None), "terraform": ("failed", "no space left")}
+
+
+def test_which_program_is_found_does_not_depend_on_who_was_ready_first(toolchain: Toolchain) -> None:
+    folders = {"terraform": Path("/cache/terraform"), "fleet": Path("/cache/fleet")}
+    orders = []
+    for names in (("terraform", "fleet"), ("fleet", "terraform")):
+        toolchain.programs = {name: folders[name] for name in names}
+        orders.append(toolchain.path)
+
+    assert orders[0] == orders[1]
+
+
 # -- tasks that do their work --------------------------------------------------------------------------------------
 
 
@@ -342,7 +380,8 @@ def test_a_terraform_that_is_new_enough_is_taken(toolchain: Toolchain, runner: F
     runner.on(f"{folder}/terraform version -json", json.dumps({"terraform_version": "1.9.0"}))
 
     assert toolchain.terraform() == "cached"
-    assert (toolchain.path, toolchain.facts["terraform"]) == ([folder], "1.9.0")
+    # it is on PATH: its folder in front of others would bring what else is in it
+    assert (toolchain.path, toolchain.facts["terraform"]) == ([], "1.9.0")
 
 
 @pytest.mark.parametrize("own", ["1.8.5", None])
@@ -833,17 +872,17 @@ def test_an_image_is_tagged_when_it_is_whole(engine: Engine, runner: FakeRunner,
     assert engine.make_image("platform-base:abc", Cache(tmp_path), never) == "cached"
 
 
-LISTED = "docker image ls --format '{{.Repository}}:{{.Tag}}' --filter 'reference=platform-*'"
+LISTED = "docker image ls --format '{{.Repository}}:{{.Tag}}' --filter label=platform.cache=/cache"
 
 
 def test_without_an_engine_no_images_are_removed(engine: Engine, silent: FakeRunner) -> None:
-    engine.remove_images("platform-*")
+    assert engine.remove_images("platform.cache=/cache") is False
 
     assert changes(silent) == []
 
 
 def test_without_a_client_no_images_are_removed(engine: Engine, runner: FakeRunner, programs: Programs) -> None:
-    engine.remove_images("platform-*")
+    engine.remove_images("platform.cache=/cache")
 
     assert runner.calls == []
 
@@ -856,7 +895,7 @@ def test_images_are_removed_by_name_but_not_those_in_use(engine: Engine, runner:
     for used in ("platform-machine:bbb", "platform-base:aaa"):
         runner.on(f"docker ps --quiet --filter ancestor={used}", "6f3c\n91ab\n")
 
-    engine.remove_images("platform-*")
+    assert engine.remove_images("platform.cache=/cache") is True
 
     removed = [call for call in runner.calls if call.startswith("docker rmi")]
     assert removed == ["docker rmi --force platform-machine:aaa", "docker rmi --force platform-web:aaa"]
@@ -865,7 +904,7 @@ def test_images_are_removed_by_name_but_not_those_in_use(engine: Engine, runner:
 def test_where_there_are_no_images_none_are_removed(engine: Engine, runner: FakeRunner, debian: None) -> None:
     runner.on("docker version", "28.1.0").on(LISTED, "\n")
 
-    engine.remove_images("platform-*")
+    engine.remove_images("platform.cache=/cache")
 
     assert len(runner.calls) == 2
 
@@ -875,7 +914,7 @@ def test_an_image_that_cannot_be_removed_is_said(engine: Engine, runner: FakeRun
     runner.on("docker rmi", status=1, stderr="conflict: unable to delete")
 
     with pytest.raises(CommandFailed, match="unable to delete"):
-        engine.remove_images("platform-*")
+        engine.remove_images("platform.cache=/cache")
 
 
 def test_a_registry_that_could_not_be_filled_leaves_no_container(
@@ -952,7 +991,7 @@ def _build(toolchain: Toolchain, builds: Any, over: Any) -> None:
 
 
 def test_build_files_stay_while_another_process_builds(toolchain: Toolchain) -> None:
-    modules = toolchain.cache.folder / "go/pkg/mod"
+    modules = toolchain.cache.folder / "go-build-files/pkg/mod"
     modules.mkdir(parents=True)
     fork = multiprocessing.get_context("fork")
     builds, over = fork.Event(), fork.Event()
@@ -968,7 +1007,7 @@ def test_build_files_stay_while_another_process_builds(toolchain: Toolchain) -> 
     assert process.exitcode == 0
     toolchain.forget_build_files()
 
-    assert not (toolchain.cache.folder / "go").exists()
+    assert not (toolchain.cache.folder / "go-build-files").exists()
 
 
 def test_two_processes_build_side_by_side(toolchain: Toolchain, runner: FakeRunner) -> None:

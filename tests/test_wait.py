@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import CommandFailed, EnvironmentFailed, ExitStatus, PlatformWrong, WaitExpired
 from harness.record import Recorder
-from harness.wait import NotYet, Silent, Waiter
+from harness.wait import AnsweredLate, NotYet, Silent, Waiter
 from tests.fakes import FakeClock
 
 Events = Callable[..., list[dict[str, Any]]]
@@ -181,9 +181,30 @@ def test_a_state_at_the_limit_is_still_looked_for(waiter: Waiter, clock: FakeClo
     assert clock.now == 1005
 
 
-def test_a_slow_probe_that_sees_the_state_has_seen_it(waiter: Waiter, clock: FakeClock) -> None:
-    """The limit says until when is asked: what a program takes to answer is its own time-out's business."""
-    assert waiter.until("the site", Probe("up", clock=clock, takes=30), is_up, within=10) == "up"
+def test_a_look_that_takes_longer_than_the_limit_proves_nothing(
+    waiter: Waiter, clock: FakeClock, events: Events
+) -> None:
+    with pytest.raises(AnsweredLate) as late:
+        waiter.until("the registration is gone", Probe("up", clock=clock, takes=30), is_up, within=2)
+
+    assert str(late.value) == ("the registration is gone: not known within 2 s, for one look took 30.0 s; it saw: up")
+    assert (late.value.expected, late.value.seen) == ("the registration is gone within 2 s", "up, after 30.0 s")
+    assert events("wait.ended")[0]["outcome"] == "late"
+
+
+def test_what_was_asked_for_within_the_limit_counts_though_the_answer_comes_behind_it(
+    waiter: Waiter, clock: FakeClock
+) -> None:
+    assert waiter.until("the site", Probe("down", "up", clock=clock, takes=6), is_up, within=10) == "up"
+    assert clock.now == 1013
+
+
+def test_nothing_is_asked_for_behind_the_limit(recorder: Recorder, clock: FakeClock) -> None:
+    probe = Probe("down", "down", "down", "up")
+    with pytest.raises(WaitExpired, match=r"not within 2.5 s; last seen: down"):
+        Waiter(recorder, clock, every=2).until("the site", probe, is_up, within=2.5)
+
+    assert (probe.calls, clock.now) == (3, 1002.5)
 
 
 def test_a_state_that_holds_is_reached_when_it_has_held(waiter: Waiter, clock: FakeClock, events: Events) -> None:

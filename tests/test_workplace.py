@@ -76,7 +76,7 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> FakeAgent:
 def toolchain(root: Path, tmp_path: Path, recorder: Recorder, runner: FakeRunner) -> Toolchain:
     engine = Engine(runner, recorder, Waiter(recorder))
     toolchain = Toolchain(root, Cache(tmp_path / "cache"), runner, recorder, engine)
-    toolchain.path = [Path("/opt/tools")]
+    toolchain.programs = {"fleet": Path("/opt/tools")}
     toolchain.terraform_config = Path("/opt/terraformrc")
     return toolchain
 

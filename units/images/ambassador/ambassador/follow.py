@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import ipaddress
 import json
 import os
@@ -20,8 +21,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from ambassador.etcd import KEY_NOT_FOUND, Etcd, EtcdRefused, EtcdSilent
 from ambassador.register import TIME_TO_LIVE
@@ -36,7 +37,16 @@ WATCH = 60.0
 AGAIN = 0.5
 DRAIN = 8.0  # before Docker, which stops it, loses patience
 
+MAINTENANCE = "MAINT"  # the state of a place that is empty
+
 Address = tuple[str, int]
+
+
+class Server(NamedTuple):
+    """A place of the proxy: `192.0.2.1:49153`, and UP, DOWN or MAINT."""
+
+    address: str
+    state: str
 
 
 class ProxyEnded(Exception):
@@ -86,7 +96,7 @@ class Proxy:
         lines = []
         for place, address in list(self._places.items()):
             if address not in wanted:
-                self._tell(f"set server {place} state maint")
+                self._take_out(place)
                 del self._places[place]
                 lines.append(f"{address[0]}:{address[1]} left")
         for address in sorted(wanted - self.served):
@@ -95,18 +105,34 @@ class Proxy:
                 lines.append(f"{address[0]}:{address[1]} has no place: {len(PLACES)} instances at most")
                 break
             place = free[0]
-            self._tell(f"set server {place} addr {address[0]} port {address[1]}")
-            # down until its first check has passed: a server that comes would be taken for healthy meanwhile
-            self._tell(f"set server {place} state ready; set server {place} health down")
+            self._put_in(place, address)
             self._places[place] = address
             lines.append(f"{address[0]}:{address[1]} came")
         return lines
 
-    def _tell(self, command: str) -> None:
-        answer = told(command, self._path)
-        # the address command tells what it changed; all else is an objection
-        if answer and not answer.startswith(("IP changed", "no need to change", "port changed")):
-            raise ProxySilent(f"{command}: {answer}")
+    def _put_in(self, place: str, address: Address) -> None:
+        host, port = address
+        self._tell(place, f"addr {host} port {port}", lambda server: server.address == f"{host}:{port}")
+        # down until its first check has passed: a server that comes would be taken for healthy meanwhile
+        self._tell(place, f"state ready; set server {place} health down", lambda server: server.state != MAINTENANCE)
+
+    def _take_out(self, place: str) -> None:
+        self._tell(place, "state maint", lambda server: server.state == MAINTENANCE)
+
+    def _tell(self, place: str, command: str, obeyed: Callable[[Server], bool]) -> None:
+        """Gives one command about a place. Whether it was obeyed is read from the proxy's own table: what it answers
+        differs from version to version, after success too. Raises ProxySilent."""
+        answer = told(f"set server {place} {command}", self._path)
+        server = servers(self._path).get(place)
+        if server is None or not obeyed(server):
+            raise ProxySilent(f"set server {place} {command}: {answer or server}")
+
+
+def servers(path: str = SOCKET) -> dict[str, Server]:
+    """Place -> what HAProxy says of the server there. Raises ProxySilent."""
+    # a CSV of HAProxy's own, its head behind a number sign
+    rows = csv.DictReader(told("show stat instances 4 -1", path).removeprefix("# ").splitlines())
+    return {f"{row['pxname']}/{row['svname']}": Server(row["addr"], row["status"].split()[0]) for row in rows}
 
 
 def told(command: str, path: str = SOCKET) -> str:

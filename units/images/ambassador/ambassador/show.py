@@ -8,12 +8,11 @@ servers with what its health check says of each (UP, DOWN).
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 
 from ambassador.etcd import KEY_NOT_FOUND, Etcd, EtcdRefused
-from ambassador.follow import ETCD, instances, told
+from ambassador.follow import ETCD, MAINTENANCE, instances, servers
 
 
 def show(service: str) -> dict[str, object]:
@@ -24,13 +23,10 @@ def show(service: str) -> dict[str, object]:
             raise
         node = {}
     addresses, malformed = instances(node)
-    # a CSV of HAProxy's own, its head behind a number sign
-    rows = csv.DictReader(told("show stat instances 4 -1").removeprefix("# ").splitlines())
-    servers = {row["addr"]: row["status"].split()[0] for row in rows if row["status"] != "MAINT"}
     return {
         "registered": sorted(f"{host}:{port}" for host, port in addresses),
         "malformed": malformed,
-        "servers": servers,
+        "servers": {server.address: server.state for server in servers().values() if server.state != MAINTENANCE},
     }
 
 
