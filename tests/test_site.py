@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import http.server
 import re
@@ -9,6 +10,7 @@ import socket
 import socketserver
 import ssl
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,11 +100,23 @@ class Web:
         for name, value in {**answer.headers, "Content-Length": str(len(answer.body))}.items():
             if value:
                 handler.send_header(name, value)
+        if answer.manner == "drips before the body":
+            handler.flush_headers()
+            return self.drip(handler, b"X-More: and more ", 10_000)
         handler.end_headers()
+        if answer.manner.startswith("drips"):
+            return self.drip(handler, b"0", 10_000)
         whole = answer.manner == "whole"
         handler.wfile.write(answer.body if whole else answer.body[: len(answer.body) // 2])
         if answer.manner == "stalls":
             self.over.wait(5)
+
+    def drip(self, handler: http.server.BaseHTTPRequestHandler, drop: bytes, count: int) -> None:
+        with contextlib.suppress(OSError):  # the client went
+            for _ in range(count):
+                handler.wfile.write(drop)
+                if self.over.wait(0.01):
+                    return
 
     def serve(self, path: str, *args: Any, host: str = BLOG, **more: Any) -> None:
         self.answers[host, path] = Answer(*args, **more)
@@ -205,6 +219,19 @@ def test_answer_that_does_not_come_whole_is_unreachable(
         opened(timeouts=(0.5, 0.1)).get(f"http://{BLOG}/")
     assert reason in exchanges(log)[0]["error"]
     assert len(web.asked) == 1, "it was tried again"
+
+
+@pytest.mark.parametrize("manner", ["drips", "drips before the body", "drips without a length"])
+def test_answer_that_drips_has_an_end(web: Web, opened: Open, log: Path, manner: str) -> None:
+    """Each byte comes in time, and the whole never."""
+    length = {"Content-Length": ""} if "without" in manner else {}
+    web.serve("/", "0" * 10_000, manner=manner, **length)
+    began = time.monotonic()
+    with pytest.raises(SiteUnreachable, match=r"no end of the answer within 0\.2 s"):
+        opened(timeouts=(0.5, 0.5), whole=0.2).get(f"http://{BLOG}/")
+
+    assert time.monotonic() - began < 3
+    assert "no end of the answer" in exchanges(log)[0]["error"] and "status" not in exchanges(log)[0]
 
 
 def test_connection_that_does_not_come_about_is_unreachable(opened: Open) -> None:
