@@ -28,6 +28,7 @@ ENTRIES = (
 )
 # Go's modules and objects while something is built, and what else lies in the folder
 BUILD_FILES = "go-build-files"
+BYTECODE = "bytecode"
 CLUSTERS = "clusters"
 # https://bford.info/cachedir/: backups pass such a folder over
 TAG = "CACHEDIR.TAG"
@@ -127,7 +128,7 @@ class Cache:
 
 
 def _is_ours(name: str) -> bool:
-    return bool(_ENTRY.fullmatch(name) or _LOCK.fullmatch(name)) or name in (BUILD_FILES, CLUSTERS, TAG)
+    return bool(_ENTRY.fullmatch(name) or _LOCK.fullmatch(name)) or name in (BUILD_FILES, BYTECODE, CLUSTERS, TAG)
 
 
 def require_space(folder: Path, needed: int, remedy: str = "") -> None:

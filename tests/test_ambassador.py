@@ -297,12 +297,22 @@ def answers(port: int, count: int) -> Counter[tuple[int, str]]:
     return Counter(asked(port) for _ in range(count))
 
 
+REPLACED = {
+    "port": "bind :",
+    "socket": "/run/haproxy.sock",
+    "etcd": '"${MACHINE_ADDRESS}:2379"',
+    "checks": "inter 500ms downinter 100ms",
+}
+# Ten times as often as in a container, so that no test waits long for one
+CHECKS = "inter 50ms downinter 10ms"
+
+
 def configuration(name: str, folder: Path, **replaced: str) -> Path:
     """A configuration of the image, with other text where it names what only a container has to itself: its well-known
     ports, and /run. (Variables, as HAProxy has them, would have to be set in each container, for the tests' sake.)"""
     text = (IMAGE / "files/etc/haproxy" / name).read_text()
     for old, new in replaced.items():
-        place = {"port": "bind :", "socket": "/run/haproxy.sock", "etcd": '"${MACHINE_ADDRESS}:2379"'}[old]
+        place = REPLACED[old]
         assert text.count(place) == 1, f"{name} has not one {place}"
         if old == "port":
             place += text.partition(place)[2].split()[0]
@@ -316,10 +326,12 @@ def configuration(name: str, folder: Path, **replaced: str) -> Path:
 class Ambassador:
     """A HAProxy with service.cfg, and the runtime socket through which it gets its servers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, checks: str = CHECKS) -> None:
         (self.port,) = free_ports(1)
         self.socket = str(folder / "haproxy.sock")
-        self.configuration = configuration("service.cfg", folder, port=str(self.port), socket=self.socket)
+        self.configuration = configuration(
+            "service.cfg", folder, port=str(self.port), socket=self.socket, checks=checks
+        )
 
     def up(self) -> bool:
         with contextlib.suppress(ProxySilent):
@@ -334,21 +346,21 @@ class Ambassador:
         return self.states().get(f"{HOST}:{app.port}", "none")
 
 
-# seconds in which a server that comes is checked: the checks are half a second apart
-CHECKED = 0.8
+# seconds in which a server that comes is checked
+CHECKED = {CHECKS: 0.2, REPLACED["checks"]: 0.8}
 
 
 class Haproxy(Ambassador):
     """An ambassador whose servers a test sets itself; they are down until their first check has passed."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, checks: str = CHECKS) -> None:
+        super().__init__(folder, checks)
         ambassador = self
 
         class CheckedProxy(Proxy):
             def serve(self, wanted: Iterable[Address]) -> list[str]:
                 lines = super().serve(wanted)
-                ends = time.monotonic() + CHECKED * patience()
+                ends = time.monotonic() + CHECKED[checks] * patience()
                 while set(ambassador.states().values()) - {"UP"} and time.monotonic() < ends:
                     time.sleep(0.02)
                 return lines
@@ -367,6 +379,14 @@ class Haproxy(Ambassador):
 @pytest.fixture
 def haproxy(tmp_path: Path) -> Iterator[Haproxy]:
     started = Haproxy(tmp_path)
+    yield started
+    started.program.kill()
+
+
+@pytest.fixture
+def unhurried(tmp_path: Path) -> Iterator[Haproxy]:
+    """With checks as seldom as in a container: servers go that it does not know of yet."""
+    started = Haproxy(tmp_path, REPLACED["checks"])
     yield started
     started.program.kill()
 
@@ -437,9 +457,13 @@ def test_a_closed_port_is_silence(ask: str) -> None:
         _ask(Etcd(f"{HOST}:{port}"), ask)
 
 
-def test_a_name_that_nobody_knows_is_silence() -> None:
-    with pytest.raises(EtcdSilent):
-        Etcd("etcd.invalid:2379").get("/services/blog")
+def test_a_name_that_nobody_knows_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*arguments: object, **options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(EtcdSilent, match="Name or service not known"):
+        Etcd("etcd:2379").get("/services/blog")
 
 
 @pytest.mark.parametrize("ask", ["get", "put", "refresh", "delete"])
@@ -922,7 +946,7 @@ def test_who_answers_and_does_not_say_that_it_is_of_this_service_is_never_found_
 
         assert haproxy.state(right) == "UP"
         assert answers(haproxy.port, 10) == {(200, "right"): 10}
-        ends = time.monotonic() + 1.2  # two more of its checks
+        ends = time.monotonic() + 0.2  # many more of its checks
         while time.monotonic() < ends:
             states()
             time.sleep(0.02)
@@ -955,14 +979,14 @@ def test_an_app_that_is_up_again_is_served_again_without_being_registered_anew(h
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
-def test_no_request_fails_while_one_of_two_servers_is_killed(haproxy: Haproxy, tmp_path: Path, how: int) -> None:
+def test_no_request_fails_while_one_of_two_servers_is_killed(unhurried: Haproxy, tmp_path: Path, how: int) -> None:
     (port,) = free_ports(1)
     killable = Program([sys.executable, "-c", KILLABLE, str(port)], tmp_path / "killable.log")
     try:
         with apps("stays") as (stays,), ThreadPoolExecutor(4) as pool:
             eventually(lambda: listens(port), within=5)
-            haproxy.proxy.serve([stays.address, (HOST, port)])
-            requests = [pool.submit(asked, haproxy.port) for _ in range(200)]
+            unhurried.proxy.serve([stays.address, (HOST, port)])
+            requests = [pool.submit(asked, unhurried.port) for _ in range(200)]
             eventually(lambda: sum(request.done() for request in requests) >= 50, within=5, every=0.001)
             killable.process.send_signal(how)
             seen = Counter(request.result(10) for request in requests)
@@ -988,15 +1012,15 @@ while True:
 
 
 def test_requests_that_a_server_took_and_never_read_are_answered_by_another_when_it_is_killed(
-    haproxy: Haproxy, tmp_path: Path
+    unhurried: Haproxy, tmp_path: Path
 ) -> None:
     (port,) = free_ports(1)
     deaf = Program([sys.executable, "-c", DEAF, str(port), SERVICE], tmp_path / "deaf.log")
     try:
         with apps("stays") as (stays,), ThreadPoolExecutor(8) as pool:
             eventually(lambda: listens(port), within=5)
-            haproxy.proxy.serve([stays.address, (HOST, port)])
-            requests = [pool.submit(asked, haproxy.port) for _ in range(8)]
+            unhurried.proxy.serve([stays.address, (HOST, port)])
+            requests = [pool.submit(asked, unhurried.port) for _ in range(8)]
             eventually(lambda: sum(request.done() for request in requests) == 4, within=3)
             deaf.kill()
 
@@ -1014,6 +1038,7 @@ from ambassador import follow
 
 follow.ETCD, follow.CONFIGURATION, path, follow.DRAIN = *sys.argv[1:4], float(sys.argv[4])
 follow.Proxy.__init__.__defaults__ = (path,)
+follow.TIME_TO_LIVE = 1
 del sys.argv[1:5]
 sys.exit(follow.main())
 """
@@ -1170,7 +1195,7 @@ def test_while_etcd_is_away_the_servers_stay_and_then_are_followed_again(tmp_pat
             own.instance(two.port, "second")
             eventually(lambda: following.serves("one", "two"), within=4)
             own.raw("DELETE", KEY)
-            eventually(lambda: following.serves("two"), within=register.TIME_TO_LIVE + 2)  # spared for so long
+            eventually(lambda: following.serves("two"), within=1 + 2)  # spared for so long
     finally:
         own.kill()
 
@@ -1189,7 +1214,7 @@ def test_an_etcd_that_lost_everything_is_followed_too(tmp_path: Path) -> None:
             own.kill()
             shutil.rmtree(tmp_path / "etcd")
             own.start()
-            eventually(following.serves, within=register.TIME_TO_LIVE + 4)
+            eventually(following.serves, within=1 + 4)
             own.instance(two.port)  # at an index that is smaller than those before
             eventually(lambda: following.serves("two"), within=2)
     finally:
@@ -1625,14 +1650,14 @@ def test_a_key_outlives_its_time_to_live_while_the_sidekick_lives_be_the_engine_
         eventually(lambda: value_of(etcd) == where(ONE), within=2)
         found = etcd.node()
         assert found is not None
-        ends = time.monotonic() + 2.2
+        ends = time.monotonic() + 1.3
         while time.monotonic() < ends:
             still = etcd.node()
             assert still is not None and still["createdIndex"] == found["createdIndex"]
             time.sleep(0.05)
 
         engine.says({"message": "busy"}, status=500)  # nobody says that it is gone
-        ends = time.monotonic() + 2.2
+        ends = time.monotonic() + 1.3
         while time.monotonic() < ends:
             assert value_of(etcd) == where(ONE)
             time.sleep(0.05)

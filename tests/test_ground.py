@@ -139,7 +139,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005})
         thread.start()
         # a name server, too, for all that is asked of it here
         monkeypatch.setattr("harness.ground.DNS", server.server_port)

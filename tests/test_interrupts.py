@@ -98,13 +98,12 @@ def test_who_reads_may_go_away_before_the_end(tmp_path: Path) -> None:
 
 def test_the_terminal_may_be_closed_before_the_end(tmp_path: Path) -> None:
     """Its kernel sends SIGHUP, and writing to it is an error from then on."""
-    number, terminal = pty.fork()
-    if number == 0:
-        os.chdir(ROOT)
-        os.execv(sys.executable, [sys.executable, "-c", ENDS, str(tmp_path / "end"), "terminal"])
+    terminal, inside = pty.openpty()
+    argv = ["setsid", "--ctty", sys.executable, "-c", ENDS, str(tmp_path / "end"), "terminal"]
+    process = subprocess.Popen(argv, cwd=ROOT, stdin=inside, stdout=inside, stderr=inside)
+    os.close(inside)
     assert os.read(terminal, 100).startswith(b"up")
     os.close(terminal)
 
-    _, status = os.waitpid(number, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert process.wait(10) == 0
     assert (tmp_path / "end").read_text() == "removed"

@@ -49,7 +49,9 @@ def outcomes(folder: Path, feature: str, *options: str) -> dict[str, tuple[str, 
     assert events, done.stdout + done.stderr
     titles = {event["id"]: event["title"] for event in events if event["kind"] == "scenario.planned"}
     return {
-        titles[event["id"]]: (event["outcome"], event["reason"]) for event in events if event["kind"] == "scenario.ended"
+        titles[event["id"]]: (event["outcome"], event["reason"])
+        for event in events
+        if event["kind"] == "scenario.ended"
     }
 
 

@@ -514,22 +514,22 @@ def test_site_that_changes_is_seen_to(web: Web, recorder: Recorder) -> None:
     assert traffic.tally() == Tally(0, 0, 0, 0, "")
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1.0])
+@pytest.mark.parametrize("seconds", [0.0, 0.6])
 def test_rate_is_kept_also_when_each_answer_takes_long(web: Web, recorder: Recorder, seconds: float) -> None:
     """An open loop: who asked only after the answer would ask once a second."""
     web.seconds = seconds
     traffic = Traffic("blog", asking(web.address, (10.0, 10.0)), VERSION, 20, recorder)
     began = time.monotonic()
     traffic.start()
-    threading.Event().wait(1.2)
+    threading.Event().wait(0.7)
     traffic._ended.set()
     lasted = time.monotonic() - began
     tally = traffic.stop()
 
     # never more; and on a busy machine a little fewer, for what is late is caught up with
-    assert 0.75 * 20 * 1.2 <= tally.made <= 20 * lasted + 1, f"{tally.made} in {lasted:.2f} s"
+    assert 0.75 * 20 * 0.7 <= tally.made <= 20 * lasted + 1, f"{tally.made} in {lasted:.2f} s"
     assert (tally.failed, tally.wrong) == (0, 0) and len(web.asked) == tally.made
-    assert seconds == 0 or web.at_once >= 10
+    assert seconds == 0 or web.at_once >= 6
 
 
 def test_what_is_late_is_caught_up_with(stopped_clock: FakeClock, recorder: Recorder) -> None:
