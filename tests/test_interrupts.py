@@ -65,10 +65,10 @@ from harness.interrupts import Interrupts, outlive_the_terminal
 
 outlive_the_terminal()
 console = Console(stderr=True)
-print("up", flush=True)
 with Interrupts(lambda: console.print("a moment")) as interrupts:
     try:
         with interrupts.allowed():
+            print("up", flush=True)
             signal.pause() if sys.argv[2] == "terminal" else sys.stdin.read()
     except KeyboardInterrupt:
         pass
