@@ -1,11 +1,11 @@
 # A table of contents: every target is a command of bin/platform, where the logic and the exit status are.
 # (make itself ends with 2 whatever a command ended with: cron and scripts call bin/platform.)
-# TARGET, MACHINES, KEEP, RUN and PATIENCE reach the command as they are; ARGS is what stands behind it.
+# TARGET, MACHINES, KEEP, RUN, SYSTEM and PATIENCE reach the command as they are; ARGS is what stands behind it.
 
-.PHONY: help acceptance up check down nightly shell runbook setup test lint bench clean
+.PHONY: help acceptance up check down nightly shell runbook setup test try-system lint bench clean
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 acceptance: ## execute the runbook on a cluster built for it, and remove it
 	@bin/platform acceptance $(ARGS)
@@ -33,6 +33,9 @@ setup: ## install and build what a run needs, and nothing else
 
 test: ## the harness's own tests: offline, without Docker
 	@bin/platform test $(ARGS)
+
+try-system: ## both commands of the README in a bare SYSTEM (bookworm, trixie), from nothing
+	@bin/platform try-system
 
 lint: ## style, types, shell and Terraform; reports all problems
 	@bin/platform lint

@@ -21,6 +21,7 @@ ENTRIES = (
     "python-dev",
     "python-runtime",
     "registry",
+    "system",
     "terraform-config",
     "terraform-shim",
     "wheel-go",

@@ -122,6 +122,13 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
         "the harness's own tests: offline, without Docker",
         "Further arguments choose as pytest's do.",
     )
+    system = command(
+        "try-system",
+        _try_system,
+        "both commands of the README in a bare SYSTEM (bookworm, trixie), from nothing",
+        "In namespaces of its own, with a clean clone of HEAD; needs root. Prints the README's row about that system.",
+    )
+    system.add_argument("suite", nargs="?", default=os.environ.get("SYSTEM") or "bookworm", help="such as trixie")
     command("lint", _lint, "style, types, shell and Terraform; reports all problems")
     bench = command("bench", _bench, "what the runbook costs beside a plain script (a warm machine, no other load)")
     bench.add_argument("--rounds", type=int, default=5, help="medians are over this many rounds")
@@ -271,6 +278,12 @@ def _lint(arguments: argparse.Namespace) -> int:
     for check in failed:
         print(f"platform: lint: {Path(check[0]).name} {' '.join(check[1:4])} found problems", file=sys.stderr)
     return ExitStatus.PLATFORM_WRONG if failed else ExitStatus.VERIFIED
+
+
+def _try_system(arguments: argparse.Namespace) -> int:
+    from harness.try_system import try_system
+
+    return try_system(ROOT, arguments.suite)
 
 
 def _shell_scripts() -> list[str]:

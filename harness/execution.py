@@ -25,6 +25,7 @@ from harness.engine import Engine
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong
 from harness.junit import junit_xml
 from harness.machines import Machines
+from harness.measures import measured
 from harness.patience import patience
 from harness.process import Processes
 from harness.record import TIME_LIMITS, fold, read_events
@@ -176,6 +177,7 @@ class Execution:
 def write_record(folder: Path) -> dict[str, Any]:
     """Writes run.json, report.html and junit.xml of a run folder from its event log."""
     document = fold(read_events(folder / "events.jsonl"))
+    document["measures"] = [dataclasses.asdict(measure) for measure in measured(document)]
     (folder / "run.json").write_text(json.dumps(document, indent=1, ensure_ascii=False))
     (folder / "report.html").write_text(render_html(document))
     (folder / "junit.xml").write_text(junit_xml(document))

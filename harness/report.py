@@ -18,6 +18,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from harness.errors import ExitStatus
+from harness.measures import measured
 from harness.record import SILENT, lasted
 from harness.text import MARKS, OUTCOMES, clean, counted, took
 from harness.verdict import LAYERS, Fault, judge, title
@@ -113,7 +114,7 @@ def _view(run: Item) -> Item:
         "longest": max((step["seconds"] or 0 for s in scenarios for step in s["steps"]), default=0) or 1,
         "tasks": _tasks(run),
         "elsewhere": _elsewhere(run, doings),
-        "facts": sorted(run["facts"].items()) + _as_it_was(run),
+        "facts": sorted(run["facts"].items()) + _as_it_was(run) + [("took", str(it)) for it in measured(run)],
         "artefacts": [{**item, "href": "./" + quote(clean(item["path"]))} for item in run["artefacts"]],
         "torn_down": any(stage["stage"] == "teardown" and stage["outcome"] == "passed" for stage in run["stages"]),
         "shown_of_failed": SHOWN_OF_FAILED,

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import runbook
 from harness.errors import ExitStatus
+from harness.measures import over
 from harness.record import TIME_LIMITS
 from harness.text import clean, one_line
 
@@ -264,6 +265,7 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
         lines.append(f"  scenarios  {counted}")
     if TIME_LIMITS in run["facts"]:
         lines.append(f"  limits     {run['facts'][TIME_LIMITS]}")
+    lines += [f"  slow       {measure}" for measure in over(run)]
     for fault in verdict.faults[:SHOWN_FAULTS]:
         lines += ["", *_rows(fault, width)]
     if len(verdict.faults) > SHOWN_FAULTS:

@@ -324,6 +324,7 @@ SEAMS = {
         "harness/execution.py",  # pytest
         "harness/acceptance.py",  # a person's shell
         "harness/cli.py",  # the developers' tools
+        "harness/try_system.py",  # a system in namespaces of its own
         "harness/bench.py",  # whole runs, measured from outside
         "bin/platform",  # before there is a harness
     },
