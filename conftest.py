@@ -13,9 +13,7 @@ import math
 import os
 import re
 import shutil
-import socket
 import time
-import urllib.parse
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from pytest_bdd.scenario import scenario_wrapper_template_registry
 
 from harness import tfvars
 from harness.contents import Contents
-from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, PlatformWrong
+from harness.errors import ExitStatus, HarnessError, PlatformWrong
 from harness.etcd import Etcd, Registration
 from harness.fingerprint import fingerprint
 from harness.fleet import Fleet
@@ -444,14 +442,7 @@ def variables(operator: OperatorShell) -> Callable[[], Mapping[str, Any]]:
 
 @pytest.fixture
 def registration(variables: Callable[[], Mapping[str, Any]], recorder: Recorder) -> Registration:
-    url = variables()["discovery_url"]
-    # the one name that is looked up: the discovery service is the operator's, not the cluster's
-    host = urllib.parse.urlsplit(url).hostname or ""
-    try:
-        address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
-    except OSError as unknown:
-        raise EnvironmentFailed(f"the discovery service {host} cannot be looked up: {unknown.strerror}") from unknown
-    return Registration.read(url, open_session(str(address), [host], recorder))
+    return Registration.at(variables()["discovery_url"], recorder)
 
 
 @pytest.fixture

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
+import urllib.parse
 from dataclasses import dataclass
 from typing import Any
 
 import requests
 
 from harness.errors import AnswerNotUnderstood, EnvironmentFailed
-from harness.http import LeadsAstray, SiteUnreachable
+from harness.http import LeadsAstray, SiteUnreachable, open_session
 from harness.machines import Machines
+from harness.record import Recorder
 
 CURL = "curl --silent --show-error --max-time 3"
 ASK = f"{CURL} http://127.0.0.1:2379/health; echo; {CURL} http://127.0.0.1:2379/v2/members"
@@ -22,6 +25,18 @@ class Registration:
 
     size: int
     members: list[str]
+
+    @classmethod
+    def at(cls, url: str, recorder: Recorder | None) -> Registration:
+        """From the discovery service, wherever its name leads: the one name that is looked up, for the service is the
+        operator's and not the cluster's. Raises EnvironmentFailed when it does not answer, AnswerNotUnderstood."""
+        host = urllib.parse.urlsplit(url).hostname or ""
+        try:
+            address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+        except OSError as unknown:
+            said = f"the discovery service {host} cannot be looked up: {unknown.strerror}"
+            raise EnvironmentFailed(said) from unknown
+        return cls.read(url, open_session(str(address), [host], recorder))
 
     @classmethod
     def read(cls, url: str, session: requests.Session) -> Registration:

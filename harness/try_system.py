@@ -111,7 +111,8 @@ def _make(root: Path, suite: str, folder: Path) -> None:
         run(["mmdebstrap", "--quiet", "--variant=minbase", include, suite, str(folder)], within=900)
         run(["git", "clone", "--quiet", str(root), str(folder / "root/platform")])
     if CERTIFICATES.is_dir():
-        shutil.copytree(CERTIFICATES, folder / "etc/ssl/certs", symlinks=False, dirs_exist_ok=True)
+        shutil.rmtree(folder / "etc/ssl/certs")  # its links would be followed out of it
+        shutil.copytree(CERTIFICATES, folder / "etc/ssl/certs", ignore_dangling_symlinks=True)
     if PIP_SETTINGS.is_file():
         shutil.copy2(PIP_SETTINGS, folder / "etc")
     (folder / "etc/resolv.conf").unlink(missing_ok=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import socket
+import socketserver
+import threading
 from typing import Any
 
 import pytest
@@ -10,7 +14,7 @@ import requests
 
 from harness.errors import AnswerNotUnderstood, EnvironmentFailed
 from harness.etcd import Etcd, Registration
-from harness.http import SiteUnreachable, open_session
+from harness.http import SiteUnreachable
 from harness.machines import MachineUnreachable
 from tests.transcripts.machines import NAMES, RecordedMachines
 
@@ -258,9 +262,43 @@ def test_discovery_service_that_does_not_answer_is_no_fault_of_the_platform() ->
         registration(SiteUnreachable("http://x cannot be reached"), EMPTY)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
 def test_discovery_service_where_nobody_listens_is_no_fault_of_the_platform(host: str) -> None:
-    url = f"http://{host}:9/v2/keys/token"
-    session = open_session(host.strip("[]"), [host.strip("[]")], None)
     with pytest.raises(EnvironmentFailed, match="onnection refused"):
-        Registration.read(url, session)
+        Registration.at(f"http://{host}:9/v2/keys/token", None)
+
+
+def test_discovery_service_that_nobody_knows_is_no_fault_of_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*arguments: object, **options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(EnvironmentFailed, match="discovery.example cannot be looked up: Name or service not known"):
+        Registration.at("http://discovery.example/token", None)
+
+
+def test_discovery_service_that_answers_at_an_ipv6_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Keys(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(SIZE if self.path.endswith("size") else EMPTY).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    class Server(http.server.ThreadingHTTPServer):
+        address_family = socket.AF_INET6
+
+        def server_bind(self) -> None:  # without the look-up of a name that HTTPServer makes
+            socketserver.TCPServer.server_bind(self)
+
+    with Server(("::1", 0), Keys) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005})
+        thread.start()
+        try:
+            assert Registration.at(f"http://[::1]:{server.server_address[1]}/token", None) == Registration(3, [])
+        finally:
+            server.shutdown()
+            thread.join()
