@@ -1,8 +1,8 @@
 # A table of contents: every target is a command of bin/platform, where the logic and the exit status are.
 # (make itself ends with 2 whatever a command ended with: cron and scripts call bin/platform.)
-# TARGET, MACHINES, KEEP, RUN, SYSTEM and PATIENCE reach the command as they are; ARGS is what stands behind it.
+# TARGET, MACHINES, KEEP, RUN, SYSTEM and PATIENCE reach the command as they are; ARGS (FILES) is what stands behind it.
 
-.PHONY: help acceptance up check down nightly shell runbook setup test try-system lint bench clean
+.PHONY: help acceptance up check down nightly shell runbook setup test try-system lint-units lint bench clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -36,6 +36,9 @@ test: ## the harness's own tests: offline, without Docker
 
 try-system: ## both commands of the README in a bare SYSTEM (bookworm, trixie), from nothing
 	@bin/platform try-system
+
+lint-units: ## what fleet would make of unit files, before anything is loaded
+	@bin/platform lint-units $(FILES)
 
 lint: ## style, types, shell and Terraform; reports all problems
 	@bin/platform lint

@@ -129,6 +129,13 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
         "In namespaces of its own, with a clean clone of HEAD; needs root. Prints the README's row about that system.",
     )
     system.add_argument("suite", nargs="?", default=os.environ.get("SYSTEM") or "bookworm", help="such as trixie")
+    units = command(
+        "lint-units",
+        _lint_units,
+        "what fleet would make of unit files, before anything is loaded",
+        "Exit status 1 when fleet refuses one, or takes it otherwise than it says.",
+    )
+    units.add_argument("files", nargs="+", type=Path, metavar="FILE", help="unit files, of anybody")
     command("lint", _lint, "style, types, shell and Terraform; reports all problems")
     bench = command("bench", _bench, "what the runbook costs beside a plain script (a warm machine, no other load)")
     bench.add_argument("--rounds", type=int, default=5, help="medians are over this many rounds")
@@ -278,6 +285,15 @@ def _lint(arguments: argparse.Namespace) -> int:
     for check in failed:
         print(f"platform: lint: {Path(check[0]).name} {' '.join(check[1:4])} found problems", file=sys.stderr)
     return ExitStatus.PLATFORM_WRONG if failed else ExitStatus.VERIFIED
+
+
+def _lint_units(arguments: argparse.Namespace) -> int:
+    from harness.unit_lint import lint_files
+
+    remarks = lint_files(arguments.files)
+    for line in remarks.lines:
+        print(line)
+    return ExitStatus.PLATFORM_WRONG if remarks.fail else ExitStatus.VERIFIED
 
 
 def _try_system(arguments: argparse.Namespace) -> int:

@@ -6,14 +6,15 @@ The API and not fleetctl's tables: fleetctl exits 0 for unknown commands, unknow
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from harness.errors import AnswerNotUnderstood, CommandFailed
 from harness.machines import Machines
+from harness.placement import Neighbour, Requirements, objection
 from harness.wait import Silent
 
 T = TypeVar("T")
@@ -58,27 +59,18 @@ class Unit:
             tuple((option["section"], option["name"], option["value"]) for option in item.get("options") or ()),
         )
 
-    def fleet_options(self, name: str) -> list[str]:
-        """Values of an [X-Fleet] option, with the quotes and blanks that separate several of a line taken away."""
-        values = [value for section, key, value in self.options if section == "X-Fleet" and key == name]
-        return [word.strip('"') for value in values for word in value.split()]
+    @functools.cached_property
+    def requirements(self) -> Requirements:
+        return Requirements.of(self.name, self.options)
 
     @property
     def is_global(self) -> bool:
-        """One copy on every machine; the last line wins, and fleet takes several words for true."""
-        return (self.fleet_options("Global") or ["false"])[-1].lower() in ("true", "yes", "1", "on", "t")
+        """One copy on every machine that its rules allow."""
+        return self.requirements.is_global
 
     def allows(self, machine: FleetMachine) -> bool:
-        """Whether MachineID and MachineMetadata allow this machine: different keys must all match, of the same key
-        one (fleet, Documentation/unit-files-and-scheduling.md)."""
-        ids = self.fleet_options("MachineID")
-        if ids and not {machine.id, machine.id[:8]} & set(ids):
-            return False
-        wanted: dict[str, set[str]] = {}
-        for pair in self.fleet_options("MachineMetadata"):
-            key, _, value = pair.partition("=")
-            wanted.setdefault(key, set()).add(value)
-        return all(machine.metadata.get(key) in values for key, values in wanted.items())
+        """Whether MachineID and MachineMetadata allow this machine."""
+        return self.requirements.allow(machine.id, machine.metadata)
 
 
 @dataclass(frozen=True)
@@ -144,56 +136,67 @@ class Fleet:
         that is desired of it), has the objection that says so."""
         units, states = self.units(), self.states()
         machines = {machine.id: machine for machine in self.machines()}
+        cluster = _Cluster(units, states, machines)
         placements = []
         for name in sorted(names):
             unit = units.get(name)
             if unit is None:
                 placements.append(Placement(name, "", "not in fleet's registry"))
                 continue
-            allowed = {machine.id for machine in machines.values() if unit.allows(machine)}
-            on = states.get(name, set()) if unit.is_global else {unit.machine_id} - {""}
-            for machine_id in sorted(on) or [""]:
+            for machine_id in sorted(cluster.where(unit)) or [""]:
                 machine = machines.get(machine_id)
-                placements.append(
-                    Placement(
-                        name,
-                        machine.name if machine else "",
-                        _objection(unit, machine, state or unit.desired, on, allowed, states, units),
-                    )
-                )
+                objection = cluster.objection(unit, machine, state or unit.desired)
+                placements.append(Placement(name, machine.name if machine else "", objection))
         return placements
 
 
-def _objection(
-    unit: Unit,
-    machine: FleetMachine | None,
-    wanted: str,
-    on: set[str],
-    allowed: set[str],
-    states: Mapping[str, set[str]],
-    units: Mapping[str, Unit],
-) -> str:
-    if machine is None:
-        return "no machine of the cluster" if on else f"on no machine ({len(allowed)} would be allowed)"
-    if machine.id not in allowed:
-        return "its MachineID or MachineMetadata forbids this machine"
-    if unit.is_global and on != allowed:
-        return f"global, but on {len(on)} of {len(allowed)} machines"
-    # the registry keeps no state of a global unit's copies
-    if unit.current != wanted and not unit.is_global:
-        return f"state is {unit.current or 'unknown'}, not {wanted}"
-    reporting = states.get(unit.name, set())
-    if machine.id not in reporting:
-        return "the machine reports no state of it"
-    # a machine that fleet took for lost and that came back: until it has stopped its copy, two run
-    if len(reporting) > 1 and not unit.is_global:
-        return f"{len(reporting)} machines report a state of it"
-    for followed in unit.fleet_options("MachineOf"):
-        followed = followed.replace("%i", unit.name.partition("@")[2].rpartition(".")[0])
-        if followed in units and units[followed].machine_id != machine.id:
-            return f"not where {followed} is"
-    for other in units.values():
-        conflicts = any(fnmatchcase(other.name, pattern) for pattern in unit.fleet_options("Conflicts"))
-        if conflicts and other.name != unit.name and other.machine_id == machine.id:
-            return f"conflicts with {other.name}, which is there too"
-    return ""
+@dataclass(frozen=True)
+class _Cluster:
+    """What fleet says at one moment: its registry, who reports a state of which unit, its machines by id."""
+
+    units: Mapping[str, Unit]
+    states: Mapping[str, set[str]]
+    machines: Mapping[str, FleetMachine]
+
+    def where(self, unit: Unit) -> set[str]:
+        """Ids of the machines that a unit is on: of a global one those that report it."""
+        return self.states.get(unit.name, set()) if unit.is_global else {unit.machine_id} - {""}
+
+    def beside(self, unit: Unit, machine_id: str) -> list[Neighbour]:
+        """The other units that fleet has on this machine."""
+        others = (other for other in self.units.values() if other.name != unit.name and other.desired != "inactive")
+        return [Neighbour(it.name, it.requirements) for it in others if machine_id in self.where(it)]
+
+    def able(self, unit: Unit) -> set[str]:
+        """Ids of the machines that may run it, as the others are placed now."""
+        here = Neighbour(unit.name, unit.requirements)
+        return {
+            machine.id
+            for machine in self.machines.values()
+            if unit.allows(machine) and not objection(here, self.beside(unit, machine.id))
+        }
+
+    def objection(self, unit: Unit, machine: FleetMachine | None, wanted: str) -> str:
+        """What speaks against a unit on this machine (None: on none that is known)."""
+        unknown = [peer for peer in unit.requirements.peers if peer not in self.units]
+        if unknown:
+            return f"MachineOf {unknown[0]}, which fleet does not know: it can be placed nowhere"
+        if machine is None:
+            on = bool(self.where(unit))
+            return "no machine of the cluster" if on else f"on no machine ({len(self.able(unit))} would be allowed)"
+        if not unit.allows(machine):
+            return "its MachineID or MachineMetadata forbids this machine"
+        beside = objection(Neighbour(unit.name, unit.requirements), self.beside(unit, machine.id))
+        if unit.is_global and not beside and (missing := self.able(unit) - self.where(unit)):
+            able = len(self.able(unit))
+            return f"global, but on {able - len(missing)} of {able} machines"
+        # the registry keeps no state of a global unit's copies
+        if unit.current != wanted and not unit.is_global:
+            return f"state is {unit.current or 'unknown'}, not {wanted}"
+        reporting = self.states.get(unit.name, set())
+        if machine.id not in reporting:
+            return "the machine reports no state of it"
+        # a machine that fleet took for lost and that came back: until it has stopped its copy, two run
+        if len(reporting) > 1 and not unit.is_global:
+            return f"{len(reporting)} machines report a state of it"
+        return beside

@@ -9,9 +9,8 @@ from pathlib import Path
 from harness.errors import AnswerNotUnderstood, Misconfigured, PlatformWrong
 from harness.fleet import Fleet
 from harness.machines import Machines
+from harness.unit_file import Options, Refused, stored
 
-# fleet's reader (go-systemd) refuses longer lines, continued ones too
-LONGEST_LINE = 2047
 PROPERTIES = ("Id", "ActiveState", "SubState", "Result", "MainPID", "NRestarts")
 
 
@@ -20,40 +19,45 @@ class UnitFile:
     """A unit file: its name and its options (section, name, value) in order, as fleet stores them."""
 
     name: str
-    options: tuple[tuple[str, str, str], ...]
+    options: Options
 
     @classmethod
     def read(cls, path: Path) -> UnitFile:
-        """Raises Misconfigured with file and line for what is no unit file, or what fleet would refuse."""
-        options: list[tuple[str, str, str]] = []
-        section = ""
+        """Raises Misconfigured with file and line for what fleet would refuse, and for what cannot be read."""
         try:
-            numbered = list(enumerate(path.read_text().splitlines(), 1))
-        except UnicodeDecodeError as wrong:
-            raise Misconfigured(f"{path} is no unit file: it is no text") from wrong
-        for number, line in numbered:
-            if len(line.encode()) > LONGEST_LINE:
-                raise Misconfigured(f"{path}:{number}: fleet refuses lines of more than {LONGEST_LINE} bytes")
-        lines = iter(numbered)
-        for number, line in lines:
-            text = line.strip()
-            if not text or text[0] in "#;":
-                continue
-            if text.startswith("[") and text.endswith("]"):
-                section = text[1:-1]
-                continue
-            name, separator, value = text.partition("=")
-            if not (section and separator):
-                raise Misconfigured(f"{path}:{number}: neither [Section] nor Name=Value: {text}")
-            while value.endswith("\\"):
-                value += "\n" + next(lines, (0, ""))[1].rstrip()
-            options.append((section, name.strip(), value.strip()))
-        return cls(path.name, tuple(options))
+            return cls(path.name, stored(path.read_bytes()))
+        except Refused as refused:
+            raise Misconfigured(f"{path}:{refused.line}: fleet refuses it: {refused.reason}") from refused
+        except OSError as failed:
+            raise Misconfigured(f"{path} cannot be read as a unit file: {failed.strerror}") from failed
+
+    def differences(self, options: Options) -> list[str]:
+        """What these options, which fleet holds of the unit, say otherwise than its file; a line for each."""
+        written, held = _by_name(self.options), _by_name(options)
+        return [
+            f"{self.name}: [{section}] {name} is {_shown(written.get((section, name)))} in its file, "
+            f"and {_shown(held.get((section, name)))} in fleet"
+            for section, name in {**written, **held}
+            if written.get((section, name)) != held.get((section, name))
+        ]
+
+
+def _by_name(options: Options) -> dict[tuple[str, str], list[str]]:
+    values: dict[tuple[str, str], list[str]] = {}
+    for section, name, value in options:
+        values.setdefault((section, name), []).append(value)
+    return values
+
+
+def _shown(values: list[str] | None) -> str:
+    return "not there" if values is None else ", ".join(map(repr, values))
 
 
 def read_units(*folders: Path) -> list[UnitFile]:
-    """The *.service files of these folders. fleet knows a unit by its base name: no two may share one."""
-    paths = sorted(path for folder in folders for path in folder.glob("*.service"))
+    """The *.service files of these folders, as a shell finds them. fleet knows a unit by its base name: no two may
+    share one. Raises Misconfigured."""
+    # what begins with a dot is an editor's, and no shell's *.service
+    paths = sorted(path for folder in folders for path in folder.glob("[!.]*.service"))
     for folder in folders:
         if not any(path.parent == folder for path in paths):
             raise Misconfigured(f"no *.service files in {folder}")

@@ -32,12 +32,10 @@ def units_are_placed(fleet: Fleet, unit_files: list[UnitFile], waiter: Waiter, s
 @then(phrase('fleet holds every unit of "{one:Name}" and "{other:Name}" as its file says'))
 def fleet_holds_units(fleet: Fleet, read_unit_files: Callable[..., list[UnitFile]], one: str, other: str) -> None:
     held = fleet.units()
-    wrong = [
-        file.name
-        for file in read_unit_files(one, other)
-        if file.name not in held or sorted(held[file.name].options) != sorted(file.options)
-    ]
-    require(not wrong, "fleet holds the units as they are written", expected="the same options", seen=f"not: {wrong}")
+    files = read_unit_files(one, other)
+    wrong = [f"{file.name}: not in fleet's registry" for file in files if file.name not in held]
+    wrong += [line for file in files if file.name in held for line in file.differences(held[file.name].options)]
+    require(not wrong, "fleet holds the units as they are written", expected="the same options", seen="; ".join(wrong))
 
 
 @then(parsers.parse("every unit is active and running within {seconds:d} seconds"))

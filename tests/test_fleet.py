@@ -185,7 +185,7 @@ def test_recorded_units(fleet: Fleet) -> None:
     blog = fleet.units()["blog.service"]
 
     assert (blog.desired, blog.current, blog.machine_id) == ("launched", "launched", IDS["coreos-0"])
-    assert blog.fleet_options("MachineMetadata") == ["name=coreos-0"]
+    assert blog.requirements.metadata == {"name": {"coreos-0"}}
     assert not blog.is_global
 
 
@@ -210,7 +210,12 @@ def test_recorded_states(fleet: Fleet) -> None:
         (['"zone=a" "disk=ssd"'], True),  # several of a line, in quotes
         (['"zone=a" "disk=hdd"'], False),
         (["colour=red"], False),
-        (["zone="], False),
+        (["zone="], True),  # fleet ignores what is not key=value
+        (["zone"], True),
+        (["zone=b=c"], True),
+        (["zone=b disk=hdd"], True),  # unquoted, two pairs are one value with two equals signs
+        (['"zone=b" "disk=hdd" "name"'], False),
+        (['"zone=b"  "disk=ssd"'], False),
     ],
 )
 def test_machine_metadata(metadata: list[str], allowed: bool) -> None:

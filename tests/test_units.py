@@ -31,24 +31,18 @@ def read(tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("text", "line"),
+    ("text", "line", "reason"),
     [
-        ("ExecStart=/bin/true\n", 1),  # before any section
-        ("[Service]\nExecStart\n", 2),
-        ("[Unit]\n\n# remark\n[Service\nType=simple\n", 4),
-        ("[Unit]\nDescription=a\n[Service] # remark\n", 3),
-        ("\n\nhello\n", 3),
-        ("<html>\n", 1),
+        ("[Service]\nExecStart\n", 2, "unexpected newline encountered while parsing option name: 'ExecStart'"),
+        ("[Unit]\n\n# remark\n[Service\nType=simple\n", 4, "unable to find end of section"),
+        ("[Unit]\nDescription=a\n[Service] # remark\n", 3, "found garbage after section name: '# remark'"),
+        ("[Unit]\nDescription=a\nrest", 3, "unexpected end of file"),
+        ("[Unit]\nDescription=" + "a" * 2048 + "\n", 2, r"line too long \(max 2048 bytes\)"),
     ],
 )
-def test_junk_is_refused_with_file_and_line(read: Any, text: str, line: int) -> None:
-    with pytest.raises(Misconfigured, match=rf"some\.service:{line}: neither \[Section\] nor Name=Value"):
+def test_what_fleet_refuses_is_told_with_file_and_line(read: Any, text: str, line: int, reason: str) -> None:
+    with pytest.raises(Misconfigured, match=rf"some\.service:{line}: fleet refuses it: {reason}"):
         read(text)
-
-
-def test_line_that_fleet_refuses_is_told_with_file_and_line(read: Any) -> None:
-    with pytest.raises(Misconfigured, match=r"some\.service:2: fleet refuses lines of more than 204\d bytes"):
-        read("[Unit]\nDescription=" + "a" * 2048 + "\n")
 
 
 def test_bytes_count_and_not_characters(read: Any) -> None:
@@ -77,22 +71,114 @@ def test_line_of_2047_bytes_is_taken(read: Any) -> None:
     assert len(option[2]) == 2047 - len("Description=")
 
 
-def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "some.service").write_bytes(b"\x7fELF\xff\xfe")
+def no_file(path: Path, what: str) -> None:
+    match what:
+        case "dangling link":
+            path.symlink_to("nowhere")
+        case "loop of links":
+            path.symlink_to(path.name)
+        case "folder":
+            path.mkdir()
 
-    with pytest.raises(Misconfigured, match=r"some\.service"):
-        UnitFile.read(tmp_path / "some.service")
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("dangling link", "No such file or directory"),
+        ("loop of links", "Too many levels of symbolic links"),
+        ("folder", "Is a directory"),
+    ],
+)
+def test_what_is_no_file_is_said_in_one_line(tmp_path: Path, what: str, reason: str) -> None:
+    (tmp_path / "a.service").write_text("[Unit]\n")
+    no_file(tmp_path / "b.service", what)
+
+    with pytest.raises(Misconfigured) as refused:
+        read_units(tmp_path)
+    assert str(refused.value) == f"{tmp_path}/b.service cannot be read as a unit file: {reason}"
 
 
-def test_options_keep_their_order_and_sections(read: Any) -> None:
+def test_what_an_editor_left_is_no_unit(tmp_path: Path) -> None:
+    (tmp_path / "a.service").write_text("[Unit]\nDescription=a\n")
+    (tmp_path / ".#a.service").symlink_to("somebody@somewhere.4711")
+    (tmp_path / ".a.service").write_text("junk")
+
+    assert [unit.name for unit in read_units(tmp_path)] == ["a.service"]
+
+
+def test_options_come_section_by_section(read: Any) -> None:
     text = "[Service]\nExecStartPre=-/a\nExecStartPre=/b\n[X-Fleet]\nGlobal=true\n[Service]\nExecStart=/c\n"
 
     assert read(text).options == (
         ("Service", "ExecStartPre", "-/a"),
         ("Service", "ExecStartPre", "/b"),
-        ("X-Fleet", "Global", "true"),
         ("Service", "ExecStart", "/c"),
+        ("X-Fleet", "Global", "true"),
     )
+
+
+NEWLINE = "unexpected newline encountered while parsing option name: '--name web image:1'"
+REFUSED = {
+    "behind-section.service": "found garbage after section name",
+    "blank-behind-backslash-2.service": NEWLINE,
+    "crlf-continued.service": NEWLINE,
+}
+# What the real fleet 1.0.0 stores, or says
+STORED = {
+    "blank-behind-backslash.service": [
+        ("Service", "ExecStart", "/usr/bin/docker run \\\n--env A=b \\\n    image:1"),
+        ("Service", "Restart", "always"),
+    ],
+    "bom.service": [("Unit", "Description", "web"), ("Service", "ExecStart", "/bin/true")],
+    "comment-continues.service": [("Service", "Restart", "always")],
+    "continued-into-blank.service": [
+        ("Service", "ExecStop", '/bin/sh -c "a; \\\n    b; \\\n'),
+        ("X-Fleet", "MachineOf", "web@1.service"),
+    ],
+    "continued-into-end.service": [("Service", "ExecStart", "/bin/true \\\n")],
+    "latin-1.service": [("Unit", "Description", "caf\ufffd"), ("Service", "ExecStart", "/bin/true")],
+    "line-separator-2.service": [
+        ("Unit", "Description", "web\u2028X=front"),
+        ("Service", "ExecStart", "/bin/true"),
+    ],
+    "line-separator.service": [("Unit", "Description", "web\u2028front"), ("Service", "ExecStart", "/bin/true")],
+    "text-before-section.service": [("Unit", "Description", "web")],
+}
+CASES = Path(__file__).parent / "cases/units"
+
+
+def test_every_case_has_its_right_value() -> None:
+    assert {path.name for path in CASES.iterdir()} == {*REFUSED, *STORED}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_real_files_are_read_as_fleet_stores_them(name: str) -> None:
+    assert list(UnitFile.read(CASES / name).options) == STORED[name]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_real_files_are_refused_as_fleet_does(name: str) -> None:
+    with pytest.raises(Misconfigured, match=rf"{name}:\d+: fleet refuses it: {REFUSED[name]}"):
+        UnitFile.read(CASES / name)
+
+
+def test_what_fleet_holds_otherwise_is_said_option_by_option(read: Any) -> None:
+    file = read("[Unit]\nDescription=a\n[Service]\nRestartSec=3\nExecStartPre=/a\nExecStartPre=/b\nRestart=always\n")
+    held = [
+        ("Unit", "Description", "a"),
+        ("Service", "RestartSec", "0"),
+        ("Service", "ExecStartPre", "/b"),
+        ("Service", "ExecStartPre", "/a"),
+        ("X-Fleet", "Global", "true"),
+    ]
+
+    assert file.differences(file.options) == []
+    assert file.differences(tuple(held)) == [
+        "some.service: [Service] RestartSec is '3' in its file, and '0' in fleet",
+        "some.service: [Service] ExecStartPre is '/a', '/b' in its file, and '/b', '/a' in fleet",
+        "some.service: [Service] Restart is 'always' in its file, and not there in fleet",
+        "some.service: [X-Fleet] Global is not there in its file, and 'true' in fleet",
+    ]
 
 
 def test_comments_and_empty_lines_are_no_options(read: Any) -> None:
