@@ -50,7 +50,8 @@ class Contents:
         """Path relative to `folder` -> SHA-256 in hexadecimal; empty when there is no such folder."""
         listed = self._machines.run(machine, f"cd {folder} 2>/dev/null && {DIGESTS} || true")
         return {
-            path.removeprefix("./"): digest for digest, path in (line.split("  ", 1) for line in listed.splitlines())
+            path.removeprefix("./"): digest
+            for digest, path in (line.split("  ", 1) for line in listed.split("\n") if line)
         }
 
     def missing(self, source: Path, place: str) -> list[str]:
@@ -74,6 +75,11 @@ class Contents:
         deployed."""
         ask = f"cd /home/core/{site}/current 2>/dev/null && {RELEASE_DIGEST} || echo none"
         return self._machines.everywhere(lambda name: self._machines.run(name, ask).strip())
+
+    def files(self, site: str) -> int:
+        """How many files were deployed of a site, as the entry point's machine holds them."""
+        ask = f"find -L /home/core/{site}/current -type f -printf x 2>/dev/null | wc -c"
+        return int(self._machines.run(self._machines.entry_point, ask))
 
     def versions(self, site: str) -> dict[str, str]:
         """Machine -> the version of the release that is current there; "none" where nothing was deployed."""

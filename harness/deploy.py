@@ -8,6 +8,7 @@ half of them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import re
@@ -31,6 +32,8 @@ from harness.wait import Waiter
 
 VERSION_FILE = "version.txt"
 KEPT_RELEASES = 3
+# Folders of version control: whole histories, and what was never meant to be read
+REPOSITORIES = (".git", ".hg", ".svn")
 ANSWER_LIMIT = 10.0
 
 # $1 site, $2 version. The release before is printed, so that it can be gone back to.
@@ -67,12 +70,7 @@ def release_archive(folder: Path, version: str) -> bytes:
         raise Misconfigured(f"{folder}/{VERSION_FILE} is in the way: the deployment writes its own")
     root = folder.resolve()
     for path in folder.rglob("*"):
-        if not path.resolve().is_relative_to(root):
-            raise Misconfigured(f"{path} leads out of {folder}: contents must hold all they serve")
-        if path.is_symlink() and path.is_dir():
-            raise Misconfigured(f"{path} is a link to a folder: contents hold each file at its own place")
-        if not os.access(path, os.R_OK):
-            raise Misconfigured(f"{path} cannot be read")
+        _refuse(path, folder, root)
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz", dereference=True) as tar:
         tar.add(folder, arcname=".", filter=_readable)
@@ -81,6 +79,33 @@ def release_archive(folder: Path, version: str) -> bytes:
         entry.size = len(version_line)
         tar.addfile(entry, io.BytesIO(version_line))
     return archive.getvalue()
+
+
+def _refuse(path: Path, folder: Path, root: Path) -> None:
+    """Raises Misconfigured for what cannot be served as it lies there, or must not be."""
+    shown = ascii(str(path)).strip("'")
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        raise Misconfigured(f"{shown} has a name that is no UTF-8: rename it") from None
+    # sha256sum, by which the machines compare what they hold, writes such names in another way
+    if re.search(r"[\\\x00-\x1f\x7f]", path.name):
+        raise Misconfigured(f"{shown} has a backslash or a control character in its name: rename it")
+    if path.name in REPOSITORIES:
+        raise Misconfigured(
+            f"{path} would be served to everybody: give the folder of what was built, not the repository"
+        )
+    with contextlib.suppress(RuntimeError):  # of a circle of links, up to Python 3.12
+        if not path.resolve().is_relative_to(root):
+            raise Misconfigured(f"{path} leads out of {folder}: contents must hold all they serve")
+    if not path.exists():
+        raise Misconfigured(f"{path} is a link that leads nowhere, or round in a circle")
+    if path.is_symlink() and path.is_dir():
+        raise Misconfigured(f"{path} is a link to a folder: contents hold each file at its own place")
+    if not path.is_file() and not path.is_dir():
+        raise Misconfigured(f"{path} is no file: a socket, a pipe or a device cannot be served")
+    if not os.access(path, os.R_OK):
+        raise Misconfigured(f"{path} cannot be read")
 
 
 def digest_of(archive: bytes) -> str:

@@ -24,7 +24,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import requests
 
@@ -77,14 +77,26 @@ class _Answer:
 def new_discovery_url(service: str, size: int, session: Session) -> str:
     """A discovery URL nobody has used yet, for an etcd cluster of `size` members, from `service` (see the head).
 
-    Raises EnvironmentFailed when the service is out of reach, too slow (LIMIT) or fails itself; Misconfigured when
-    `service` is no URL or answers as no discovery service does.
+    What the service gave is asked for its size and its members before anybody relies on it. Raises EnvironmentFailed
+    when the service is out of reach, too slow (LIMIT) or fails itself; Misconfigured when `service` is no URL, answers
+    as no discovery service does, or gave a URL that no new cluster can use.
     """
     path = _service_path(service)
     base = service.rstrip("/")
     if _V2_KEYS.search(path):
-        return _from_etcd(base, size, session)
-    return _from_discovery(base if path.rstrip("/").endswith("/new") else f"{base}/new", size, session)
+        url = _from_etcd(base, size, session)
+    else:
+        address = base if path.rstrip("/").endswith("/new") else f"{base}/new"
+        url = _from_discovery(address, size, session)
+        # a service that runs elsewhere gives the public one's URLs unless it is told its own (etcd-io/discovery, -host)
+        given, asked = (urllib.parse.urlsplit(it).hostname for it in (url, service))
+        if given != asked:
+            raise Misconfigured(
+                f"discovery service {service} gave a URL of another host, {_shown(url)}: tell it its own address, or "
+                f"{HOW_TO_SET}"
+            )
+    _verify(url, size, session)
+    return url
 
 
 def use_new_discovery_url(path: Path, service: str, session: Session) -> str:
@@ -99,6 +111,9 @@ def use_new_discovery_url(path: Path, service: str, session: Session) -> str:
     tfvars.set_string(text, "discovery_url", "", str(path))  # a value that cannot be replaced is found before asking
     files.refuse_write_protected(path)
     url = new_discovery_url(service, min(machines, MEMBERS_AT_MOST), session)
+    before = tfvars.assignments(text, str(path)).get("discovery_url")
+    if before is not None and before.value == url:
+        raise Misconfigured(f"discovery service {service} gave the URL that {path} holds already, and it is used up")
     if files.read(path, if_missing=IF_MISSING) != text:
         raise Misconfigured(f"{path} was changed while the discovery service was asked: run {COMMAND} again")
     files.replace(path, tfvars.set_string(text, "discovery_url", url, str(path)))
@@ -196,6 +211,24 @@ def _from_discovery(address: str, size: int, session: Session) -> str:
             f"{address} gave no discovery URL, so is no discovery service: {_told(answer)}; {HOW_TO_SET}"
         )
     return url
+
+
+def _verify(url: str, size: int, session: Session) -> None:
+    """Raises Misconfigured unless the URL is for `size` members, and none has registered."""
+    said = _node(url, "/_config/size", session).get("value")
+    if said != str(size):
+        raise Misconfigured(f"the discovery URL {url} is for {_shown(str(said))} members and not for {size}: try again")
+    if members := _node(url, "", session).get("nodes"):
+        raise Misconfigured(f"the discovery URL {url} was used before, by {len(members)} members: try again")
+
+
+def _node(url: str, path: str, session: Session) -> dict[str, Any]:
+    """What is under a discovery URL, as etcd's v2 keys tell it."""
+    answer = _ask(session, "GET", url + path)
+    try:
+        return dict(json.loads(answer.text)["node"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise Misconfigured(f"nothing is known under the discovery URL {url}: {_told(answer)}; {HOW_TO_SET}") from None
 
 
 def _ask(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import urllib.parse
 from collections import deque
 from collections.abc import Collection, Iterable
@@ -10,14 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import requests
+import webencodings
 
 from harness import links
-from harness.errors import AnswerNotUnderstood, Misconfigured
+from harness.errors import AnswerNotUnderstood, Misconfigured, PlatformWrong
 from harness.http import LeadsAstray, SiteUnreachable, normal
 from harness.links import Link
+from harness.patience import patience
+
+# Seconds for a walk through a whole site. 3000 pages take a few of them.
+CRAWL_LIMIT = 300.0
 
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.I)
-_META_CHARSET = re.compile(r"<meta[^>]+charset\s*=\s*[\"']?([\w.:-]+)", re.I)
 
 
 @dataclass(frozen=True)
@@ -36,13 +41,28 @@ class Page:
 
     @property
     def text(self) -> str:
-        """The body, read as what the header says, else its own <meta>, else UTF-8."""
-        head = self.body[:1024].decode("ascii", "replace")
-        declared = _CHARSET.search(self.content_type) or _META_CHARSET.search(head)
-        try:
-            return self.body.decode(declared[1] if declared else "utf-8-sig", "replace")
-        except LookupError:
-            return self.body.decode("utf-8-sig", "replace")
+        """The body, read as browsers do: as its byte order mark says, else the header, else its own <meta>, else as
+        UTF-8. In a label that nobody knows there is no sense."""
+        said = _CHARSET.search(self.content_type)
+        label = said[1] if said else None
+        if label is None and links.is_html(self.media_type):
+            label = links.declared_charset(self.body[:1024].decode("ascii", "replace"))
+            label = "utf-8" if (label or "").lower().startswith("utf-16") else label  # it was read as ASCII
+        known = webencodings.lookup(label or "utf-8") or webencodings.UTF8
+        return str(webencodings.decode(self.body, known)[0])
+
+
+class PagesWithoutEnd(PlatformWrong):
+    """A walk through a site found no end: it makes up pages, or is too slow."""
+
+    def __init__(self, name: str, pages: int, files: int | None, url: str) -> None:
+        deployed = f"{files} files were deployed" if files is not None else f"that took {CRAWL_LIMIT:g} s"
+        super().__init__(
+            f"the links of site {name} have no end: it answered for {pages} pages by {url}, and {deployed}",
+            expected="an end",
+            seen=f"{pages} pages, and further links",
+            where=url,
+        )
 
 
 @dataclass(frozen=True)
@@ -83,22 +103,28 @@ class Site:
             raise AnswerNotUnderstood(page.url, page.text, "not one line with one word of 8 to 64 of 0-9 A-Z a-z . _ -")
         return page.text.strip()
 
-    def crawl(self, limit: int = 500) -> list[Page]:
+    def crawl(self, files: int | None = None) -> list[Page]:
         """Every answer that the links from "/" lead to inside the site, breadth first, each URL asked for once.
 
         Pages and what belongs to them (images, stylesheets and what those import, ...), whatever their status. The
-        same host under another scheme or port is inside. Raises SiteUnreachable when the site stops answering,
-        Misconfigured when there are more than `limit` URLs.
+        same host under another scheme or port is inside. A site of any size is walked whole; one that makes up pages
+        has no end, and is known by that: it has more pages than the `files` that were deployed account for, or
+        (where that is not known too) it takes longer than CRAWL_LIMIT. Raises PagesWithoutEnd then, and SiteUnreachable
+        when the site stops answering.
         """
-        return self._walk(limit)[0]
+        return self._walk(files)[0]
 
-    def broken_links(self, limit: int = 500) -> list[BrokenLink]:
+    def broken_links(self, files: int | None = None) -> list[BrokenLink]:
         """Every link inside the site that does not end at status 200 in a fitting type; see `crawl`.
 
         Hyperlinks to other hosts are passed over; what a page loads from another host is broken ("leads outside"), and
         so is a redirect out of the site.
         """
-        return self._walk(limit)[1]
+        return self._walk(files)[1]
+
+    def pages(self, files: int | None = None) -> list[Page]:
+        """The HTML pages of the site; see `crawl`."""
+        return [page for page in self.crawl(files) if page.status == 200 and links.is_html(page.media_type)]
 
     def differences(self, folder: Path) -> list[str]:
         """One line for each file of `folder` that the site does not serve byte for byte; empty when it serves all.
@@ -141,25 +167,33 @@ class Site:
     def _has(self, url: str) -> bool:
         return urllib.parse.urlsplit(url).hostname == self.domain
 
-    def _walk(self, limit: int) -> tuple[list[Page], list[BrokenLink]]:
+    def _walk(self, files: int | None) -> tuple[list[Page], list[BrokenLink]]:
         queue = deque([Link("entry point", "/", self._home, "page")])
         answers: dict[str, Page | str] = {}
         broken = []
+        ends = time.monotonic() + CRAWL_LIMIT * patience()
+        paths: set[str] = set()
+        bodies: set[int] = set()
         while queue:
             link = queue.popleft()
             inside = self._has(link.url)
             if inside and link.url not in answers:
-                if len(answers) >= limit:
-                    raise Misconfigured(f"site {self.name} has more than {limit} URLs; raise the limit of the crawl")
                 answer = answers[link.url] = self._answer(link.url)
                 if isinstance(answer, Page):
                     answers.setdefault(answer.url, answer)
                     queue.extend(_links_of(answer))
+                    if answer.status == 200 and links.is_html(answer.media_type):
+                        paths.add(urllib.parse.urlsplit(answer.url).path)
+                        bodies.add(hash(answer.body))
+                # a file is a page under its own path, and an index.html under its folder's too; but it is one page
+                made_up = files is not None and (len(paths) > 2 * files + 1 or len(bodies) > files + 1)
+                if made_up or time.monotonic() > ends:
+                    raise PagesWithoutEnd(self.name, max(len(paths), len(bodies)), files, link.url)
             status = _judge(link, answers[link.url]) if inside else _judge_outside(link)
             if status:
                 broken.append(BrokenLink(link.page, link.text, status))
-        pages = {answer.url: answer for answer in answers.values() if isinstance(answer, Page)}
-        return list(pages.values()), list(dict.fromkeys(broken))
+        found = {answer.url: answer for answer in answers.values() if isinstance(answer, Page)}
+        return list(found.values()), list(dict.fromkeys(broken))
 
     def _answer(self, url: str) -> Page | str:
         """A page, or why there is none. When the site itself is out of reach, no further link is worth a time-out."""

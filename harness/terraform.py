@@ -19,6 +19,9 @@ from python_terraform import Terraform as PythonTerraform
 from harness.errors import AnswerNotUnderstood, Misconfigured, PlatformWrong, ReadOnly
 from harness.process import Result, Runner
 
+# Characters of an attribute's value in a line about a change
+VALUE_SHOWN = 120
+
 
 class _Recorded(PythonTerraform):  # type: ignore[misc]
     """python-terraform whose processes are started, and recorded, by harness.process."""
@@ -66,7 +69,9 @@ class Plan:
     """What a plan would do.
 
     `made` are names of the machines it makes, `destroyed` addresses of what it destroys (a replacement destroys),
-    `openings` what it opens to the outside beyond the cluster's own network, as the target's queries find it.
+    `changed` has a line for all that would be different afterwards, outputs too: of a resource that is updated one for
+    each attribute. `openings` is what it opens to the outside beyond the cluster's own network, as the target's queries
+    find it.
     """
 
     made: list[str]
@@ -82,12 +87,56 @@ class Plan:
             made=sorted(jmespath.search(queries["machines_made"], document) or []),
             destroyed=[change["address"] for change in changes if "delete" in change["change"]["actions"]],
             changed=[
-                change["address"]
+                line
                 for change in changes
                 if change["mode"] == "managed" and change["change"]["actions"] not in (["no-op"], ["read"])
+                for line in _lines(change["address"], change["change"])
+            ]
+            + [
+                line
+                for name, change in document.get("output_changes", {}).items()
+                if change["actions"] != ["no-op"]
+                for line in _lines(f"output {name}", change)
             ],
             openings=sorted(jmespath.search(queries["openings"], document) or [], key=str),
         )
+
+
+def _lines(what: str, change: Mapping[str, Any]) -> list[str]:
+    """`docker_container.machine["coreos-0"]: memory 340 -> 512`, for each attribute that differs. Sensitive values are
+    not shown."""
+    verbs = {("create",): "would be made", ("delete",): "would be destroyed"}
+    if not what.startswith("output ") and (verb := verbs.get(tuple(change["actions"]))):
+        return [f"{what}: {verb}"]
+    before, after = (_attributes(change, side) for side in ("before", "after"))
+    replaced = ", replaced" if {"create", "delete"} <= set(change["actions"]) else ""
+    nothing = ("null", "none")
+    lines = [
+        f"{what}{replaced}: {name}{' ' if name else ''}{before.get(name, nothing)[1]} -> {after.get(name, nothing)[1]}"
+        for name in {**before, **after}
+        if before.get(name, nothing)[0] != after.get(name, nothing)[0]
+    ]
+    return lines or [f"{what}{replaced}: {'/'.join(change['actions'])}"]
+
+
+def _attributes(change: Mapping[str, Any], side: str) -> dict[str, tuple[str, str]]:
+    """Attribute ("" for a value that has none) -> its value as JSON, and in a few words."""
+    value, sensitive = change.get(side), change.get(f"{side}_sensitive")
+    unknown = change.get("after_unknown") if side == "after" else False
+    if not isinstance(value, dict) and not isinstance(unknown, dict):
+        return {"": _in_words(value, unknown, sensitive)}
+
+    def of(table: object, name: str) -> object:
+        return table.get(name) if isinstance(table, dict) else table
+
+    names = {**(value if isinstance(value, dict) else {}), **(unknown if isinstance(unknown, dict) else {})}
+    return {name: _in_words(of(value, name), of(unknown, name), of(sensitive, name)) for name in names}
+
+
+def _in_words(value: object, unknown: object, sensitive: object) -> tuple[str, str]:
+    exact = "(known after apply)" if unknown else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    cut = exact if len(exact) <= VALUE_SHOWN else f"{exact[: VALUE_SHOWN - 1]}…"
+    return exact, "(sensitive)" if sensitive else cut  # true, or for something inside it
 
 
 class Terraform:

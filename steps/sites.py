@@ -70,8 +70,8 @@ def site_answers(sites: Mapping[str, Site], site: str, status: int, media_type: 
 
 
 @then(phrase('every link and asset of site "{site:Name}" answers'))
-def links_answer(sites: Mapping[str, Site], site: str) -> None:
-    broken = [str(link) for link in sites[site].broken_links()]
+def links_answer(sites: Mapping[str, Site], contents: Contents, site: str) -> None:
+    broken = [str(link) for link in sites[site].broken_links(contents.files(site))]
     require(not broken, f"every link of {site} answers", expected="no broken link", seen=broken)
 
 
@@ -82,9 +82,10 @@ def site_serves_deployed(contents: Contents, sites: Mapping[str, Site], site: st
 
 
 @then(phrase('site "{site:Name}" serves no page of site "{other:Name}"'))
-def site_serves_nothing_of(sites: Mapping[str, Site], site: str, other: str) -> None:
-    own = {page.body for page in sites[site].crawl()}
-    shared = [page.url for page in sites[other].crawl() if page.body in own]
+def site_serves_nothing_of(sites: Mapping[str, Site], contents: Contents, site: str, other: str) -> None:
+    """Pages: a stylesheet or a logo may well be the same in two languages."""
+    own = {page.body for page in sites[site].pages(contents.files(site))}
+    shared = [page.url for page in sites[other].pages(contents.files(other)) if page.body in own]
     require(own and not shared, f"{site} and {other} share nothing", expected="no common page", seen=shared)
 
 

@@ -56,6 +56,55 @@ def test_folder_that_does_not_exist(tmp_path: Path) -> None:
         release_archive(tmp_path / "nowhere", NEW)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (b"caf\xe9.html", r"caf\\udce9\.html has a name that is no UTF-8"),
+        (b"a\\b.html", r"has a backslash or a control character in its name"),
+        (b"a\nb.html", r"a\\nb\.html has a backslash or a control character in its name"),
+        (b"a\rb.html", r"has a backslash or a control character in its name"),
+    ],
+)
+def test_names_that_machines_would_not_agree_about_are_refused(folder: Path, name: bytes, said: str) -> None:
+    Path(os.fsdecode(os.fsencode(folder / "images") + b"/" + name)).touch()
+
+    with pytest.raises(Misconfigured, match=said) as refused:
+        release_archive(folder, NEW)
+    assert str(refused.value).isprintable() and str(refused.value).isascii()
+
+
+def test_names_in_any_language_are_taken(folder: Path) -> None:
+    names = ["夜\u3000空.html", "a\xa0b.html", "web\u2028front.html", "..."]
+    for name in names:
+        (folder / name).touch()
+
+    assert set(names) <= set(members(release_archive(folder, NEW)))
+
+
+def test_what_is_no_file_is_refused(folder: Path) -> None:
+    os.mkfifo(folder / "images/pipe")
+
+    with pytest.raises(Misconfigured, match="images/pipe is no file: a socket, a pipe or a device cannot be served"):
+        release_archive(folder, NEW)
+
+
+@pytest.mark.parametrize("leads_to", ["loop.html", "nowhere"])
+def test_links_that_lead_nowhere_are_refused(folder: Path, leads_to: str) -> None:
+    (folder / "loop.html").symlink_to(leads_to)
+
+    with pytest.raises(Misconfigured, match=r"loop\.html is a link that leads nowhere, or round in a circle"):
+        release_archive(folder, NEW)
+
+
+@pytest.mark.parametrize("repository", [".git", ".hg", ".svn"])
+def test_a_repository_is_not_served_to_everybody(folder: Path, repository: str) -> None:
+    (folder / repository).mkdir()
+    (folder / repository / "config").touch()
+
+    with pytest.raises(Misconfigured, match=rf"{repository} would be served to everybody"):
+        release_archive(folder, NEW)
+
+
 def test_file_in_place_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "index.html").touch()
 
@@ -89,7 +138,7 @@ def test_link_that_leads_out_of_the_folder(folder: Path, target: str) -> None:
 def test_link_that_leads_nowhere(folder: Path) -> None:
     (folder / "link.html").symlink_to("missing.html")
 
-    with pytest.raises(Misconfigured, match=r"link\.html cannot be read"):
+    with pytest.raises(Misconfigured, match=r"link\.html is a link that leads nowhere"):
         release_archive(folder, NEW)
 
 

@@ -13,6 +13,7 @@ import socket
 import stat
 import subprocess
 import threading
+import urllib.parse
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -44,14 +45,42 @@ def answer(status: int, text: str = "", location: str = "") -> requests.Response
     return response
 
 
-class FakeSession:
-    """Answers one request with a response, an error, or what a function makes of the request; keeps the requests."""
+def under(size: object, *members: str) -> dict[str, str]:
+    """What is under a discovery URL, as etcd's v2 keys tell it: path -> answer."""
+    nodes = [{"key": f"/token/{number}", "value": value} for number, value in enumerate(members)]
+    return {
+        "/_config/size": json.dumps({"action": "get", "node": {"key": "/token/_config/size", "value": str(size)}}),
+        "": json.dumps(
+            {"action": "get", "node": {"key": "/token", "dir": True, **({"nodes": nodes} if nodes else {})}}
+        ),
+    }
 
-    def __init__(self, result: requests.Response | Exception | Callable[[str], requests.Response]) -> None:
+
+class FakeSession:
+    """Answers one request with a response, an error, or what a function makes of the request; keeps the requests.
+
+    What is then asked of the URL that was given is another matter: `known` is what is under it, path -> answer; by
+    default the size that was asked for, and no members."""
+
+    def __init__(
+        self,
+        result: requests.Response | Exception | Callable[[str], requests.Response],
+        known: dict[str, str] | None = None,
+    ) -> None:
         self.result = result
+        self.known = known
         self.asked: list[tuple[str, str, Any]] = []
 
     def request(self, method: str, url: str, **how: Any) -> requests.Response:
+        if method == "GET" and how["params"] is None:
+            size = next(iter((self.asked[-1][2] or {}).values()))
+            known = under(size) if self.known is None else self.known
+            path = "/_config/size" if url.endswith("/_config/size") else ""
+            return (
+                answer(200, known[path])
+                if path in known
+                else answer(404, '{"errorCode":100,"message":"Key not found"}')
+            )
         self.asked.append((method, url, how["params"] or how["data"]))
         assert how["timeout"] == 5
         assert how["allow_redirects"] is False
@@ -199,9 +228,47 @@ def test_an_answer_no_discovery_service_gives_is_refused(result: requests.Respon
     ],
 )
 def test_the_public_protocol_is_asked_at_new(service: str, address: str) -> None:
-    session = FakeSession(answer(200, f"{NEW_URL}\n"))
-    assert new_discovery_url(service, 5, session) == NEW_URL
+    url = f"https://{urllib.parse.urlsplit(service).netloc}/0123456789abcdef0123456789abcdef"
+    session = FakeSession(answer(200, f"{url}\n"))
+    assert new_discovery_url(service, 5, session) == url
     assert session.asked == [("GET", address, {"size": "5"})]
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        (under(5), "is for `5` members and not for 3"),
+        (under("three"), "is for `three` members and not for 3"),
+        (under(3, "coreos-0=http://192.0.2.1:2380"), "was used before, by 1 members"),
+        ({}, "nothing is known under the discovery URL"),
+        ({"/_config/size": "<html>"}, "nothing is known under the discovery URL .*: status 200, `<html>`"),
+        ({"/_config/size": under(3)["/_config/size"], "": "[]"}, "nothing is known under the discovery URL"),
+    ],
+)
+@pytest.mark.parametrize("service", [ETCD, PUBLIC])
+def test_a_url_that_no_new_cluster_can_use_is_refused(service: str, known: dict[str, str], said: str) -> None:
+    def created(url: str) -> requests.Response:
+        key = urllib.parse.urlsplit(url).path.removeprefix("/v2/keys")
+        return answer(201, json.dumps({"action": "create", "node": {"key": key, "value": "3"}}))
+
+    given = answer(200, NEW_URL) if service == PUBLIC else created
+    with pytest.raises(Misconfigured, match=said):
+        new_discovery_url(service, 3, FakeSession(given, known))
+
+
+def test_a_url_of_another_host_is_refused() -> None:
+    """What a service of one's own gives that was not told its address."""
+    with pytest.raises(Misconfigured, match=r"gave a URL of another host, `https://discovery\.etcd\.io/abc`: tell it"):
+        new_discovery_url(PUBLIC, 3, FakeSession(answer(200, "https://discovery.etcd.io/abc")))
+
+
+def test_a_url_that_was_given_before_is_refused_and_the_file_stays(file: Path) -> None:
+    use_new_discovery_url(file, PUBLIC, FakeSession(answer(200, NEW_URL)))
+    before = file.read_bytes()
+
+    with pytest.raises(Misconfigured, match=r"gave the URL that .* holds already"):
+        use_new_discovery_url(file, PUBLIC, FakeSession(answer(200, NEW_URL)))
+    assert file.read_bytes() == before
 
 
 # --- the file
@@ -449,6 +516,8 @@ class PublicProtocol(BaseHTTPRequestHandler):
         if self.path == "/new?size=3":
             host, port = self.connection.getsockname()
             self.say(200, f"http://{host}:{port}/{'ab' * 16}".encode())
+        elif self.path.startswith(f"/{'ab' * 16}"):
+            self.say(200, under(3)[self.path.removeprefix(f"/{'ab' * 16}")].encode())
         elif self.path.startswith("/drip/new"):
             self.say(200, b"http://h/", length=1000)
             with contextlib.suppress(ConnectionError):

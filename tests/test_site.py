@@ -19,15 +19,29 @@ from typing import Any
 import pytest
 import requests
 
-from harness.errors import AnswerNotUnderstood, Misconfigured, PlatformWrong
+from harness.errors import AnswerNotUnderstood, ExitStatus, Misconfigured, PlatformWrong
 from harness.http import LeadsAstray, SiteUnreachable, open_session
 from harness.record import Recorder, read_events
-from harness.site import BrokenLink, Page, Site
+from harness.site import BrokenLink, Page, PagesWithoutEnd, Site
 
 BLOG = "genkisugimoto.com"
 JPBLOG = "jp.genkisugimoto.com"
 SITES = Path(__file__).parent.parent / "sites"
-TYPES = {".html": "text/html", ".css": "text/css", ".svg": "image/svg+xml", ".xml": "text/xml"}
+TYPES = {".html": "text/html", ".css": "text/css", ".svg": "image/svg+xml", ".xml": "text/xml", ".png": "image/png"}
+CASES = Path(__file__).parent / "cases"
+# Case of a real site -> its broken links, as they are written; none where it is not named
+BROKEN = {
+    "body-background": "gone.png",
+    "cdata-html": "gone.html",
+    "css-comment-in-string": "gone.png",
+    "css-import-no-space": "gone.css",
+    "frame": "gone.html",
+    "meta-refresh": "gone.html",
+    "svg-a-xlink": "gone.html",
+    "svg-use": "gone.svg#i",
+    "svg-use-xlink": "gone.svg#i",
+    "utf16-page": "gone.html",
+}
 HTML = "text/html; charset=utf-8"
 
 
@@ -580,19 +594,62 @@ def test_crawl_ends_when_the_site_stops_answering(web: Web, opened: Open) -> Non
     assert (BLOG, "/b") not in web.asked
 
 
-def test_crawl_never_leaves_out_pages_in_silence(web: Web, blog: Site) -> None:
-    web.serve("/", '<a href="a"><a href="b">')
-    with pytest.raises(Misconfigured, match="more than 2 URLs"):
-        blog.crawl(limit=2)
-    assert len(blog.crawl(limit=3)) == 3
+class Endless(dict[tuple[str, str], Answer]):
+    """A server that makes up a page for whatever it is asked."""
+
+    def __init__(self, page: Callable[[str], str]) -> None:
+        super().__init__()
+        self._page = page
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __missing__(self, key: tuple[str, str]) -> Answer:
+        return Answer(self._page(key[1]))
 
 
-def test_page_that_no_parser_takes_is_not_understood(web: Web, blog: Site) -> None:
+ENDLESS: dict[str, Callable[[str], str]] = {
+    "a calendar": lambda path: f'{path}: <a href="/{int(path.strip("/") or 1) + 1}">next month</a>',
+    "every path is the same page": lambda path: '<a href="deeper/">on</a>',
+    "a query": lambda path: f'{path}: <a href="/?page={path.count("x")}{"x" * (path.count("x") + 1)}">on</a>',
+}
+
+
+@pytest.mark.parametrize("page", ENDLESS.values(), ids=list(ENDLESS))
+def test_site_that_makes_up_pages_has_an_end_and_is_told_so(web: Web, blog: Site, page: Callable[[str], str]) -> None:
+    web.answers = Endless(page)
+
+    with pytest.raises(PagesWithoutEnd, match=r"site blog have no end: .* and 20 files were deployed") as told:
+        blog.broken_links(files=20)
+    assert told.value.status == ExitStatus.PLATFORM_WRONG
+    assert len(web.asked) < 50
+
+
+def test_site_that_makes_up_pages_is_given_up_when_nobody_knows_how_many_there_are(
+    web: Web, blog: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.site.CRAWL_LIMIT", 0.2)
+    web.answers = Endless(ENDLESS["a calendar"])
+
+    with pytest.raises(PagesWithoutEnd, match=r"that took 0\.2 s"):
+        blog.crawl()
+
+
+def test_large_site_is_walked_whole(web: Web, blog: Site) -> None:
+    """More than any limit on a number of pages was; each leads to the next, and all to an asset."""
+    for number in range(700):
+        web.serve(f"/{number}.html", f'{number}<link rel="icon" href="/i.png"><a href="/{number + 1}.html">on</a>')
+    web.serve("/", '<a href="/0.html">on</a>')
+    web.serve("/i.png", b"", "image/png")
+
+    assert [(link.link, link.status) for link in blog.broken_links(files=702)] == [("/700.html", 404)]
+    assert len(blog.pages()) == 701
+
+
+def test_malformed_markup_is_read_as_browsers_do(web: Web, blog: Site) -> None:
     web.serve("/", "<p><![no such thing")
-    try:
-        assert blog.broken_links() == []  # newer Pythons read it as a comment
-    except AnswerNotUnderstood as error:
-        assert f"{HOME}/" in str(error)
+
+    assert blog.broken_links() == []  # a comment, for browsers
 
 
 def test_crawl_is_breadth_first_in_the_order_of_the_page_and_asks_once(web: Web, blog: Site) -> None:
@@ -714,3 +771,27 @@ def test_page_for_what_is_not_found_has_no_broken_link(web: Web, session: reques
     web.folders[domain] = SITES / name
     web.answers[domain, "/"] = Answer((SITES / name / "404.html").read_bytes())
     assert broken(Site(name, domain, session)) == []
+
+
+# Sites that are not the example
+
+
+def test_every_broken_case_is_a_case() -> None:
+    assert set(BROKEN) <= {path.name for path in (CASES / "sites").iterdir()}
+
+
+@pytest.mark.parametrize("path", sorted((CASES / "sites").iterdir()), ids=lambda path: path.name)
+def test_links_of_real_sites_are_judged_as_browsers_would(web: Web, blog: Site, path: Path) -> None:
+    web.folders[BLOG] = path
+
+    assert [(link.link, link.status) for link in blog.broken_links()] == (
+        [(BROKEN[path.name], 404)] if path.name in BROKEN else []
+    )
+
+
+def test_two_sites_may_share_a_theme_and_no_page(web: Web, opened: Open) -> None:
+    web.folders = {BLOG: CASES / "two/blog", JPBLOG: CASES / "two/jpblog"}
+    one, other = Site("blog", BLOG, opened()), Site("jpblog", JPBLOG, opened())
+
+    assert {page.body for page in one.crawl()} & {page.body for page in other.crawl()}
+    assert not {page.body for page in one.pages()} & {page.body for page in other.pages()}

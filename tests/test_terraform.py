@@ -159,6 +159,7 @@ def test_plan_that_changes_nothing() -> None:
         change["change"]["actions"] = ["no-op"]
     data = {"address": "data.docker_network.ground", "mode": "data", "type": "docker_network", "name": "ground"}
     plan["resource_changes"].append(data | {"change": {"actions": ["read"], "before": None, "after": {}}})
+    plan["output_changes"] = {}
 
     assert read(plan) == Plan(made=[], destroyed=[], changed=[], openings=[])
 
@@ -174,7 +175,8 @@ def test_plan_that_is_not_empty_names_what_changes(actions: list[str]) -> None:
         change["change"]["actions"] = ["no-op"]
     plan["resource_changes"][2]["change"]["actions"] = actions
 
-    assert read(plan).changed == ['docker_container.machine["coreos-2"]']
+    lines = read(plan).changed
+    assert lines and all(line.startswith('docker_container.machine["coreos-2"]') for line in lines)
 
 
 # -- what the target says of itself ----------------------------------------------------------------------------------
@@ -460,3 +462,76 @@ def test_read_only_terraform_changes_nothing(tmp_path: Path, change: str) -> Non
     with pytest.raises(ReadOnly, match=f"terraform {change} .* is refused"):
         getattr(Terraform(runner, tmp_path, {}, read_only=True), change)()
     assert runner.calls == []
+
+
+# -- what a plan would change, line by line ---------------------------------------------------------------------------
+
+
+def change(actions: list[str], before: Any, after: Any, **more: Any) -> dict[str, Any]:
+    item = {"actions": actions, "before": before, "after": after, "after_unknown": {}, **more}
+    return {"address": "docker_container.machine", "mode": "managed", "type": "docker_container", "change": item}
+
+
+def changed(*resources: dict[str, Any], **outputs: dict[str, Any]) -> list[str]:
+    return read({"resource_changes": list(resources), "output_changes": outputs}).changed
+
+
+def test_a_plan_in_which_only_an_output_changes_changes_something() -> None:
+    plan = json.loads((Path(__file__).parent / "cases/plan-output-only.json").read_text())
+
+    assert read(plan).changed == ['output entrypoint-ip: "10.0.0.1" -> "10.0.0.2"']
+
+
+def test_each_attribute_that_would_change_has_a_line() -> None:
+    before = {"memory": 340, "name": "coreos-0", "labels": [{"label": "a"}], "env": None, "gone": 1}
+    after = {"memory": 512, "name": "coreos-0", "labels": [{"label": "b"}], "env": ["A=b"]}
+
+    assert changed(change(["update"], before, after)) == [
+        "docker_container.machine: memory 340 -> 512",
+        'docker_container.machine: labels [{"label": "a"}] -> [{"label": "b"}]',
+        'docker_container.machine: env null -> ["A=b"]',
+        "docker_container.machine: gone 1 -> none",
+    ]
+
+
+def test_what_is_known_only_afterwards_and_what_is_secret_is_said_to_be_that() -> None:
+    plan = change(
+        ["delete", "create"],
+        {"id": "4711", "key": "old secret", "image": "a"},
+        {"key": "new secret", "image": "b"},
+        after_unknown={"id": True},
+        before_sensitive={"key": True},
+        after_sensitive={"key": True},
+    )
+
+    assert changed(plan) == [
+        'docker_container.machine, replaced: id "4711" -> (known after apply)',
+        "docker_container.machine, replaced: key (sensitive) -> (sensitive)",
+        'docker_container.machine, replaced: image "a" -> "b"',
+    ]
+
+
+def test_what_would_be_made_or_destroyed_is_not_told_attribute_by_attribute() -> None:
+    assert changed(change(["create"], None, {"a": 1}), change(["delete"], {"a": 1}, None)) == [
+        "docker_container.machine: would be made",
+        "docker_container.machine: would be destroyed",
+    ]
+
+
+def test_outputs_that_come_go_and_stay() -> None:
+    same = {"actions": ["no-op"], "before": 1, "after": 1, "after_unknown": False}
+    new = {"actions": ["create"], "before": None, "after": {"coreos-0": "x"}, "after_unknown": False}
+    later = {"actions": ["update"], "before": "a", "after": None, "after_unknown": True}
+    secret = {"actions": ["update"], "before": "a", "after": "b", "before_sensitive": True, "after_sensitive": True}
+
+    assert changed(same=same, new=new, later=later, secret=secret) == [
+        'output new: coreos-0 none -> "x"',
+        'output later: "a" -> (known after apply)',
+        "output secret: (sensitive) -> (sensitive)",
+    ]
+
+
+def test_long_values_are_cut() -> None:
+    (line,) = changed(change(["update"], {"upload": "a" * 5000}, {"upload": "b" * 5000}))
+
+    assert len(line) < 300
