@@ -192,12 +192,13 @@ class Machines:
         Raises MachineUnreachable, of the entry point, when none answers.
         """
         with self._choosing:
-            if not self._way_in:
-                self._way_in = self._choose()
-                if self._way_in != self._connected_through:
+            way_in = self._way_in  # which another thread, whose command failed, may forget meanwhile
+            if not way_in:
+                way_in = self._way_in = self._choose()
+                if way_in != self._connected_through:
                     self.close()  # what went through another machine goes nowhere
-                self._connected_through = self._way_in
-            return self._way_in
+                self._connected_through = way_in
+            return way_in
 
     def _choose(self) -> str:
         if self._nobody is not None and time.monotonic() < self._nobody[0]:

@@ -788,6 +788,19 @@ def test_when_nobody_answers_who_asks_meanwhile_is_told_at_once(
     assert machines.run("coreos-2", "whoami") == "coreos-2"
 
 
+def test_a_way_in_that_another_thread_forgets_meanwhile_is_still_one(
+    connect: Connect, all_at_hand: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = connect()
+
+    def forget() -> None:
+        machines._way_in = ""  # as a command does that failed just now
+
+    monkeypatch.setattr(machines, "close", forget)
+
+    assert machines.entry_point == "coreos-0"
+
+
 def test_machines_that_refuse_are_asked_again_at_once(connect: Connect, all_at_hand: dict[str, Any]) -> None:
     """They boot: their sshd is up in a moment."""
     at, all_at_hand["at"] = all_at_hand["at"], {}
