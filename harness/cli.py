@@ -238,14 +238,16 @@ def _runbook(arguments: argparse.Namespace) -> None:
 
 
 def _setup(arguments: argparse.Namespace) -> int:
-    from harness.toolchain import FOR_A_RUN, prepared
+    from harness.prepared import prepared
+    from harness.toolchain import FOR_A_RUN
 
     with prepared(ROOT, FOR_A_RUN):
         return ExitStatus.VERIFIED
 
 
 def _test(arguments: argparse.Namespace) -> int:
-    from harness.toolchain import FOR_TESTS, prepared
+    from harness.prepared import prepared
+    from harness.toolchain import FOR_TESTS
 
     with prepared(ROOT, FOR_TESTS) as toolchain:
         environment = toolchain.environment_of_tests()
@@ -269,7 +271,8 @@ def _pytest_status(status: int) -> int:
 
 
 def _lint(arguments: argparse.Namespace) -> int:
-    from harness.toolchain import FOR_TESTS, prepared
+    from harness.prepared import prepared
+    from harness.toolchain import FOR_TESTS
 
     with prepared(ROOT, FOR_TESTS) as toolchain:
         environment = toolchain.environment_of_tests()
@@ -340,9 +343,9 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _clean(arguments: argparse.Namespace) -> None:
+    from harness.prepared import forget_images
     from harness.run import runs_folder
     from harness.standing import standing, standing_on
-    from harness.toolchain import forget_images
 
     folder = cache_folder()
     stand = standing(ROOT) + [run for run in standing_on(folder) if Path(run).parent != runs_folder(ROOT)]

@@ -30,6 +30,7 @@ import requests
 
 from harness import files, tfvars
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured
+from harness.etcd import MEMBERS_AT_MOST
 
 COMMAND = "use-new-discovery-url"
 IF_MISSING = f"copy terraform.example.tfvars to {tfvars.FILE} first"
@@ -37,9 +38,6 @@ HOW_TO_SET = (
     "set DISCOVERY_SERVICE or --service to your own, such as http://HOST:2379/v2/keys/_etcd/registry "
     "(an etcd 3.4 or 3.5 with --enable-v2)"
 )
-# etcd 3.4's FAQ advises a cluster of five members in production, and seven at most: each one more makes every write
-# slower. With 40 members on one machine the cluster did not come to rest at all.
-MEMBERS_AT_MOST = 5
 # Seconds for a connection, for each wait for bytes, and for the whole of an answer's body.
 LIMIT = 5.0
 # An answer is a line or a small JSON document; of a longer one (a web page) this many bytes are read. A discovery URL

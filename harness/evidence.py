@@ -12,9 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.discovery import MEMBERS_AT_MOST
 from harness.errors import HarnessError, PlatformWrong
-from harness.etcd import Etcd
+from harness.etcd import MEMBERS_AT_MOST, Etcd
 from harness.fleet import API, Fleet
 from harness.machines import Machines
 from harness.process import Runner

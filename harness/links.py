@@ -17,8 +17,6 @@ import ada_url
 import tinycss2
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from harness.http import PORTS, normal
-
 # (element, attribute) -> what the link is for. A "link" is followed by a person's click; all else belongs to the page.
 _PURPOSES = {
     ("a", "href"): "link",
@@ -109,8 +107,8 @@ def _resolved(page: str, base: str, found: Iterable[tuple[str, str]]) -> Iterato
         url = _joined(base, text)
         if not url:
             yield Link(page, text, "", purpose)
-        elif urllib.parse.urlsplit(url).scheme in PORTS:
-            yield Link(page, text, normal(url), purpose)
+        elif urllib.parse.urlsplit(url).scheme in ("http", "https"):
+            yield Link(page, text, urllib.parse.urldefrag(url).url, purpose)
 
 
 def _joined(base: str, text: str) -> str:

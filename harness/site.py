@@ -6,8 +6,8 @@ import re
 import time
 import urllib.parse
 from collections import deque
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import requests
@@ -207,12 +207,14 @@ class Site:
             return f"unreachable: {unreachable.seen}"
 
 
-def _links_of(page: Page) -> Iterable[Link]:
+def _links_of(page: Page) -> Iterator[Link]:
+    """Those of a page or stylesheet, each URL in the one form that it is asked for."""
+    found: Iterable[Link] = ()
     if page.status == 200 and links.is_html(page.media_type):
-        return links.of_html(page.url, page.text)
+        found = links.of_html(page.url, page.text)
     if page.status == 200 and page.media_type == "text/css":
-        return links.of_css(page.url, page.text)
-    return ()
+        found = links.of_css(page.url, page.text)
+    return (replace(link, url=normal(link.url)) if link.url else link for link in found)
 
 
 def _judge(link: Link, answer: Page | str) -> int | str:

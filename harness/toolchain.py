@@ -14,25 +14,19 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import ClassVar
 
-from rich.console import Console
-
-from harness.cache import BUILD_FILES, FIRST_RUN_BYTES, Cache, cache_folder, key_of
-from harness.display import Display
+from harness.cache import BUILD_FILES, FIRST_RUN_BYTES, Cache, key_of
 from harness.engine import Engine
 from harness.errors import EnvironmentFailed, HarnessError, Misconfigured, PlatformWrong
-from harness.process import Processes, Runner
+from harness.process import Runner
 from harness.record import Recorder
-from harness.wait import Waiter
 
 # The version that fleetd and fleetctl are stamped with: the client compares its own with the cluster's.
 FLEET_VERSION = "1.0.0"
@@ -415,27 +409,6 @@ Toolchain.TASKS = {
     "image registry": (("machine image", "web image", "ambassador image"), Toolchain.registry),
     "programs of tests": (("disk space",), Toolchain.programs_of_tests),
 }
-
-
-@contextmanager
-def prepared(root: Path, tasks: Iterable[str]) -> Iterator[Toolchain]:
-    """A toolchain outside of a run: shown while it is prepared, recorded nowhere that lasts."""
-    with tempfile.TemporaryDirectory(prefix="platform-setup-") as scratch:
-        log = Path(scratch) / "events.jsonl"
-        recorder = Recorder(log)
-        process = Processes(recorder)
-        engine = Engine(process, recorder, Waiter(recorder))
-        toolchain = Toolchain(root, Cache(cache_folder()), process, recorder, engine, process.end_all)
-        with Display(log, Console(stderr=True)):
-            toolchain.prepare(tasks)
-            toolchain.forget_build_files()
-        yield toolchain
-
-
-def forget_images(root: Path) -> bool:
-    """Removes the images that were built for this cache; False where no engine answers, which may hold some."""
-    with prepared(root, ()) as toolchain:
-        return toolchain.engine.remove_images(f"{CACHE_LABEL}={toolchain.cache.folder}")
 
 
 # what each command of bin/platform stands on

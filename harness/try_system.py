@@ -24,7 +24,7 @@ from harness.cache import FIRST_RUN_BYTES, Cache, cache_folder
 from harness.engine import Engine
 from harness.errors import EnvironmentFailed, ExitStatus, Misconfigured
 from harness.interrupts import Interrupts
-from harness.toolchain import prepared
+from harness.prepared import prepared
 
 # What a stranger has: nothing that the project could lean on
 PACKAGES = ("ca-certificates", "git", "make", "python3")
