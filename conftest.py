@@ -22,28 +22,28 @@ import pytest
 from pytest_bdd.parser import Feature, Scenario, Step
 from pytest_bdd.scenario import scenario_wrapper_template_registry
 
-from harness import tfvars
-from harness.contents import Contents
+from harness.drivers.contents import Contents
+from harness.drivers.etcd import Etcd, Registration
+from harness.drivers.fleet import Fleet
+from harness.drivers.machines import Machines, open_ports
+from harness.drivers.name_server import NameServer
+from harness.drivers.power import Power
+from harness.drivers.services import Services
+from harness.drivers.shell import OperatorShell
+from harness.drivers.site import Page, Site
+from harness.drivers.terraform import Outputs, Plan, Terraform, target_data
+from harness.drivers.traffic import Traffic, remembered
+from harness.drivers.units import UnitFile, UnitStates, read_units
 from harness.errors import ExitStatus, HarnessError, PlatformWrong
-from harness.etcd import Etcd, Registration
-from harness.fingerprint import fingerprint
-from harness.fleet import Fleet
-from harness.http import open_session
-from harness.machines import Machines, open_ports
-from harness.names import NameServer
-from harness.patience import patience
-from harness.power import Power
-from harness.process import Processes
-from harness.record import Recorder, Redactor
-from harness.services import Services
-from harness.shell import OperatorShell
-from harness.site import Page, Site
-from harness.terraform import Outputs, Plan, Terraform, target_data
+from harness.model import tfvars
+from harness.record.log import Recorder, Redactor
+from harness.runs.fingerprint import fingerprint
+from harness.runs.workplace import EXAMPLE, MACHINES_AT_MOST, OUTPUTS, SHELL_STATE, add_secrets
+from harness.seams.http import open_session
+from harness.seams.patience import patience
+from harness.seams.process import Processes
+from harness.seams.wait import Waiter
 from harness.text import did_you_mean
-from harness.traffic import Traffic, remembered
-from harness.units import UnitFile, UnitStates, read_units
-from harness.wait import Waiter
-from harness.workplace import EXAMPLE, MACHINES_AT_MOST, OUTPUTS, SHELL_STATE, add_secrets
 
 ROOT = Path(__file__).parent
 # Of a request that is one of many, seconds: to connect and between two bytes, for all of it; and how long the name

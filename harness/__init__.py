@@ -1,1 +1,13 @@
 """How the runbook is executed and judged: small drivers over three seams (process, HTTP, SSH), and one record."""
+
+# Package -> which others it may import. `errors`, `files` and `text` are for all; `cli` knows the commands.
+PACKAGES: dict[str, tuple[str, ...]] = {
+    "model": (),
+    "record": (),
+    "seams": ("record",),
+    "drivers": ("model", "seams", "record"),
+    "setup": ("seams", "record"),
+    "reports": ("record", "model"),
+    "runs": ("model", "record", "seams", "drivers", "setup", "reports"),
+    "commands": ("model", "record", "seams", "drivers", "setup", "reports", "runs"),
+}

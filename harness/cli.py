@@ -13,21 +13,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# What a command needs beside this it imports itself: `--help` needs none of it.
-from harness.cache import Cache, cache_folder
 from harness.errors import ExitStatus, HarnessError, Misconfigured
-from harness.interrupts import outlive_the_terminal
-from harness.patience import patience
+from harness.runs.interrupts import outlive_the_terminal
+from harness.seams.patience import patience
+
+# What a command needs beside this it imports itself: `--help` needs none of it.
+from harness.setup.cache import Cache, cache_folder
 from harness.text import did_you_mean
 
 if TYPE_CHECKING:
-    from harness.acceptance import Acceptance
-    from harness.execution import Execution
+    from harness.runs.acceptance import Acceptance
+    from harness.runs.execution import Execution
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE_BY_SIDE = ("--numprocesses", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal")
 # The operator's commands, which have a command line of their own, and what they are
-OPERATORS = {"use-new-discovery-url": "harness.discovery", "deploy-blog": "harness.deploy"}
+OPERATORS = {
+    "use-new-discovery-url": "harness.commands.use_new_discovery_url",
+    "deploy-blog": "harness.commands.deploy_blog",
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -181,14 +185,14 @@ def _acceptance(arguments: argparse.Namespace) -> int:
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    from harness.acceptance import BUILDING
+    from harness.runs.acceptance import BUILDING
 
     return _built(arguments, "up")(BUILDING, keep=True)
 
 
 def _built(arguments: argparse.Namespace, command: str) -> Acceptance:
-    from harness.acceptance import Acceptance
-    from harness.workplace import known_target
+    from harness.runs.acceptance import Acceptance
+    from harness.runs.workplace import known_target
 
     known_target(ROOT, arguments.target)
     size = [] if arguments.machines is None else ["--machines", str(arguments.machines)]
@@ -198,23 +202,23 @@ def _built(arguments: argparse.Namespace, command: str) -> Acceptance:
 def _shell(arguments: argparse.Namespace) -> int | None:
     if arguments.run is None:
         return _built(arguments, "shell").by_hand()
-    from harness.check import join
-    from harness.standing import chosen
+    from harness.runs.check import join
+    from harness.runs.standing import chosen
 
     join(ROOT, chosen(ROOT, arguments.run))
     return None
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from harness.check import check
-    from harness.standing import chosen
+    from harness.runs.check import check
+    from harness.runs.standing import chosen
 
     return check(ROOT, chosen(ROOT, arguments.run), arguments.rest, mutates=arguments.mutates)
 
 
 def _nightly(arguments: argparse.Namespace) -> int:
-    from harness.check import Check, nightly
-    from harness.standing import chosen
+    from harness.runs.check import Check, nightly
+    from harness.runs.standing import chosen
 
     if arguments.outputs is None:
         return nightly(ROOT, chosen(ROOT, arguments.run))
@@ -222,8 +226,8 @@ def _nightly(arguments: argparse.Namespace) -> int:
 
 
 def _down(arguments: argparse.Namespace) -> None:
-    from harness.acceptance import down
-    from harness.standing import chosen
+    from harness.runs.acceptance import down
+    from harness.runs.standing import chosen
 
     folder = chosen(ROOT, arguments.run, gone_too=True)
     down(ROOT, folder)
@@ -231,23 +235,23 @@ def _down(arguments: argparse.Namespace) -> None:
 
 
 def _runbook(arguments: argparse.Namespace) -> None:
-    from harness.page import write_page
+    from harness.reports.page import write_page
 
     for path in write_page(ROOT, arguments.out):
         print(os.path.relpath(path))
 
 
 def _setup(arguments: argparse.Namespace) -> int:
-    from harness.prepared import prepared
-    from harness.toolchain import FOR_A_RUN
+    from harness.commands.prepared import prepared
+    from harness.setup.toolchain import FOR_A_RUN
 
     with prepared(ROOT, FOR_A_RUN):
         return ExitStatus.VERIFIED
 
 
 def _test(arguments: argparse.Namespace) -> int:
-    from harness.prepared import prepared
-    from harness.toolchain import FOR_TESTS
+    from harness.commands.prepared import prepared
+    from harness.setup.toolchain import FOR_TESTS
 
     with prepared(ROOT, FOR_TESTS) as toolchain:
         environment = toolchain.environment_of_tests()
@@ -271,8 +275,8 @@ def _pytest_status(status: int) -> int:
 
 
 def _lint(arguments: argparse.Namespace) -> int:
-    from harness.prepared import prepared
-    from harness.toolchain import FOR_TESTS
+    from harness.commands.prepared import prepared
+    from harness.setup.toolchain import FOR_TESTS
 
     with prepared(ROOT, FOR_TESTS) as toolchain:
         environment = toolchain.environment_of_tests()
@@ -291,7 +295,7 @@ def _lint(arguments: argparse.Namespace) -> int:
 
 
 def _lint_units(arguments: argparse.Namespace) -> int:
-    from harness.unit_lint import lint_files
+    from harness.model.unit_lint import lint_files
 
     remarks = lint_files(arguments.files)
     for line in remarks.lines:
@@ -300,7 +304,7 @@ def _lint_units(arguments: argparse.Namespace) -> int:
 
 
 def _try_system(arguments: argparse.Namespace) -> int:
-    from harness.try_system import try_system
+    from harness.commands.try_system import try_system
 
     return try_system(ROOT, arguments.suite)
 
@@ -312,19 +316,19 @@ def _shell_scripts() -> list[str]:
 
 def _bench(arguments: argparse.Namespace) -> None:
     if arguments.facts:
-        from harness.check import on_cluster
-        from harness.standing import chosen
+        from harness.runs.check import on_cluster
+        from harness.runs.standing import chosen
 
         with on_cluster(ROOT, chosen(ROOT, arguments.run), ["bench", "--facts"]) as execution:
             _bench_facts(execution, arguments.rounds)
         return
-    from harness.bench import bench, shown
+    from harness.commands.bench import bench, shown
 
     print(shown(bench(ROOT, arguments.rounds)))
 
 
 def _bench_facts(execution: Execution, rounds: int) -> None:
-    from harness.bench_facts import bench_facts
+    from harness.commands.bench_facts import bench_facts
 
     outputs = execution.outputs()
     if outputs is None:
@@ -334,7 +338,7 @@ def _bench_facts(execution: Execution, rounds: int) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from harness.execution import write_record
+    from harness.runs.execution import write_record
 
     if not (arguments.folder / "events.jsonl").is_file():
         raise Misconfigured(f"{arguments.folder} is no run's folder: it has no events.jsonl")
@@ -343,9 +347,9 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _clean(arguments: argparse.Namespace) -> None:
-    from harness.prepared import forget_images
-    from harness.run import runs_folder
-    from harness.standing import standing, standing_on
+    from harness.commands.prepared import forget_images
+    from harness.runs.run import runs_folder
+    from harness.runs.standing import standing, standing_on
 
     folder = cache_folder()
     stand = standing(ROOT) + [run for run in standing_on(folder) if Path(run).parent != runs_folder(ROOT)]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pytest_bdd import parsers, then
 
-from harness.etcd import Etcd
-from harness.fleet import Fleet
-from harness.machines import Machines
-from harness.process import Result
-from harness.wait import Waiter
+from harness.drivers.etcd import Etcd
+from harness.drivers.fleet import Fleet
+from harness.drivers.machines import Machines
+from harness.seams.process import Result
+from harness.seams.wait import Waiter
 from steps.phrases import phrase, require
 
 FLEET_SOCKET = "/run/fleet.sock (Stream)"

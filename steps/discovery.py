@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_bdd import parsers, then
 
-from harness.etcd import Registration
+from harness.drivers.etcd import Registration
 from steps.phrases import Variables, require
 
 

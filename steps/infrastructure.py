@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from pytest_bdd import given, parsers, then
 
-from harness.machines import Machines
-from harness.terraform import Plan
-from harness.wait import Waiter
+from harness.drivers.machines import Machines
+from harness.drivers.terraform import Plan
+from harness.seams.wait import Waiter
 from steps.phrases import Variables, phrase, require
 
 OpenPorts = Callable[[list[int]], dict[str, list[int]]]

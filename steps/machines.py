@@ -7,16 +7,16 @@ from contextlib import ExitStack
 
 from pytest_bdd import parsers, then, when
 
-from harness import tfvars
-from harness.etcd import Etcd, Registration
-from harness.machines import Machines
-from harness.names import NameServer
-from harness.power import Power
-from harness.shell import OperatorShell
-from harness.site import Site
-from harness.terraform import Plan
-from harness.units import UnitStates
-from harness.wait import Waiter
+from harness.drivers.etcd import Etcd, Registration
+from harness.drivers.machines import Machines
+from harness.drivers.name_server import NameServer
+from harness.drivers.power import Power
+from harness.drivers.shell import OperatorShell
+from harness.drivers.site import Site
+from harness.drivers.terraform import Plan
+from harness.drivers.units import UnitStates
+from harness.model import tfvars
+from harness.seams.wait import Waiter
 from steps.phrases import Change, Variables, phrase, require
 
 START_FLEET = "sudo systemctl start fleet.socket fleet.service"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pytest_bdd import given, then, when
 
-from harness import tfvars
-from harness.process import Result
-from harness.shell import OperatorShell
+from harness.drivers.shell import OperatorShell
+from harness.model import tfvars
+from harness.seams.process import Result
 from steps.phrases import Change, Variables, phrase, require
 
 

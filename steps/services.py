@@ -9,12 +9,12 @@ from contextlib import ExitStack
 
 from pytest_bdd import given, parsers, then, when
 
-from harness.machines import Machines
-from harness.patience import patience
-from harness.services import Ambassador, Services, is_address, registration
-from harness.traffic import Traffic
-from harness.units import UnitStates
-from harness.wait import Waiter
+from harness.drivers.machines import Machines
+from harness.drivers.services import Ambassador, Services, is_address, registration
+from harness.drivers.traffic import Traffic
+from harness.drivers.units import UnitStates
+from harness.seams.patience import patience
+from harness.seams.wait import Waiter
 from steps.phrases import Change, phrase, require
 
 Streams = Mapping[str, Traffic]

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 
 from pytest_bdd import parsers, then
 
-from harness.contents import Contents
+from harness.drivers.contents import Contents
+from harness.drivers.machines import Machines
+from harness.drivers.site import Page, Site
 from harness.errors import AnswerNotUnderstood
-from harness.http import SiteUnreachable
-from harness.machines import Machines
-from harness.process import Result
-from harness.site import Page, Site
-from harness.wait import Waiter
+from harness.seams.http import SiteUnreachable
+from harness.seams.process import Result
+from harness.seams.wait import Waiter
 from steps.phrases import phrase, require
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from pytest_bdd import parsers, then
 
-from harness.fleet import Fleet, Placement
-from harness.units import UnitFile, UnitStates
-from harness.wait import Waiter
+from harness.drivers.fleet import Fleet, Placement
+from harness.drivers.units import UnitFile, UnitStates
+from harness.seams.wait import Waiter
 from steps.phrases import phrase, require
 
 

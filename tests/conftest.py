@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
-from harness.record import Recorder, Redactor, read_events
+from harness.record.log import Recorder, Redactor, read_events
 from tests.fakes import FakeClock, FakeRunner
+
+# how long an example takes says something of this machine, and nothing of what is tested
+settings.register_profile("platform", deadline=None)
+settings.load_profile("platform")
 
 
 @pytest.fixture

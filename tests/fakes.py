@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.process import Result
+from harness.seams.process import Result
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from harness.process import Runner
-from harness.record import read_events
-from harness.run import Run
-from harness.terraform import Outputs
-from harness.workplace import OPERATORS_FILES
+from harness.drivers.terraform import Outputs
+from harness.record.log import read_events
+from harness.runs.run import Run
+from harness.runs.workplace import OPERATORS_FILES
+from harness.seams.process import Runner
 
 RUN_ID = "20260801-120000-ab12"
 EXAMPLE = '# a comment\nmachines = 3  # of them\ndiscovery_url = ""\n'

@@ -32,7 +32,7 @@ from ambassador.etcd import EVENT_INDEX_CLEARED, KEY_NOT_FOUND, Answer, Etcd, Et
 from ambassador.follow import MAINTENANCE, PLACES, Address, Proxy, ProxySilent, Server, follow, instances, servers, told
 from ambassador.register import EngineSilent, Registration, published
 
-from harness.patience import patience
+from harness.seams.patience import patience
 
 IMAGE = Path(__file__).parent.parent / "units/images/ambassador"
 HOST = "127.0.0.1"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.contents import release_digest
+from harness.drivers.contents import release_digest
 from tests.test_ambassador import (
     DOMAIN,
     HOST,

@@ -22,16 +22,16 @@ import pytest
 from pytest_bdd.parser import FeatureParser, Scenario
 from pytest_bdd.steps import step_function_context_registry
 
+from harness.drivers.etcd import Registration
+from harness.drivers.services import Ambassador, registration
+from harness.drivers.shell import OperatorShell
+from harness.drivers.terraform import Plan
+from harness.drivers.traffic import Tally
+from harness.drivers.units import UnitStates
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, PlatformWrong, WaitExpired
-from harness.etcd import Registration
-from harness.process import Processes
-from harness.record import Recorder, read_events
-from harness.services import Ambassador, registration
-from harness.shell import OperatorShell
-from harness.terraform import Plan
-from harness.traffic import Tally
-from harness.units import UnitStates
-from harness.wait import Silent, Waiter
+from harness.record.log import Recorder, read_events
+from harness.seams.process import Processes
+from harness.seams.wait import Silent, Waiter
 from tests.fakes import FakeClock
 from tests.places import program
 

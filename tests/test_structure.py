@@ -29,10 +29,11 @@ from pytest_bdd.parser import Feature, FeatureParser, Scenario, ScenarioTemplate
 from pytest_bdd.scenario import scenario_wrapper_template_registry
 from pytest_bdd.steps import StepFunctionContext, step_function_context_registry
 
+from harness import PACKAGES
+from harness.drivers.units import UnitFile, read_units
 from harness.errors import Misconfigured
-from harness.placement import matches
-from harness.unit_lint import lint
-from harness.units import UnitFile, read_units
+from harness.model.placement import matches
+from harness.model.unit_lint import lint
 
 ROOT = Path(__file__).parent.parent
 Guard = Callable[[Path], list[str]]
@@ -320,23 +321,23 @@ MAY_KNOW = {
 # the outside world, through its seams: package -> the only files that may import it; a folder ends in a slash
 SEAMS = {
     "subprocess": {
-        "harness/process.py",
-        "harness/agent.py",  # the ssh-agent
-        "harness/execution.py",  # pytest
-        "harness/acceptance.py",  # a person's shell
+        "harness/seams/process.py",
+        "harness/runs/agent.py",  # the ssh-agent
+        "harness/runs/execution.py",  # pytest
+        "harness/runs/acceptance.py",  # a person's shell
         "harness/cli.py",  # the developers' tools
-        "harness/try_system.py",  # a system in namespaces of its own
-        "harness/bench.py",  # whole runs, measured from outside
+        "harness/commands/try_system.py",  # a system in namespaces of its own
+        "harness/commands/bench.py",  # whole runs, measured from outside
         "bin/platform",  # before there is a harness
     },
     "pty": set(),
     "asyncio": set(),
-    "paramiko": {"harness/machines.py"},
+    "paramiko": {"harness/drivers/machines.py"},
     "testinfra": {
-        "harness/machines.py",
-        "harness/bench_facts.py",  # what asking costs its way, measured beside ours
+        "harness/drivers/machines.py",
+        "harness/commands/bench_facts.py",  # what asking costs its way, measured beside ours
     },
-    "python_terraform": {"harness/terraform.py"},
+    "python_terraform": {"harness/drivers/terraform.py"},
     "pytest": {"conftest.py", "features/"},
     "_pytest": set(),
     "pytest_bdd": {"conftest.py", "steps/", "features/"},
@@ -360,8 +361,45 @@ def imports_that_go_in_a_circle(root: Path) -> list[str]:
     return []
 
 
+# modules beside the packages, which all may import
+FOR_ALL = {"errors", "files", "text"}
+
+
+def imports_that_packages_may_not(root: Path) -> list[str]:
+    """What a package of the harness imports of another one that harness.PACKAGES does not allow; and modules that are
+    in no package. `cli` stands on top."""
+    faults = []
+    for path, tree in python_files(root, "harness"):
+        place = Path(path).parts[1:]
+        package = place[0] if len(place) > 1 else ""
+        if not package and path not in ("harness/__init__.py", "harness/cli.py") and Path(path).stem not in FOR_ALL:
+            faults.append(f"{path}: in no package")
+        if package and package not in PACKAGES:
+            faults.append(f"{path}: a package that harness.PACKAGES does not know")
+        allowed = {package, *PACKAGES.get(package, ()), *FOR_ALL}
+        if path == "harness/cli.py":
+            allowed |= set(PACKAGES)
+        for line, name in imported(tree):
+            of, _, rest = name.partition(".")
+            other = rest.partition(".")[0]
+            if of == "harness" and other and other not in allowed and other != "PACKAGES":
+                faults.append(f"{path}:{line}: imports {name}")
+    return faults
+
+
+def packages_that_are_told_otherwise(root: Path) -> list[str]:
+    """Packages whose docstring and whose row in the README's table of rooms do not say the same."""
+    readme = (root / "README.md").read_text()
+    faults = []
+    for package in PACKAGES:
+        said = ast.get_docstring(ast.parse((root / f"harness/{package}/__init__.py").read_text())) or ""
+        if f"| `harness/{package}` | {said[:1].lower()}{said[1:].removesuffix('.')} |" not in readme:
+            faults.append(f"harness/{package}: {said!r} is not in the README")
+    return faults
+
+
 def imported(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """As `imports`, with the modules that are taken from a package: `from harness import cache` is harness.cache."""
+    """As `imports`, with the modules that are taken from a package: `from harness.setup import cache` names two."""
     yield from imports(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and not node.level:
@@ -400,7 +438,7 @@ def imports_beside_the_seams(root: Path) -> list[str]:
             if isinstance(node, ast.Attribute) and re.fullmatch(
                 r"os\.(system|popen|spawn\w+|posix_spawn\w*)", ast.unparse(node)
             ):
-                faults.append(f"{path}:{node.lineno}: {ast.unparse(node)} beside harness/process.py")
+                faults.append(f"{path}:{node.lineno}: {ast.unparse(node)} beside harness/seams/process.py")
     return faults
 
 
@@ -417,7 +455,7 @@ def sleeps_outside_the_wait(root: Path) -> list[str]:
         for node in ast.walk(tree):
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
             imported = isinstance(node, ast.ImportFrom) and any(alias.name == "sleep" for alias in node.names)
-            if path != "harness/wait.py" and (called.rpartition(".")[2] == "sleep" or imported):
+            if path != "harness/seams/wait.py" and (called.rpartition(".")[2] == "sleep" or imported):
                 faults.append(f"{path}:{node.lineno}: sleeps")  # type: ignore[attr-defined]
     return faults
 
@@ -663,6 +701,8 @@ GUARDS: list[Guard] = [
     features_that_know_too_much,
     imports_that_point_outward,
     imports_that_go_in_a_circle,
+    imports_that_packages_may_not,
+    packages_that_are_told_otherwise,
     imports_beside_the_seams,
     sleeps_outside_the_wait,
     sessions_that_trust_the_environment,
@@ -754,10 +794,12 @@ TREE = {
     "features/test_runbook.py": (ROOT / "features/test_runbook.py").read_text(),
     "pyproject.toml": "[tool.pytest.ini_options]\n"
     'markers = ["mutates: changes", "slow: m", "requires_state: all", "load: 1", "site: 2"]\n',
-    "harness/driver.py": "import json\nfrom harness.process import run\n",
-    "harness/errors_of_process.py": "import subprocess\n\nERRORS = (OSError, subprocess.SubprocessError)\n",
-    "harness/process.py": "import subprocess\n",
-    "harness/http.py": "import requests\n\nsession = requests.Session()\nsession.trust_env = False\n",
+    "harness/drivers/driver.py": "import json\nfrom harness.seams.process import run\n",
+    "harness/seams/errors.py": "import subprocess\n\nERRORS = (OSError, subprocess.SubprocessError)\n",
+    **{f"harness/{package}/__init__.py": f'"""What {package} holds."""\n' for package in PACKAGES},
+    "README.md": "\n".join(f"| `harness/{package}` | what {package} holds |" for package in PACKAGES),
+    "harness/seams/process.py": "import subprocess\n",
+    "harness/seams/http.py": "import requests\n\nsession = requests.Session()\nsession.trust_env = False\n",
     "units/web.service": UNIT,
     "units/more/web@.service": TEMPLATE,
     "units/images/web/build-base": "#!/bin/sh\n",
@@ -792,7 +834,12 @@ IN_SECOND = "from pytest_bdd import then\n" + AGAIN
 
 
 LOAD, BINDER, ROOT_CONFTEST = "features/01_load.feature", "features/test_runbook.py", "conftest.py"
-OTHER, DRIVER, LOCK, BOOT = "steps/other.py", "harness/driver.py", "requirements/runtime.txt", "infra/first-boot"
+OTHER, DRIVER, LOCK, BOOT = (
+    "steps/other.py",
+    "harness/drivers/driver.py",
+    "requirements/runtime.txt",
+    "infra/first-boot",
+)
 PROJECT, MARKERS = "pyproject.toml", TREE["pyproject.toml"]
 BIND = "from pytest_bdd import scenarios\n"
 AMBIGUOUS = STEPS.replace("{count:d} machines", "{count} {what}")
@@ -840,7 +887,12 @@ AMBIGUOUS += '\n@then(parsers.parse("{count:d} machines are listed"))\ndef more(
         (features_that_know_too_much, LOAD, FEATURE + "    And etcd:2379 answers\n", "names a port"),
         (features_that_know_too_much, LOAD, FEATURE + '    And "/etc/hosts" is\n', "names an absolute path"),
         (features_that_know_too_much, LOAD, FEATURE + "    And /home/corex is\n", "names an absolute path"),
-        (imports_that_point_outward, DRIVER, "import steps.cluster\n", "harness/driver.py:1: imports steps.cluster"),
+        (
+            imports_that_point_outward,
+            DRIVER,
+            "import steps.cluster\n",
+            "harness/drivers/driver.py:1: imports steps.cluster",
+        ),
         (imports_that_point_outward, DRIVER, "def f():\n    from conftest import x\n", "driver.py:2: imports conftest"),
         (imports_that_point_outward, DRIVER, "from . import errors\n", "driver.py:1: imports ."),
         (imports_that_point_outward, DRIVER, "importlib.import_module('steps.x')\n", "driver.py:1: imports steps.x"),
@@ -856,18 +908,38 @@ AMBIGUOUS += '\n@then(parsers.parse("{count:d} machines are listed"))\ndef more(
         (imports_that_point_outward, "units/images/web/web/a.py", "import web.b\n", "a.py:1: imports web.b"),
         (
             imports_that_go_in_a_circle,
-            "harness/process.py",
-            "from harness import driver\n",
-            "harness.driver imports harness.process imports harness.driver|"
-            "harness.process imports harness.driver imports harness.process",
+            "harness/seams/process.py",
+            "from harness.drivers import driver\n",
+            "harness.drivers.driver imports harness.seams.process imports harness.drivers.driver|"
+            "harness.seams.process imports harness.drivers.driver imports harness.seams.process",
         ),
         (
             imports_that_go_in_a_circle,
             DRIVER,
-            "def f():\n    import harness.driver\n",
-            "harness.driver imports harness.d",
+            "def f():\n    import harness.drivers.driver\n",
+            "harness.drivers.driver imports harness.d",
         ),
-        (imports_beside_the_seams, DRIVER, "import pytest\n", "harness/driver.py:1: imports pytest"),
+        (imports_that_packages_may_not, "harness/driver.py", "x = 1\n", "harness/driver.py: in no package"),
+        (imports_that_packages_may_not, "harness/misc/a.py", "x = 1\n", "misc/a.py: a package that harness.PACK"),
+        (
+            imports_that_packages_may_not,
+            "harness/model/a.py",
+            "def f():\n    from harness.seams import wait\n",
+            "harness/model/a.py:2: imports harness.seams",
+        ),
+        (
+            imports_that_packages_may_not,
+            "harness/setup/a.py",
+            "import harness.drivers.etcd\n",
+            "harness/setup/a.py:1: imports harness.drivers.etcd",
+        ),
+        (
+            packages_that_are_told_otherwise,
+            "harness/model/__init__.py",
+            '"""Odds and ends."""',
+            "model: 'Odds and ends.'",
+        ),
+        (imports_beside_the_seams, DRIVER, "import pytest\n", "harness/drivers/driver.py:1: imports pytest"),
         (imports_beside_the_seams, DRIVER, "from subprocess import run\n", "driver.py:1: imports subprocess"),
         (imports_beside_the_seams, DRIVER, "import subprocess\n", "driver.py:1: imports subprocess"),
         (

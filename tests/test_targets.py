@@ -15,11 +15,11 @@ from typing import Any
 import jmespath
 import pytest
 
-from harness import tfvars
-from harness.acceptance import target_takes
-from harness.limits import LIMITS, MEMORY
-from harness.terraform import target_data
-from harness.workplace import targets
+from harness.drivers.terraform import target_data
+from harness.model import tfvars
+from harness.runs.acceptance import target_takes
+from harness.runs.workplace import targets
+from harness.setup.limits import LIMITS, MEMORY
 from tests.transcripts.machines import document
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,7 @@ def faults_of_example(root: Path) -> list[str]:
 
 
 def faults_of_takes(data: Mapping[str, Any]) -> list[str]:
-    """What a machine takes of the harness's own machine: nothing, or as whole numbers all that harness.limits reads."""
+    """What a machine takes of the harness's own machine: nothing, or as whole numbers all that harness.setup.limits reads."""
     takes = data.get("takes", {})
     if takes == {}:
         return []

@@ -20,10 +20,10 @@ from typing import Any
 import testinfra
 import testinfra.host
 
+from harness.drivers.machines import Machines, MachineUnreachable
+from harness.drivers.terraform import Outputs
 from harness.errors import CommandFailed
-from harness.machines import Machines, MachineUnreachable
-from harness.record import Recorder
-from harness.terraform import Outputs
+from harness.record.log import Recorder
 
 FOLDER = Path(__file__).parent
 NAMES = ("coreos-0", "coreos-1", "coreos-2")

@@ -1,0 +1,1 @@
+"""What bin/platform and the operator's commands do."""

@@ -1,0 +1,117 @@
+"""Contents: the files that lie on the machines under /home/core, helper files and deployed releases."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.drivers.etcd import CURL
+from harness.drivers.machines import Machines
+from harness.drivers.site import Site
+from harness.errors import PlatformWrong
+
+# Digest and path of each file below the working folder, links followed
+DIGESTS = "find -L . -type f -exec sha256sum {} + | LC_ALL=C sort -k2"
+RELEASE_DIGEST = f"{DIGESTS} | sha256sum | cut -d' ' -f1"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A release: its version, and one digest (SHA-256, hexadecimal) of all its files with their paths."""
+
+    version: str
+    digest: str
+
+
+def release_digest(files: Mapping[str, bytes]) -> str:
+    """The digest of a release (path relative to it -> contents), as RELEASE_DIGEST makes it on a machine."""
+    lines = [f"{hashlib.sha256(files[path]).hexdigest()}  ./{path}\n" for path in sorted(files, key=os.fsencode)]
+    return hashlib.sha256(b"".join(map(os.fsencode, lines))).hexdigest()
+
+
+def deployed_key(site: str) -> str:
+    """Where the cluster remembers which version of a site was deployed last: a key of etcd's, as a machine asks for
+    it."""
+    return f"http://127.0.0.1:2379/v2/keys/platform/deployed/{site}"
+
+
+class Contents:
+    """What the machines hold."""
+
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
+
+    def _digests(self, machine: str, folder: str) -> dict[str, str]:
+        """Path relative to `folder` -> SHA-256 in hexadecimal; empty when there is no such folder."""
+        listed = self._machines.run(machine, f"cd {folder} 2>/dev/null && {DIGESTS} || true")
+        return {
+            path.removeprefix("./"): digest
+            for digest, path in (line.split("  ", 1) for line in listed.split("\n") if line)
+        }
+
+    def missing(self, source: Path, place: str) -> list[str]:
+        """One line for each file of `source` that a machine does not hold, byte for byte, under `place`."""
+        wanted = {
+            path.relative_to(source).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in source.rglob("*")
+            if path.is_file()
+        }
+        held = self._machines.everywhere(lambda name: self._digests(name, place))
+        lines = [
+            f"{machine}: {path} {'differs' if path in held[machine] else 'is missing'}"
+            for machine in held
+            for path, digest in wanted.items()
+            if held[machine].get(path) != digest
+        ]
+        return lines if wanted else [f"{source} holds no files to look for"]
+
+    def digests(self, site: str) -> dict[str, str]:
+        """Machine -> the digest of all files of the release that is current there; "none" where nothing was
+        deployed."""
+        ask = f"cd /home/core/{site}/current 2>/dev/null && {RELEASE_DIGEST} || echo none"
+        return self._machines.everywhere(lambda name: self._machines.run(name, ask).strip())
+
+    def files(self, site: str) -> int:
+        """How many files were deployed of a site, as the entry point's machine holds them."""
+        ask = f"find -L /home/core/{site}/current -type f -printf x 2>/dev/null | wc -c"
+        return int(self._machines.run(self._machines.entry_point, ask))
+
+    def versions(self, site: str) -> dict[str, str]:
+        """Machine -> the version of the release that is current there; "none" where nothing was deployed."""
+        ask = f"cat /home/core/{site}/current/version.txt 2>/dev/null || echo none"
+        return self._machines.everywhere(lambda name: self._machines.run(name, ask).strip())
+
+    def deployed_last(self, site: str) -> Deployed:
+        """What was deployed last of a site, as the cluster itself remembers it (in etcd)."""
+        answer = self._machines.run(self._machines.entry_point, f"{CURL} {deployed_key(site)}", ok=range(256))
+        try:
+            version, digest = str(json.loads(answer)["node"]["value"]).split()
+            return Deployed(version, digest)
+        except (ValueError, KeyError, TypeError):
+            raise PlatformWrong(
+                f"the cluster remembers no deployment of {site}",
+                expected="a version",
+                seen=answer.strip() or "no answer",
+                paste=f"./bin/deploy-blog {site} sites/{site}",
+            ) from None
+
+    def remember(self, site: str, deployed: Deployed) -> None:
+        """Makes this the one that was deployed last."""
+        value = f"'value={deployed.version} {deployed.digest}'"
+        put = f"{CURL} --fail -X PUT {deployed_key(site)} --data-urlencode {value}"
+        self._machines.run(self._machines.entry_point, put)
+
+    def differences(self, deployed: str, site: Site) -> list[str]:
+        """One line for each deployed file that `site` serves otherwise; what the entry point's machine holds counts."""
+        digests = self._digests(self._machines.entry_point, f"/home/core/{deployed}/current")
+        wrong = [
+            path
+            for path, digest in digests.items()
+            if hashlib.sha256(site.fetch("/" + urllib.parse.quote(path)).body).hexdigest() != digest
+        ]
+        return wrong if digests else [f"nothing is deployed as {deployed}"]

@@ -1,0 +1,101 @@
+"""etcd: the cluster's members, and who registered under a discovery URL (v2 keys; etcd 3.4)."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.parse
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+from harness.drivers.machines import Machines
+from harness.errors import AnswerNotUnderstood, EnvironmentFailed
+from harness.record.log import Recorder
+from harness.seams.http import LeadsAstray, SiteUnreachable, open_session
+
+# etcd 3.4's FAQ advises a cluster of five members in production, and seven at most: each one more makes every write
+# slower. With 40 members on one machine the cluster did not come to rest at all.
+MEMBERS_AT_MOST = 5
+CURL = "curl --silent --show-error --max-time 3"
+ASK = f"{CURL} http://127.0.0.1:2379/health; echo; {CURL} http://127.0.0.1:2379/v2/members"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What a discovery URL says: how many members it is for, and who registered (name=peer URL)."""
+
+    size: int
+    members: list[str]
+
+    @classmethod
+    def at(cls, url: str, recorder: Recorder | None) -> Registration:
+        """From the discovery service, wherever its name leads: the one name that is looked up, for the service is the
+        operator's and not the cluster's. Raises EnvironmentFailed when it does not answer, AnswerNotUnderstood."""
+        host = urllib.parse.urlsplit(url).hostname or ""
+        try:
+            address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+        except OSError as unknown:
+            said = f"the discovery service {host} cannot be looked up: {unknown.strerror}"
+            raise EnvironmentFailed(said) from unknown
+        return cls.read(url, open_session(str(address), [host], recorder))
+
+    @classmethod
+    def read(cls, url: str, session: requests.Session) -> Registration:
+        """From the discovery service. Raises EnvironmentFailed when it does not answer, AnswerNotUnderstood."""
+
+        def get(path: str) -> dict[str, Any]:
+            try:
+                answer = session.get(url + path, timeout=5)
+            except (SiteUnreachable, LeadsAstray) as refused:
+                raise EnvironmentFailed(f"the discovery service does not answer: {refused}") from refused
+            try:
+                # not answer.json(): its error counts as one of the request
+                return dict(json.loads(answer.text)["node"])
+            except (ValueError, KeyError, TypeError) as wrong:
+                raise AnswerNotUnderstood(url + path, answer.text, f"no node: {wrong}") from wrong
+
+        # _config is hidden from the listing: names that begin with an underscore are
+        size = get("/_config/size").get("value", "")
+        if not str(size).isdigit():
+            raise AnswerNotUnderstood(url, str(size), "the size is no number")
+        return cls(int(size), [node.get("value", "") for node in get("").get("nodes", [])])
+
+
+class Etcd:
+    """The cluster's etcd, asked on its machines: it cannot be reached from outside."""
+
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
+
+    def members(self) -> set[str]:
+        """Names of the members, as the way in lists them; none while it is not healthy."""
+        return _member_names(self._machines.run(self._machines.entry_point, ASK, ok=range(256)))
+
+    def objections(self, at_most: int) -> dict[str, str]:
+        """Machine -> what speaks against its etcd; empty when each is healthy, serves v2 keys, and lists the same
+        members: the first machines, `at_most` of them.
+
+        /health alone proves too little: it says true on a member without v2, which fleet cannot use. On a machine that
+        is no member (one too many, or added later) a proxy answers, with the cluster's health.
+        """
+        answers = self._machines.everywhere(lambda name: self._machines.run(name, ASK, ok=range(256)))
+        listed = {name: _member_names(answer) for name, answer in answers.items()}
+        first = list(self._machines.addresses)[: min(at_most, max(map(len, listed.values()), default=0))]
+        return {
+            name: f"lists {', '.join(sorted(members))}, not {', '.join(first)}" if members else "not healthy"
+            for name, members in listed.items()
+            if members != set(first) or not members
+        }
+
+
+def _member_names(answer: str) -> set[str]:
+    """Members that a machine lists; none unless it is healthy."""
+    health, _, members = answer.partition("\n")
+    try:
+        if json.loads(health).get("health") != "true":
+            return set()
+        return {member["name"] for member in json.loads(members)["members"]}
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return set()

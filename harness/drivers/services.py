@@ -1,0 +1,124 @@
+"""Services: where their instances really answer, what is registered of them in etcd, and what their ambassadors know.
+
+An app's container is named after its unit: `blog` of blog.service, `blog-2` of blog@2.service. Its sidekick keeps the
+key /services/SERVICE/MACHINE:CONTAINER; SERVICE-dynamic-amb is the container of a service's ambassador on each machine.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.drivers.etcd import CURL
+from harness.drivers.machines import Machines
+from harness.errors import AnswerNotUnderstood, CommandFailed
+from harness.seams.wait import Silent
+
+KEYS = "http://127.0.0.1:2379/v2/keys/services"
+APP_PORT = "80/tcp"
+KEY_NOT_FOUND = 100  # etcd's errorCode
+
+
+@dataclass(frozen=True)
+class Ambassador:
+    """What one ambassador says: the addresses (HOST:PORT) that it finds in etcd, the keys that it passes over, and its
+    servers with what its health check says of each."""
+
+    registered: frozenset[str]
+    malformed: tuple[str, ...]
+    servers: Mapping[str, str]
+
+    @property
+    def healthy(self) -> set[str]:
+        return {address for address, status in self.servers.items() if status == "UP"}
+
+
+class Services:
+    """The services of a cluster."""
+
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
+
+    def published(self, service: str) -> set[str]:
+        """Where instances run, HOST:PORT, as the machines' Docker Engines say; every machine is asked."""
+        names = f"docker ps --format '{{{{.Names}}}}' | grep -xE '{service}(-[0-9]+)?'"
+        ask = (
+            f"systemctl is-active --quiet docker && {names} | while read -r c; do docker port $c {APP_PORT}; done; true"
+        )
+        answers = self._machines.everywhere(lambda name: self._machines.run(name, ask).split())
+        return {address for addresses in answers.values() for address in addresses}
+
+    def registered(self, service: str) -> set[str]:
+        """What etcd holds, HOST:PORT each; "malformed: ..." of a value that is no registration.
+
+        Raises Silent while etcd gives no answer, or has no leader to give one.
+        """
+        ask = f"{CURL} {KEYS}/{service}?recursive=true"
+        try:
+            answer = self._machines.run(self._machines.entry_point, ask)
+        except CommandFailed as failed:
+            raise Silent.of(failed) from failed
+        try:
+            body = json.loads(answer)
+            if body.get("errorCode") == KEY_NOT_FOUND:
+                return set()
+            if "errorCode" in body:
+                raise Silent([ask], "an error of etcd", answer, "", self._machines.entry_point)
+            return {_address(node["value"]) for node in body["node"].get("nodes", ())}
+        except (ValueError, KeyError, AttributeError, TypeError) as wrong:
+            raise AnswerNotUnderstood(f"etcd's keys of {service}", answer, repr(wrong)) from wrong
+
+    def ambassadors(self, service: str) -> dict[str, Ambassador]:
+        """Machine -> what the service's ambassador there says. Raises Silent while one says nothing."""
+        ask = f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}"
+
+        def told(name: str) -> Ambassador:
+            try:
+                answer = self._machines.run(name, ask)
+            except CommandFailed as failed:  # no such container yet, or its proxy is not up
+                raise Silent.of(failed) from failed
+            try:
+                said = json.loads(answer)
+                servers = {str(address): str(status) for address, status in said["servers"].items()}
+                return Ambassador(frozenset(said["registered"]), tuple(said["malformed"]), servers)
+            except (ValueError, KeyError, TypeError, AttributeError) as wrong:
+                raise AnswerNotUnderstood(f"the ambassador of {service} on {name}", answer, repr(wrong)) from wrong
+
+        return self._machines.everywhere(told)
+
+    def plant(self, service: str, name: str, value: str, ttl: int) -> None:
+        """Puts a registration that no sidekick made; it is gone after `ttl` seconds."""
+        put = f"{CURL} --fail -X PUT {KEYS}/{service}/{name} --data-urlencode value={shlex.quote(value)} -d ttl={ttl}"
+        self._machines.run(self._machines.entry_point, put)
+
+    def uproot(self, service: str, name: str) -> None:
+        """Removes a registration that was planted; one whose time was over is gone already."""
+        self._machines.run(self._machines.entry_point, f"{CURL} -X DELETE {KEYS}/{service}/{name}")
+
+
+def registration(address: str) -> str:
+    """The value that registers HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    return json.dumps({"host": host, "port": int(port)})
+
+
+def is_address(registered: str) -> bool:
+    """Whether what `registered` gives is an address, HOST:PORT, that an ambassador can follow."""
+    host, _, port = registered.rpartition(":")
+    try:
+        return bool(ipaddress.IPv4Address(host)) and 0 < int(port) < 65536
+    except ValueError:
+        return False
+
+
+def _address(value: str) -> str:
+    try:
+        said = json.loads(value)
+        if isinstance(said["host"], str) and type(said["port"]) is int:
+            return f"{said['host']}:{said['port']}"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass  # what it is then stands in the answer
+    return f"malformed: {value}"

@@ -1,0 +1,166 @@
+"""Traffic: a site asked at a steady rate while something changes, and what became of each request.
+
+An open loop: a request starts when its time has come, whether those before it have ended or not, so that a site that
+hangs does not make its own load smaller. Each asks for /version.txt: right is the version that is deployed, wrong any
+other answer of status 200 (another site's, an old one), and failed is all else.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from harness.drivers.site import Page
+from harness.errors import HarnessError
+from harness.record.log import Recorder
+from harness.seams.http import SiteUnreachable
+from harness.seams.patience import patience
+
+RIGHT, WRONG, FAILED = "right", "wrong", "failed"
+# requests that may be under way at once: at 20 a second, ones that take three seconds each (times PATIENCE)
+AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: when it was due and ended (seconds of the monotonic clock), and how."""
+
+    started: float
+    ended: float
+    outcome: str
+    seen: str
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What became of the requests that ended since a moment, those that were under way then too.
+
+    `right_after` is how many seconds after that moment the last one that was not right ended; 0 when all were right.
+    """
+
+    made: int
+    failed: int
+    wrong: int
+    right_after: float
+    first_seen: str
+
+    @property
+    def bad(self) -> int:
+        return self.failed + self.wrong
+
+
+class Traffic:
+    """Requests to one site, from `start` to `stop`."""
+
+    def __init__(self, site: str, ask: Callable[[], Page], expected: str, rate: int, recorder: Recorder) -> None:
+        self.site = site
+        self.rate = rate
+        self._ask = ask
+        self._expected = expected
+        self._recorder = recorder
+        self._requests: list[Request] = []
+        self._ended = threading.Event()
+        self._pool = ThreadPoolExecutor(max_workers=math.ceil(AT_ONCE * patience()))
+        self._futures: list[Future[None]] = []
+        self._pacer = threading.Thread(target=self._pace, daemon=True)
+        self._since = time.monotonic()
+        self.change = ""
+
+    def start(self) -> None:
+        self._pacer.start()
+
+    def changed(self, what: str) -> None:
+        """From now on is what `tally` counts; what it counted so far goes into the record."""
+        if self.change:
+            self._note(self.tally())
+        self.change, self._since = what, time.monotonic()
+
+    def tally(self) -> Tally:
+        requests = sorted((it for it in list(self._requests) if it.ended >= self._since), key=lambda it: it.started)
+        bad = [it for it in requests if it.outcome != RIGHT]
+        return Tally(
+            made=len(requests),
+            failed=sum(it.outcome == FAILED for it in requests),
+            wrong=sum(it.outcome == WRONG for it in requests),
+            right_after=round(max((it.ended for it in bad), default=self._since) - self._since, 2),
+            first_seen=next((it.seen for it in bad if it.outcome == WRONG), bad[0].seen if bad else ""),
+        )
+
+    def settled(self) -> Tally:
+        """The tally, when the requests that are under way now have ended: one that hangs has not gone well."""
+        wait(list(self._futures))
+        return self.tally()
+
+    def right_for(self) -> float:
+        """Seconds from the end of the last request that was not right (the change, when all were) to that of the last
+        one that was: a site that hangs is not right meanwhile."""
+        right = [it.ended for it in list(self._requests) if it.outcome == RIGHT]
+        return max(max(right, default=0.0) - self._since - self.tally().right_after, 0.0)
+
+    @property
+    def last_seen(self) -> str:
+        """What came of the request that ended last."""
+        return self._requests[-1].seen if self._requests else ""
+
+    def stop(self) -> Tally:
+        """Ends, waits for the requests under way, and writes what became of them into the record. Raises what `ask`
+        raised, if it was no answer of the platform's."""
+        self._ended.set()
+        self._pacer.join()
+        self._pool.shutdown(cancel_futures=True)
+        tally = self.tally()
+        self._note(tally)
+        for future in self._futures:
+            if not future.cancelled():
+                future.result()
+        return tally
+
+    def _note(self, tally: Tally) -> None:
+        said = f"{tally.made} requests, {tally.failed} failed, {tally.wrong} wrong, right after {tally.right_after:g} s"
+        self._recorder.emit(
+            "note",
+            text=f"site {self.site} at {self.rate} a second, {self.change or 'no change'}: {said}"
+            + (f" (first: {tally.first_seen})" if tally.first_seen else ""),
+        )
+
+    def _pace(self) -> None:
+        began = time.monotonic()
+        for number in range(10**9):
+            due = began + number / self.rate
+            if self._ended.wait(max(due - time.monotonic(), 0)):
+                return
+            self._futures.append(self._pool.submit(self._one, due))
+
+    def _one(self, started: float) -> None:
+        outcome, seen = FAILED, "no answer"
+        try:
+            page = self._ask()
+            seen = f"status {page.status}"
+            if page.status == 200:
+                seen = page.text.strip()[:80]
+                outcome = RIGHT if seen == self._expected else WRONG
+        except SiteUnreachable as failed:
+            seen = failed.seen
+        except HarnessError as failed:
+            seen = str(failed)
+        finally:
+            self._requests.append(Request(started, time.monotonic(), outcome, seen))
+
+
+def remembered(look: Callable[[], str], seconds: float) -> Callable[[], str]:
+    """The answer of `look`, asked again when it is older than so many seconds; of threads that ask at once one does."""
+    lock = threading.Lock()
+    known: tuple[float, str] | None = None
+
+    def answer() -> str:
+        nonlocal known
+        with lock:
+            if known is None or time.monotonic() - known[0] > seconds:
+                known = (time.monotonic(), look())
+            return known[1]
+
+    return answer

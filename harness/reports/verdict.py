@@ -1,0 +1,299 @@
+"""The verdict: what a run proves, in one screen and one exit status. A pure function of run.json.
+
+Screen, report and JUnit XML take the faults of a run from here, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import ExitStatus
+from harness.record.log import TIME_LIMITS
+from harness.reports import runbook
+from harness.reports.measures import over
+from harness.text import clean, one_line
+
+Item = dict[str, Any]
+
+HEADLINES = {
+    ExitStatus.VERIFIED: "Verified: the platform is as the runbook says",
+    ExitStatus.PLATFORM_WRONG: "The platform is wrong",
+    ExitStatus.INTERRUPTED: "Interrupted: the platform was not judged",
+    ExitStatus.INTERNAL_ERROR: "Internal error: the harness is at fault, the platform was not judged",
+    ExitStatus.MISCONFIGURED: "Wrong usage or configuration",
+    ExitStatus.NOTHING_VERIFIED: "Nothing was verified",
+    ExitStatus.ENVIRONMENT_FAILED: "The environment failed, so the platform was not judged",
+}
+NO_END = "Interrupted: the record has no end"
+NOT_CLEAN = "Verified, but the run could not be removed cleanly"
+IN_PART = "Verified: what was run of the runbook holds"
+# Layers from the ground up, and the one that a feature's steps look at first
+LAYERS = ("config", "toolchain", "provision", "bootstrap", "schedule", "unit", "discovery", "content", "entry")
+LAYER_OF_TAG = {
+    "variables": "config",
+    "discovery": "config",
+    "infrastructure": "provision",
+    "entry_point": "bootstrap",
+    "load": "schedule",
+    "start": "unit",
+    "contents": "content",
+    "site": "entry",
+    "prerequisites": "content",
+    "services": "discovery",
+    "machines": "bootstrap",
+    "recovery": "bootstrap",
+}
+# Faults, and findings of the diagnosis, that the screen shows; the report has all.
+SHOWN_FAULTS, SHOWN_FINDINGS = 3, 4
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong, where, and the command that shows it again.
+
+    `kind` and `message` are those of the exception, where there was one. A fault belongs to a stage (its name), to a
+    scenario (its id) or one of its steps (index), or to the run as a whole.
+    """
+
+    status: ExitStatus
+    title: str
+    line: str = ""
+    layer: str = ""
+    expected: str = ""
+    seen: str = ""
+    where: str = ""
+    paste: str = ""
+    kind: str = ""
+    message: str = ""
+    stage: str = ""
+    scenario: str = ""
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The exit status, its headline, and the faults in the order of time."""
+
+    status: ExitStatus
+    headline: str
+    faults: tuple[Fault, ...]
+    counts: dict[str, int]
+
+
+def title(status: int | None) -> str:
+    """A recorded exit status in a few words: its headline up to the first colon or comma."""
+    if status is None:
+        return NO_END
+    try:
+        return re.split("[:,]", HEADLINES[ExitStatus(status)])[0]
+    except ValueError:  # of another version of the harness
+        return f"Exit status {status}"
+
+
+def judge(run: Item) -> Verdict:
+    """The first fault in time decides, for what comes later may follow from it; an interruption comes before all."""
+    counts = dict(Counter(scenario["outcome"] for scenario in run["scenarios"]))
+    faults = (*_faults_in_time(run), *_drift(run), *_changes(run), *map(_of_leak, run["leaks"]))
+    status = _status(run, faults, counts)
+    # the platform was judged before the teardown failed
+    judged = set(counts) == {"passed"} and status is ExitStatus.ENVIRONMENT_FAILED and not _changes(run)
+    in_part = status is ExitStatus.VERIFIED and (run["selection"] or set(counts) != {"passed"})
+    headline = NOT_CLEAN if judged else IN_PART if in_part else HEADLINES[status]
+    return Verdict(status, headline, faults, counts)
+
+
+def _status(run: Item, faults: tuple[Fault, ...], counts: dict[str, int]) -> ExitStatus:
+    if any(stage["outcome"] == "interrupted" for stage in run["stages"]):
+        return ExitStatus.INTERRUPTED
+    if faults:
+        if faults[0].status is ExitStatus.PLATFORM_WRONG and (run["diagnosis"] or {}).get("layer") == "environment":
+            return ExitStatus.ENVIRONMENT_FAILED
+        return faults[0].status
+    if not counts.get("passed"):
+        return ExitStatus.NOTHING_VERIFIED
+    return ExitStatus.VERIFIED
+
+
+def _faults_in_time(run: Item) -> list[Fault]:
+    """Stages and scenarios that did not do what they should, in the order in which they ended."""
+    found: list[tuple[float, Fault]] = []
+    for stage in run["stages"]:
+        if stage["outcome"] == "failed":
+            found.append((stage["ended"] or 0.0, _of_stage(stage)))
+    for scenario in run["scenarios"]:
+        if scenario["outcome"] in ("failed", "error", "interrupted"):
+            found.append((scenario["ended"] or run["last_event"], _of_scenario(scenario, run)))
+        elif scenario["outcome"] == "not_run" and scenario["reason"] in ("", "not reached") and not _cut_short(run):
+            found.append((run["last_event"], _unexplained(scenario)))
+    return [fault for _, fault in sorted(found, key=lambda pair: pair[0])]
+
+
+def _cut_short(run: Item) -> bool:
+    """Whether the runbook's stage ended otherwise than by itself: that explains what was not reached."""
+    before_teardown = [stage for stage in run["stages"] if stage["stage"] in ("setup", "ground", "runbook")]
+    return any(stage["outcome"] != "passed" for stage in before_teardown)
+
+
+def _drift(run: Item) -> list[Fault]:
+    """README, features and executed commands that differ; of a selection, and of a run on a cluster that stood already,
+    nobody can tell."""
+    if not run["scenarios"] or run["selection"] or run["cluster"] not in (None, run["run_id"]):
+        return []
+    typed = [command["line"] for command in run["commands"] if command["typed"]]
+    wanted, whole = _to_be_typed(run)
+    seen = runbook.drift(wanted, typed, whole=whole)
+    title = "README, features and what was executed differ"
+    wrong = ExitStatus.PLATFORM_WRONG
+    return [Fault(wrong, title, layer="config", expected="the README's commands", seen=seen)] if seen else []
+
+
+def _to_be_typed(run: Item) -> tuple[list[str], bool]:
+    """The README's commands, without those of steps that were not reached: their scenario was left out, or failed. And
+    whether they are all that had to be typed; where features and README differ, only a run without a gap can tell."""
+    outcomes = {scenario["outcome"] for scenario in run["scenarios"]}
+    claimed = [
+        (found[1], "not_run" in (scenario["outcome"], step["outcome"]))
+        for scenario in run["scenarios"]
+        for step in scenario["steps"]
+        if (found := runbook.TYPED.match(f"{step['keyword']} {step['text']}"))
+    ]
+    if [line for line, _ in claimed] != run["readme"]:
+        return list(run["readme"]), outcomes == {"passed"}
+    return [line for line, left_out in claimed if not left_out], outcomes <= {"passed", "not_run"}
+
+
+def _changes(run: Item) -> list[Fault]:
+    """What a run that changes nothing found otherwise at its end: what was judged was not one state."""
+    if len(run["fingerprints"]) < 2:
+        return []
+    before, after = run["fingerprints"][0]["facts"], run["fingerprints"][-1]["facts"]
+    return [
+        Fault(
+            status=ExitStatus.ENVIRONMENT_FAILED,
+            title="the cluster was changed while it was checked",
+            expected=f"{name}: {before.get(name)}",
+            seen=f"{name}: {after.get(name)}",
+        )
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _of_stage(stage: Item) -> Fault:
+    return Fault(
+        status=ExitStatus(stage.get("status") or ExitStatus.INTERNAL_ERROR),
+        title=f"stage {stage['stage']} failed",
+        layer={"setup": "toolchain", "ground": "toolchain"}.get(stage["stage"], ""),
+        seen=stage.get("error") or "no reason given",
+        stage=stage["stage"],
+    )
+
+
+def _of_scenario(scenario: Item, run: Item) -> Fault:
+    steps = enumerate(scenario["steps"])
+    index, step = next(((i, s) for i, s in steps if s["outcome"] in ("failed", "interrupted")), (None, None))
+    error = (step or {}).get("error") or scenario.get("error") or {}
+    if scenario["outcome"] == "interrupted":
+        error = error or _last_wait(run, scenario["id"], index)
+    message = error.get("message") or scenario["reason"] or ""
+    return Fault(
+        status=ExitStatus(error.get("status") or ExitStatus.INTERNAL_ERROR),
+        title=scenario["title"],
+        line=_line(scenario, step),
+        layer=_layer(scenario["tags"], run["diagnosis"]),
+        expected=error.get("expected", ""),
+        seen=error.get("seen") or message,
+        where=error.get("where", ""),
+        paste=error.get("paste", ""),
+        kind=error.get("kind", ""),
+        message=message,
+        scenario=scenario["id"],
+        step=index,
+    )
+
+
+def _unexplained(scenario: Item) -> Fault:
+    return Fault(
+        status=ExitStatus.INTERNAL_ERROR,
+        title=scenario["title"],
+        line=_line(scenario, None),
+        expected="run, or left out for a reason",
+        seen="not run",
+        scenario=scenario["id"],
+    )
+
+
+def _of_leak(leak: Item) -> Fault:
+    then = "now removed" if leak["removed"] else "and it could not be removed"
+    return Fault(
+        status=ExitStatus.ENVIRONMENT_FAILED,
+        title="the teardown left something behind",
+        expected="nothing of the run left",
+        seen=f"{leak['what']} {leak['name']}, {then}",
+    )
+
+
+def _line(scenario: Item, step: Item | None) -> str:
+    """The Gherkin line: `features/06_start.feature:12: Then every unit is active`."""
+    if step is None:
+        return f"{scenario['feature']}:{scenario['line']}: Scenario: {scenario['title']}"
+    return f"{scenario['feature']}:{step['line']}: {step['keyword']} {step['text']}"
+
+
+def _layer(tags: list[str], diagnosis: Item | None) -> str:
+    """The lower of the layer that the feature is about and the one that was diagnosed; "" when neither is known."""
+    about = [LAYER_OF_TAG[tag] for tag in tags if tag in LAYER_OF_TAG][:1]
+    diagnosed = [layer for layer in LAYERS if layer == (diagnosis or {}).get("layer")]
+    return min(about + diagnosed, key=LAYERS.index, default="")
+
+
+def _last_wait(run: Item, scenario: str, step: int | None) -> dict[str, str]:
+    """What a step that was cut off waited for, and what it last saw."""
+    waits = [wait for wait in run.get("waits", ()) if (wait.get("scenario"), wait.get("step")) == (scenario, step)]
+    seen = waits[-1]["seen"] if waits else ()
+    return {"expected": waits[-1]["what"], "seen": clean(seen[-1]["value"])} if seen else {}
+
+
+def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
+    """The verdict as plain text for a terminal: one screen, unless a command to paste is longer than that."""
+    counted = ", ".join(f"{number} {outcome.replace('_', ' ')}" for outcome, number in sorted(verdict.counts.items()))
+    lines = ["", f"{verdict.headline}  (exit status {int(verdict.status)})"]
+    if counted:
+        lines.append(f"  scenarios  {counted}")
+    if TIME_LIMITS in run["facts"]:
+        lines.append(f"  limits     {run['facts'][TIME_LIMITS]}")
+    lines += [f"  slow       {measure}" for measure in over(run)]
+    for fault in verdict.faults[:SHOWN_FAULTS]:
+        lines += ["", *_rows(fault, width)]
+    if len(verdict.faults) > SHOWN_FAULTS:
+        lines.append(f"\n  and {len(verdict.faults) - SHOWN_FAULTS} more faults: see the report")
+    findings = (run["diagnosis"] or {"findings": []})["findings"]
+    for finding in findings[:SHOWN_FINDINGS]:
+        lines.append(f"  {finding['layer']:9}  {_cut(finding['machine'] + ': ' + finding['finding'], width - 13)}")
+    paste = one_line(findings[0].get("paste", "")) if findings else ""
+    if 0 < len(paste) <= width - 13:
+        lines.append(f"  {'paste':9}  {paste}")
+    if any(fault.paste for fault in verdict.faults[:SHOWN_FAULTS]) and _stands(run):
+        lines += ["", f"  paste in   bin/platform shell --run {run['cluster']}"]
+    lines += ["", f"  report     {run['folder']}/report.html", ""]
+    return "\n".join(lines)
+
+
+def _stands(run: Item) -> bool:
+    """Whether the run left its cluster standing."""
+    return bool(run["cluster"]) and all(stage["stage"] != "teardown" for stage in run["stages"])
+
+
+def _rows(fault: Fault, width: int) -> list[str]:
+    rows = {"fault": fault.title, "line": fault.line, "layer": fault.layer, "expected": fault.expected}
+    rows |= {"seen": fault.seen, "where": fault.where}
+    cut = {name: _cut(text, 3 * (width - 13)) for name, text in rows.items()} | {"paste": one_line(fault.paste)}
+    return [f"  {name:9}  {text}" for name, text in cut.items() if text]
+
+
+def _cut(text: str, width: int) -> str:
+    line = one_line(text)
+    return line if len(line) <= width else line[: width - 1] + "…"

@@ -1,0 +1,138 @@
+"""`platform check` and `nightly`: what holds on a standing cluster. Unless it is asked to, nothing of it is changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness import files
+from harness.drivers.shell import OperatorShell
+from harness.drivers.terraform import Outputs
+from harness.errors import ExitStatus, HarnessError, Misconfigured
+from harness.record.log import lasted
+from harness.reports import verdict
+from harness.runs.acceptance import open_shell
+from harness.runs.execution import Execution
+from harness.runs.interrupts import Interrupts
+from harness.runs.run import Run, new_run_id
+from harness.runs.workplace import OUTPUTS, Workplace, add_secrets, in_use, known_target
+from harness.text import counted, took
+
+
+class Check:
+    """One run on a cluster that stands already."""
+
+    def __init__(self, root: Path, command: Sequence[str], workplace: Path | None = None) -> None:
+        self.run = Run(root, new_run_id())
+        self.workplace = Workplace(self.run, workplace or self.run.folder)
+        self._command = command
+        self._outputs_only = workplace is None
+
+    @classmethod
+    def of_outputs(cls, root: Path, command: Sequence[str], target: str, outputs: Path, key: Path | None) -> Check:
+        """On the cluster that a target's outputs tell of (a file made by `terraform output -json`), with the SSH key in
+        a file or in the person's agent. Raises Misconfigured for what cannot be used."""
+        known_target(root, target)
+        text = files.read(outputs, if_missing="make it with `terraform output -json`")
+        try:
+            raw = {name: output["value"] for name, output in json.loads(text).items()}
+            cluster = Outputs.read(raw)
+            if cluster.entry_point not in cluster.machines.values():
+                raise ValueError(f"the entry point {cluster.entry_point} is no machine's address")
+        except (HarnessError, ValueError, TypeError, KeyError, AttributeError) as wrong:
+            raise Misconfigured(f"{outputs} is not what `terraform output -json` prints: {wrong}") from wrong
+        private = None if key is None else files.read(key, if_missing="give the operator's private SSH key")
+        if private is None and "SSH_AUTH_SOCK" not in os.environ:
+            raise Misconfigured(
+                "there is no SSH key to reach the machines with: give --key FILE, or start an ssh-agent"
+            )
+        check = cls(root, command)
+        place = check.workplace
+        (place.folder / OUTPUTS).write_text(json.dumps(raw))
+        environment = {**os.environ, "TARGET": target, "PLATFORM_RUN": check.run.run_id}
+        OperatorShell.open(check.run.process, place.shell_state, root, environment)
+        if private is not None:
+            place.put_key(private)
+            usable = ["ssh-keygen", "-y", "-P", "", "-f", str(place.key)]
+            if check.run.process.run(usable, ok=None).status != 0:
+                place.forget()
+                raise Misconfigured(
+                    f"{key} is no private SSH key without a passphrase: give one, or start an ssh-agent"
+                )
+        return check
+
+    def __call__(self, selection: Sequence[str] = (), *, mutates: bool = False, quiet: bool = False) -> ExitStatus:
+        """Executes what is selected, leaves out what changes something (unless it `mutates`), and judges.
+
+        Prints the verdict; `quiet`, one line when all is well.
+        """
+        run, workplace = self.run, self.workplace
+        add_secrets(run.redact, workplace.folder)
+        execution = Execution(run, workplace.target, self._command, workplace)
+        with Interrupts() as interrupts:
+            execution.begin(selection)
+            try:
+                with execution.shown(quiet), interrupts.allowed():
+                    try:
+                        with run.stage("setup"):
+                            workplace.unlock()
+                        execution.features(selection, read_only=not mutates)
+                    except HarnessError:
+                        pass  # its stage has recorded it: the verdict reads it there
+                    execution.collect_if_wrong()
+            except KeyboardInterrupt:
+                pass  # recorded by its stage
+            finally:
+                workplace.lock()
+                if self._outputs_only:
+                    workplace.forget()
+                judged = execution.close()
+        document = execution.document()
+        if quiet and judged.status is ExitStatus.VERIFIED:
+            report = f"{os.path.relpath(run.folder)}/report.html"
+            said = f"{counted(judged.counts)} in {took(lasted(document, document))}"
+            cluster = "cluster of the outputs" if self._outputs_only else f"cluster {workplace.run_id}"
+            print(f"{judged.headline} ({said}, {cluster}): {report}")
+        else:
+            print(verdict.screen(document, judged), file=sys.stderr)
+        return judged.status
+
+
+def check(root: Path, folder: Path, selection: Sequence[str], *, mutates: bool) -> ExitStatus:
+    """What is selected of the runbook, on the cluster of a run."""
+    with in_use(folder, alone=mutates):
+        return Check(root, ["check", *selection], folder)(selection, mutates=mutates)
+
+
+def nightly(root: Path, folder: Path) -> ExitStatus:
+    """All that changes nothing, on the cluster of a run."""
+    with in_use(folder, alone=False):
+        return Check(root, ["nightly"], folder)(quiet=True)
+
+
+def join(root: Path, folder: Path) -> None:
+    """A shell for a person on the cluster of a run; at its end the cluster stays."""
+    with on_cluster(root, folder, ["shell"]) as execution:
+        print(f"The operator's shell of run {folder.name}; at its `exit` the cluster stays.", file=sys.stderr)
+        open_shell(execution)
+
+
+@contextmanager
+def on_cluster(root: Path, folder: Path, command: Sequence[str]) -> Iterator[Execution]:
+    """The cluster of a run for something that is no verification, with the operator's key in an agent."""
+    with in_use(folder, alone=False):
+        run = Run(root, new_run_id())
+        workplace = Workplace(run, folder)
+        add_secrets(run.redact, folder)
+        execution = Execution(run, workplace.target, command, workplace)
+        execution.begin()
+        try:
+            workplace.unlock()
+            yield execution
+        finally:
+            workplace.lock()
+            run.recorder.close()

@@ -1,0 +1,142 @@
+"""The ground: what must stand before the runbook's third step: a network, a discovery service, an image registry, a
+name server."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import os
+import random
+import secrets
+import shutil
+import socket
+import struct
+from pathlib import Path
+
+import requests
+
+from harness.drivers.terraform import Terraform
+from harness.errors import CommandFailed, EnvironmentFailed, HarnessError, Misconfigured, PlatformWrong
+from harness.runs.workplace import Workplace
+from harness.seams.wait import NotYet, Waiter
+from harness.setup.toolchain import Toolchain
+
+# Clusters live in /24 networks of this block, which neither Docker's own pools nor home routers use by default.
+SUBNETS = ipaddress.IPv4Network("10.208.0.0/12")
+GROUND_LIMIT = 30.0
+DNS = 53
+# How often another run may take the subnet between our look and the engine's
+SUBNETS_TRIED = 5
+
+
+def make_ground(workplace: Workplace, toolchain: Toolchain) -> None:
+    """Makes the ground where the target has a module for it (infra/ground/TARGET), else takes what is given.
+
+    Tells the target of its registry, image and name server, and the operator's shell of its discovery service. Raises
+    EnvironmentFailed when the ground cannot be made or does not answer, Misconfigured when it is not given.
+    """
+    run = workplace.run
+    module = run.root / "infra/ground" / workplace.target
+    if module.is_dir():
+        shutil.copytree(module, workplace.ground_folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
+        workplace.ground_folder.chmod(0o700)  # Terraform's state holds what its variables hold
+        ground = Terraform(run.process, workplace.ground_folder, workplace.environment)
+        fixed = {
+            "run_id": workplace.run_id,
+            "machine_image": toolchain.machine_image,
+            "registry_storage": str(toolchain.registry_storage),
+            "name_key": base64.b64encode(secrets.token_bytes(32)).decode(),
+        }
+        run.redact.add("key of the name server", fixed["name_key"])
+        try:
+            ground.init()
+            _apply_on_free_subnet(ground, fixed)
+            outputs = ground.raw_outputs()
+        except PlatformWrong as failed:
+            raise EnvironmentFailed(f"the ground could not be made: {failed}") from failed
+        discovery, registry = outputs["discovery-service"], outputs["image-registry"]
+        given = {
+            "image_registry": registry,
+            "machine_image": toolchain.machine_image,
+            "name_server": outputs["name-server"],
+            "name_key": fixed["name_key"],
+        }
+        health = discovery.partition("/v2/keys")[0] + "/health"
+        _until_ground_answers(run.waiter, given["name_server"], health, f"http://{registry}/v2/")
+    else:
+        discovery = _required("DISCOVERY_SERVICE")
+        given = {name.lower(): _required(name) for name in ("IMAGE_REGISTRY", "MACHINE_IMAGE")}
+        # without one the entry point's address is fixed
+        given |= {name.lower(): os.environ.get(name, "") for name in ("NAME_SERVER", "NAME_KEY")}
+        run.redact.add("key of the name server", given["name_key"])
+    workplace.hand_over(given)
+    workplace.shell.export(DISCOVERY_SERVICE=discovery)
+
+
+def _apply_on_free_subnet(ground: Terraform, fixed: dict[str, str]) -> None:
+    for attempt in range(1, SUBNETS_TRIED + 1):
+        variables = fixed | {"subnet": str(free_subnet(Path("/proc/net/route").read_text(), random.Random()))}
+        file = ground.folder / "run.auto.tfvars.json"
+        file.touch(mode=0o600)  # the name server's key is in it
+        file.write_text(json.dumps(variables))
+        try:
+            ground.apply()
+            return
+        except CommandFailed as failed:
+            if "overlaps" not in failed.stderr or attempt == SUBNETS_TRIED:
+                raise
+
+
+def _until_ground_answers(waiter: Waiter, name_server: str, *urls: str) -> None:
+    with requests.Session() as session:
+        session.trust_env = False
+
+        def probe() -> list[int]:
+            try:
+                socket.create_connection((name_server, DNS), timeout=2).close()
+                return [_status(session, url) for url in urls]
+            except (requests.RequestException, OSError) as refused:
+                raise NotYet(type(refused).__name__) from refused
+
+        try:
+            waiter.until(
+                "discovery service, image registry and name server answer",
+                probe,
+                lambda statuses: set(statuses) == {200},
+                within=GROUND_LIMIT,
+            )
+        except HarnessError as failed:
+            raise EnvironmentFailed(
+                f"the ground does not answer ({failed}): can containers' addresses be reached from this machine?"
+            ) from failed
+
+
+def _status(session: requests.Session, url: str) -> int:
+    # without the body: one that drips would have no end
+    with session.get(url, timeout=2, stream=True) as answer:
+        return answer.status_code
+
+
+def free_subnet(routes: str, choice: random.Random) -> ipaddress.IPv4Network:
+    """A random /24 of SUBNETS that no route of this machine (/proc/net/route) overlaps."""
+    taken = []
+    for line in routes.splitlines()[1:]:
+        _, destination, _, _, _, _, _, mask, *_ = line.split()
+        # both are hexadecimal, in the machine's byte order
+        address, netmask = (socket.inet_ntoa(struct.pack("=L", int(word, 16))) for word in (destination, mask))
+        if netmask != "0.0.0.0":
+            taken.append(ipaddress.ip_network(f"{address}/{netmask}", strict=False))
+    candidates = [net for net in SUBNETS.subnets(new_prefix=24) if not any(net.overlaps(other) for other in taken)]
+    if not candidates:
+        raise EnvironmentFailed(f"no /24 network of {SUBNETS} is free on this machine (see: ip route)")
+    return choice.choice(candidates)
+
+
+def _required(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise Misconfigured(
+            f"{name} is not set: this target has no ground of its own (infra/ground), so it must be given"
+        )
+    return value

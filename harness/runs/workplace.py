@@ -1,0 +1,287 @@
+"""The operator's workplace: what a person has in front of them who types the runbook, and what of it stays with a kept
+cluster.
+
+    .runs/RUN-ID/
+        operator/           the operator's working folder, a copy of what the runbook's commands need
+        operator.json       the operator's shell: working folder and environment
+        key                 the operator's private SSH key
+        env, ssh_config     of a kept cluster: how to reach it, for a shell and for ssh
+        ground/             the ground's root module and its state
+        in-use              locked for writing while the cluster is made or removed, for reading while it is used
+
+Everything that a run makes carries its run id: containers and networks in their names and in the label `platform.run`,
+processes in their environment (PLATFORM_RUN), files by lying in the run folder. The inventory that looks for leaks
+finds them by that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.drivers.shell import OperatorShell
+from harness.drivers.terraform import Outputs, Terraform
+from harness.errors import EnvironmentFailed, HarnessError, Misconfigured
+from harness.model import tfvars
+from harness.record.log import Redactor
+from harness.runs.agent import Agent, Keys
+from harness.runs.leftovers import Inventory
+from harness.runs.run import Run
+from harness.seams.patience import patience
+from harness.setup.toolchain import Toolchain
+from harness.text import did_you_mean
+
+# What the runbook's commands need, copied so that a run never writes to the checkout.
+OPERATORS_FILES = ("bin", "harness", "infra", "units", "container", "sites", "requirements", "terraform.example.tfvars")
+EXAMPLE = "terraform.example.tfvars"
+# While it is there, the cluster of the run stands, or is being made
+SHELL_STATE = "operator.json"
+# A run that knows a cluster by its target's outputs only: the cluster is not of its making, nor its to remove
+OUTPUTS = "outputs.json"
+# As the runbook names them, from a target's folder
+VARIABLES = "../../terraform.tfvars"
+# fleet's authors advise no more machines than this; host keys are made for all that could be asked for.
+MACHINES_AT_MOST = 100
+# What a person's shell needs to reach a kept cluster. Not PLATFORM_RUN: what that shell starts is the person's.
+REACHING = ("PATH", "TARGET", "TF_CLI_CONFIG_FILE", "DISCOVERY_SERVICE", "SSH_AUTH_SOCK")
+
+
+class Workplace:
+    """The workplace of the cluster that run `run_id` made; `run` is the one that uses it now."""
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self.run = run
+        self.folder = folder
+        self.run_id = folder.name
+        self.operators = folder / "operator"
+        self.ground_folder = folder / "ground"
+        self.shell_state = folder / SHELL_STATE
+        self.key = folder / "key"
+        self.shell = OperatorShell(run.process, self.shell_state)
+        self._agent: Agent | None = None
+
+    @property
+    def target(self) -> str:
+        return self.shell.env["TARGET"]
+
+    @property
+    def target_folder(self) -> Path:
+        return self.shell.cwd / "infra" / self.target
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The operator's; this process's, before there is an operator."""
+        return self.shell.env if self.shell_state.exists() else {**os.environ}
+
+    # -- made ----------------------------------------------------------------------------------------------------
+
+    def open(self, toolchain: Toolchain, target: str, machines: int | None = None) -> None:
+        """The operator's working folder, keys, agent and shell; `machines` goes into the example variables."""
+        known_target(self.run.root, target)
+        self.operators.mkdir(mode=0o700)  # Terraform's state holds the host keys
+        for name in OPERATORS_FILES:
+            source = self.run.root / name
+            ignore = shutil.ignore_patterns("__pycache__", ".terraform*", "*.tfstate*", "terraform.tfvars")
+            if source.is_dir():
+                shutil.copytree(source, self.operators / name, symlinks=True, ignore=ignore)
+            else:
+                shutil.copy2(source, self.operators / name)
+        if machines is not None:
+            example = self.operators / EXAMPLE
+            example.write_text(tfvars.set_number(example.read_text(), "machines", machines, EXAMPLE))
+        user = Keys.generate(f"operator@{self.run_id}")
+        self.put_key(user.private)
+        environment = self._new_environment(toolchain, target)
+        environment |= self._start_agent(environment)
+        OperatorShell.open(self.run.process, self.shell_state, self.operators, environment)
+        made = {"run_id": self.run_id, "ssh_public_key": user.public, "ssh_host_keys": self._host_keys()}
+        self.hand_over({**made, "patience": patience()})
+
+    def put_key(self, private: str) -> None:
+        """Keeps the operator's private SSH key, for their eyes only."""
+        self.run.redact.add("ssh private key", private)
+        self.key.touch(mode=0o600)
+        self.key.write_text(private)
+
+    def _new_environment(self, toolchain: Toolchain, target: str) -> dict[str, str]:
+        """This process's, without what would steer Terraform and fleetctl behind the runbook's back."""
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("TF_", "FLEETCTL_", "SSH_", "BASH_FUNC", "MAKE", "PYTEST_"))
+            and name not in ("_", "NAME_KEY")
+        }
+        path = [str(folder) for folder in toolchain.path] + [os.environ.get("PATH", os.defpath)]
+        return {
+            **inherited,
+            "PATH": ":".join(path),
+            "TARGET": target,
+            "PLATFORM_RUN": self.run_id,
+            "TF_CLI_CONFIG_FILE": str(toolchain.terraform_config),
+            "TF_INPUT": "0",
+            "TF_CLI_ARGS": "-no-color",
+            "NO_COLOR": "1",
+        }
+
+    def _host_keys(self) -> dict[str, dict[str, str]]:
+        keys = {f"coreos-{index}": Keys.generate(f"coreos-{index}") for index in range(MACHINES_AT_MOST)}
+        for key in keys.values():
+            self.run.redact.add("ssh host key", key.private)
+        return {name: {"private": key.private, "public": key.public} for name, key in keys.items()}
+
+    def hand_over(self, variables: Mapping[str, object]) -> None:
+        """Gives the target what the operator does not choose, as a file Terraform reads by itself (*.auto.tfvars)."""
+        file = self.target_folder / "run.auto.tfvars.json"
+        known = json.loads(file.read_text()) if file.exists() else {}
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(known | dict(variables)))
+
+    # -- used ----------------------------------------------------------------------------------------------------
+
+    def unlock(self) -> None:
+        """An agent of this run's own with the operator's key: the one that the cluster was kept with may be gone. Where
+        no key was handed over, the person's agent stays."""
+        if self.key.exists():
+            self.shell.own = self._start_agent(os.environ)
+
+    def _start_agent(self, environment: Mapping[str, str]) -> dict[str, str]:
+        self._agent = Agent.start(self.run, self.key.read_text(), environment)
+        os.environ["SSH_AUTH_SOCK"] = str(self._agent.socket)  # our own SSH connections use it too
+        return self._agent.variables
+
+    def lock(self) -> None:
+        """Ends the agent that this process started."""
+        if self._agent is not None:
+            self._agent.end()
+            self._agent = None
+
+    def terraform(self) -> Terraform:
+        return Terraform(self.run.process, self.target_folder, self.environment, VARIABLES)
+
+    def keep(self, outputs: Outputs) -> None:
+        """Writes how the cluster is reached: `env` for a shell, `ssh_config` for ssh."""
+        environment = self.shell.env
+        reaching = {name: environment[name] for name in REACHING if name in environment}
+        reaching |= {name: value for name, value in environment.items() if name.startswith("FLEETCTL_")}
+        reaching["FLEETCTL_TUNNEL"] = outputs.entry_point
+        known_hosts = self.folder / "known_hosts"
+        known_hosts.write_text(outputs.known_hosts)
+        reaching["FLEETCTL_KNOWN_HOSTS_FILE"] = str(known_hosts)
+        (self.folder / "env").write_text(
+            "".join(f"export {name}={shlex.quote(value)}\n" for name, value in reaching.items())
+        )
+        entry_point = next((name for name, address in outputs.machines.items() if address == outputs.entry_point), "")
+        lines = []
+        for name, address in outputs.machines.items():
+            lines += [f"Host {name}", f"    HostName {address}"]
+            if name != entry_point:
+                lines.append(f"    ProxyJump {entry_point}")
+        lines += ["Host *", f"    User {outputs.ssh_user}", f"    IdentityFile {_in_ssh_config(self.key)}"]
+        lines += ["    IdentitiesOnly yes", f"    UserKnownHostsFile {_in_ssh_config(known_hosts)}"]
+        lines += ["    StrictHostKeyChecking yes"]
+        (self.folder / "ssh_config").write_text("\n".join(lines) + "\n")
+
+    # -- removed -------------------------------------------------------------------------------------------------
+
+    def tear_down(self) -> None:
+        """Removes all that the run made, whatever state it is in; each failure is recorded and the rest still done.
+
+        What is found afterwards that carries the run id is a leak: it is reported, and removed too. Keys and
+        Terraform's state go only when all that they are needed for is gone.
+        """
+        run, environment = self.run, self.environment
+        try:
+            # a stack calls the last that was pushed first, and every one whatever the others raise
+            with contextlib.ExitStack() as stack:
+                stack.callback(run.task, "look for leaks", self.inventory().sweep)
+                stack.callback(run.task, "end ssh-agent", self._end_agent, environment)
+                stack.callback(run.task, "destroy ground", self._destroy, self.ground_folder, environment, None)
+                if self.shell_state.exists() and not (self.folder / OUTPUTS).exists():
+                    stack.callback(
+                        run.task, "destroy machines", self._destroy, self.target_folder, environment, VARIABLES
+                    )
+        except (HarnessError, OSError, subprocess.SubprocessError) as failed:
+            raise EnvironmentFailed(
+                f"the teardown is not complete (remove the rest with `bin/platform down --run {self.run_id}`): {failed}"
+            ) from failed
+        self._remove_files()
+
+    def inventory(self) -> Inventory:
+        """What carries the id of the run that made the cluster."""
+        return Inventory(self.run.process, self.run.recorder, self.run_id, self.folder)
+
+    def _destroy(self, folder: Path, environment: Mapping[str, str], variables: str | None) -> None:
+        terraform = Terraform(self.run.process, folder, environment, variables)
+        if terraform.has_state():
+            terraform.destroy()
+
+    def _end_agent(self, environment: Mapping[str, str]) -> None:
+        agent = self._agent or Agent.of(self.run_id, environment)
+        if agent is not None:
+            agent.end()
+
+    def _remove_files(self) -> None:
+        for folder in (self.operators, self.ground_folder):
+            if folder.exists():
+                shutil.rmtree(folder)
+        self.forget()
+        for name in ("env", "ssh_config", "known_hosts", "in-use"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Removes the operator's shell and key: nobody reaches a cluster from here any more."""
+        self.key.unlink(missing_ok=True)
+        self.shell_state.unlink(missing_ok=True)
+
+
+def _in_ssh_config(path: Path) -> str:
+    """A path as ssh_config(5) takes it: blanks end a word, and a percent sign begins a token."""
+    return '"{}"'.format(str(path).replace("%", "%%"))
+
+
+@contextmanager
+def in_use(folder: Path, *, alone: bool, wait: bool = False) -> Iterator[None]:
+    """Holds the cluster of a run folder: alone while it is made or removed, else together with others that use it.
+
+    Raises Misconfigured when somebody else's use does not go with that, unless it is to `wait` for their end.
+    """
+    with (folder / "in-use").open("w") as lock:
+        try:
+            fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as busy:
+            what = f"{'used' if alone else 'changed'}, made or removed by another command"
+            raise Misconfigured(f"the cluster of run {folder.name} is being {what}: wait for it to end") from busy
+        yield
+
+
+def add_secrets(redact: Redactor, workplace: Path) -> None:
+    """Tells a redactor the secrets of a workplace: the operator's key, and the file that hands the machines' to
+    Terraform."""
+    key = workplace / "key"
+    if key.exists():
+        redact.add("ssh private key", key.read_text())
+    for file in workplace.glob("operator/infra/*/run.auto.tfvars.json"):
+        variables = json.loads(file.read_text())
+        for pair in variables.get("ssh_host_keys", {}).values():
+            redact.add("ssh host key", pair["private"])
+        redact.add("key of the name server", variables.get("name_key", ""))
+
+
+def targets(root: Path) -> list[str]:
+    """Names of the targets: folders of infra/ with a target.json."""
+    return sorted(file.parent.name for file in (root / "infra").glob("*/target.json"))
+
+
+def known_target(root: Path, target: str) -> None:
+    """Raises Misconfigured unless there is a target of this name."""
+    known = targets(root)
+    if target not in known:
+        raise Misconfigured(f"there is no target {target}: {did_you_mean(target, known)}targets are {', '.join(known)}")

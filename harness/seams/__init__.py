@@ -1,0 +1,1 @@
+"""The places where the program meets the world: processes, HTTP, SSH, waiting."""

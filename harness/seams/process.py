@@ -1,0 +1,212 @@
+"""The seam to external commands: every program the harness starts, it starts here.
+
+One function, `Processes.run`, takes an argv and gives a `Result`; argv, working folder, names of added environment
+variables, start, end, both streams and status are recorded. Tests put a fake in its place: anything with the same
+`run`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from harness.errors import CommandFailed, Misconfigured, PlatformWrong
+from harness.record.log import Recorder
+from harness.seams.patience import patience
+
+# The record keeps this many characters of a stream: its beginning and its end.
+STREAM_LIMIT = 64 * 1024
+# Seconds for a command to end by itself when it is interrupted
+INTERRUPT_LIMIT = 10.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command gave: its argv, exit status (negative: ended by that signal), both streams, seconds."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    def expect(self, *statuses: int) -> Result:
+        """Itself, if the status is one of `statuses`; raises CommandFailed otherwise."""
+        if self.status not in (statuses or (0,)):
+            raise CommandFailed(self.argv, self.status, self.stdout, self.stderr)
+        return self
+
+
+class Runner(Protocol):
+    """What drivers need of this module."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        add_env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        within: float = 600,
+        line: str | None = None,
+        ok: Collection[int] | None = (0,),
+    ) -> Result: ...
+
+
+class Processes:
+    """Runs commands and records them."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._running: set[subprocess.Popen[str]] = set()
+        self._ending = False
+        # held while a command is started: it is either seen by `end_all`, or not started
+        self._starting = threading.Lock()
+
+    def end_all(self) -> None:
+        """Ends every command that runs now, in whichever thread, and starts no further one, ever: after an interrupt
+        nobody waits for them. One that does not heed SIGINT is killed."""
+        with self._starting:
+            self._ending = True
+            running = list(self._running)
+        for process in running:
+            _signal_group(process, signal.SIGINT)
+        insisting = threading.Timer(INTERRUPT_LIMIT, self._kill_running)
+        insisting.daemon = True
+        insisting.start()
+
+    def _kill_running(self) -> None:
+        for process in list(self._running):
+            _signal_group(process, signal.SIGKILL)
+
+    def _short(self, stream: str) -> str:
+        """What the record keeps of a stream; redacted first, for the cut could fall into a secret."""
+        stream = self._recorder.redact(stream)
+        if len(stream) <= STREAM_LIMIT:
+            return stream
+        half = STREAM_LIMIT // 2
+        return f"{stream[:half]}\n[... {len(stream) - STREAM_LIMIT} characters left out ...]\n{stream[-half:]}"
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        add_env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        within: float = 600,
+        line: str | None = None,
+        ok: Collection[int] | None = (0,),
+    ) -> Result:
+        """Runs `argv` to its end, for at most `within` seconds.
+
+        `env` replaces the environment, `add_env` adds to it. `line` is the runbook's line that is typed, where
+        it is one. `ok` lists the statuses that are answers (None: all). The command gets a process group of its own,
+        so that a Ctrl-C at the terminal reaches only the harness, which then ends the group in order.
+
+        Raises CommandFailed for another status, PlatformWrong when the time ran out, Misconfigured when there is no
+        such program.
+        """
+        within *= patience()
+        environment = {**(os.environ if env is None else env), **(add_env or {})}
+        event = self._recorder.new_id("command")
+        shown = line or shlex.join(argv)
+        started = time.monotonic()
+        status: int | str = "interrupted"
+        stdout = stderr = ""
+        try:
+            with self._starting:
+                if self._ending:
+                    raise KeyboardInterrupt
+                self._recorder.emit(
+                    "command.started",
+                    id=event,
+                    argv=list(argv) if line is None else None,
+                    line=line,
+                    cwd=str(cwd or Path.cwd()),
+                    environment=sorted(add_env or ()),
+                    typed=line is not None,
+                )
+                process = subprocess.Popen(
+                    argv,
+                    cwd=cwd,
+                    env=environment,
+                    stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="replace",
+                    start_new_session=True,
+                )
+                self._running.add(process)
+        except OSError as missing:
+            self._recorder.emit(
+                "command.ended", id=event, status="not found", seconds=0, stdout="", stderr=str(missing)
+            )
+            if cwd is not None and not cwd.is_dir():
+                raise Misconfigured(f"{cwd} is no folder (needed for `{shown}`)") from missing
+            if isinstance(missing, FileNotFoundError):
+                raise Misconfigured(f"{argv[0]} is not installed or not on PATH (needed for `{shown}`)") from missing
+            raise Misconfigured(f"{argv[0]} cannot be run: {missing.strerror} (needed for `{shown}`)") from missing
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=within)
+            status = process.returncode
+        except subprocess.TimeoutExpired:
+            stdout, stderr = _end_group(process)
+            status = f"no end within {within:g} s"
+        except BaseException:
+            stdout, stderr = _end_group(process)
+            raise
+        finally:
+            self._running.discard(process)
+            seconds = round(time.monotonic() - started, 3)
+            self._recorder.emit(
+                "command.ended",
+                id=event,
+                status=status,
+                seconds=seconds,
+                stdout=self._short(stdout),
+                stderr=self._short(stderr),
+            )
+        if isinstance(status, str):
+            last = (stderr.strip() or stdout.strip() or "no output").splitlines()[-1]
+            raise PlatformWrong(
+                f"command `{shown}` did not end within {within:g} s: {last}",
+                expected=f"an end within {within:g} s",
+                seen=f"still running; last line: {last}",
+                paste=shown,
+            )
+        result = Result(tuple(argv) if line is None else (line,), status, stdout, stderr, seconds)
+        return result if ok is None else result.expect(*ok)
+
+
+def _end_group(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Ends a command and its children: first asks (Terraform then releases its lock), then insists."""
+    streams = ("", "")
+    for number, seconds in ((signal.SIGINT, INTERRUPT_LIMIT), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        _signal_group(process, number)
+        try:
+            streams = process.communicate(timeout=seconds)
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    # children that outlived the command and hold none of its streams
+    _signal_group(process, signal.SIGKILL)
+    return streams
+
+
+def _signal_group(process: subprocess.Popen[str], number: int) -> None:
+    # it ended meanwhile, or it is root's (sudo), which nobody else may signal and which has its own end
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

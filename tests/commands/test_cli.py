@@ -1,0 +1,860 @@
+"""bin/platform: the exit status of each way in which a command ends, and the few lines before any package is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import cli
+from harness.errors import (
+    AnswerNotUnderstood,
+    CommandFailed,
+    EnvironmentFailed,
+    ExitStatus,
+    HarnessError,
+    Misconfigured,
+    PlatformWrong,
+    ReadOnly,
+    WaitExpired,
+)
+from harness.record.log import Recorder
+from harness.runs import acceptance, check, standing
+from harness.runs.acceptance import BUILDING
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+COMMANDS = cli._parser()[1]
+# commands that the runbook names, and one for a run that is over: make has no target for them
+NOT_OF_MAKE = {"use-new-discovery-url", "deploy-blog", "report"}
+OF_ENVIRONMENT = ("TARGET", "MACHINES", "KEEP", "RUN")
+
+Platform = Callable[..., int]
+
+
+@pytest.fixture(autouse=True)
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Whatever a command makes or removes by mistake, it is not this project's."""
+    for name in ("infra/local/target.json", "infra/cloud/target.json"):
+        (tmp_path / "root" / name).parent.mkdir(parents=True)
+        (tmp_path / "root" / name).write_text("{}")
+    monkeypatch.setattr(cli, "ROOT", tmp_path / "root")
+    monkeypatch.setenv("PLATFORM_CACHE", str(tmp_path / "cache"))
+    for name in OF_ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What acceptance, up and shell would build, instead of building it."""
+    asked: list[dict[str, Any]] = []
+
+    class Acceptance:
+        def __init__(self, root: Path, target: str, machines: int | None, command: list[str]) -> None:
+            asked.append({"target": target, "machines": machines, "command": command})
+
+        def __call__(self, selection: Sequence[str], *, keep: bool) -> ExitStatus:
+            asked[-1] |= {"selection": selection, "keep": keep}
+            return ExitStatus.PLATFORM_WRONG
+
+        def by_hand(self) -> ExitStatus:
+            asked[-1] |= {"by hand": True}
+            return ExitStatus.ENVIRONMENT_FAILED
+
+    monkeypatch.setattr(acceptance, "Acceptance", Acceptance)
+    return asked
+
+
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What check, nightly, shell and down would do to which cluster, instead of doing it."""
+    asked: list[dict[str, Any]] = []
+
+    def known(module: object, name: str) -> None:
+        def call(root: Path, folder: Path, selection: Sequence[str] = (), **options: object) -> ExitStatus:
+            asked.append({"does": name, "cluster": folder.name, "selection": list(selection), **options})
+            return ExitStatus.VERIFIED
+
+        monkeypatch.setattr(module, name, call)
+
+    for name in ("check", "nightly", "join"):
+        known(check, name)
+    known(acceptance, "down")
+    return asked
+
+
+def stands(checkout: Path, *run_ids: str) -> None:
+    """Clusters of these runs stand."""
+    for run_id in run_ids:
+        folder = checkout / ".runs" / run_id
+        folder.mkdir(parents=True)
+        for name in ("operator.json", "events.jsonl"):
+            (folder / name).touch()
+
+
+@pytest.fixture
+def ending(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
+    """The status of a command that ends with an exception."""
+
+    def end(error: BaseException) -> int:
+        def command(arguments: object) -> int:
+            raise error
+
+        monkeypatch.setattr(cli, "_setup", command)
+        return cli.main(["setup"])
+
+    return end
+
+
+# -- wrong usage ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["acceptance", "--no-such-option"],
+        ["acceptance", "--target"],
+        ["acceptance", "features/08_site.feature"],
+        ["acceptance", "--run", "a"],
+        ["up", "--keep"],
+        ["up", "-m", "site"],
+        ["shell", "--mutates"],
+        ["nightly", "features/08_site.feature"],
+        ["nightly", "-m", "site"],
+        ["nightly", "--outputs"],
+        ["down", "a"],
+        ["down", "--target", "local"],
+        ["runbook", "here"],
+        ["setup", "too many"],
+        ["lint", "harness"],
+        ["clean", "--force"],
+        ["bench", "--rounds", "some"],
+        ["report"],
+        ["report", "a", "b"],
+        ["--no-such-option"],
+        ["use-new-discovery-url", "--no-such-option"],
+        ["deploy-blog"],
+        ["deploy-blog", "blog"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_4_and_says_what_is_right(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(argv) == 4
+    assert "usage: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "nearest"),
+    [
+        ("acceptence", "did you mean acceptance? "),
+        ("tests", "did you mean test? "),
+        ("chek", "did you mean check? "),
+        ("nightly-run", "did you mean nightly? "),
+        ("deploy", "did you mean deploy-blog? "),
+        ("xyz", ""),
+    ],
+)
+def test_an_unknown_word_is_4_and_gets_the_nearest_command_in_one_line(
+    word: str, nearest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([word, "--target", "local"]) == 4
+    assert capsys.readouterr().err == (
+        f"platform: there is no command {word}: {nearest}all are listed by `make help`\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "superfluous"),
+    [
+        (["setup", "too", "many"], "too many"),
+        (["acceptance", "-k", "blog"], "-k blog"),
+        (["down", "--force"], "--force"),
+        (["clean", ".runs"], ".runs"),
+    ],
+)
+def test_what_a_command_does_not_take_is_named(
+    argv: list[str], superfluous: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(argv) == 4
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"{argv[0]} does not take {superfluous} (see bin/platform {argv[0]} --help)" in last
+
+
+@pytest.mark.parametrize("command", ["acceptance", "up", "shell"])
+def test_an_unknown_target_is_4_and_names_those_there_are(
+    command: str, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, "--target", "moon"]) == 4
+    assert capsys.readouterr().err == "platform: there is no target moon: targets are cloud, local\n"
+    assert not (checkout / ".runs").exists()
+
+
+def test_a_target_that_is_mistyped_gets_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["up", "--target", "locla"]) == 4
+    assert "there is no target locla: did you mean local? targets are" in capsys.readouterr().err
+
+
+def test_an_unknown_target_in_the_environment_is_4(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TARGET", "../local")
+
+    assert cli.main(["acceptance"]) == 4
+    assert "there is no target ../local" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["x", "3.5", "-1", "3 machines", " "])
+@pytest.mark.parametrize("command", ["acceptance", "up", "shell"])
+def test_machines_that_are_no_number_are_4(
+    command: str,
+    number: str,
+    built: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main([command, f"--machines={number}"]) == 4
+    monkeypatch.setenv("MACHINES", number)
+    assert cli.main([command]) == 4
+
+    assert capsys.readouterr().err == 2 * f"platform: machines = {number}: give a whole number\n"
+    assert built == []
+
+
+@pytest.mark.parametrize("command", ["check", "nightly", "down"])
+def test_a_command_for_a_cluster_is_4_where_none_stands(
+    command: str, checked: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command]) == 4
+    said = capsys.readouterr().err
+    assert said.startswith("platform: no cluster stands here: build one with `make up`")
+    assert said.count("\n") == 1 and checked == []
+
+
+@pytest.mark.parametrize("command", ["check", "nightly", "down"])
+def test_a_command_for_a_cluster_is_4_where_several_stand(
+    command: str, checkout: Path, checked: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stands(checkout, "a", "b")
+
+    assert cli.main([command]) == 4
+    assert capsys.readouterr().err == "platform: several clusters stand, choose one with RUN=ID: a, b\n"
+    assert checked == []
+
+
+@pytest.mark.parametrize("command", ["check", "nightly", "down", "shell"])
+def test_a_run_that_is_not_there_is_4(
+    command: str, checkout: Path, checked: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stands(checkout, "20260801-120000-ab12")
+
+    assert cli.main([command, "--run", "20260801-120000-ab13"]) == 4
+    assert "there is no run 20260801-120000-ab13: did you mean 20260801-120000-ab12?" in capsys.readouterr().err
+    assert checked == []
+
+
+def test_nightly_of_outputs_that_are_not_there_is_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["nightly", "--outputs", str(tmp_path / "none.json")]) == 4
+    assert "none.json" in capsys.readouterr().err
+
+
+def test_clean_is_refused_while_a_cluster_stands(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    stands(checkout, "b", "a")
+    (tmp_path / "cache/fleet-abc").mkdir(parents=True)
+
+    assert cli.main(["clean"]) == 4
+    assert capsys.readouterr().err == (
+        "platform: clusters stand that would be lost, remove them first (make down): a, b\n"
+    )
+    assert (checkout / ".runs/a/operator.json").exists() and (tmp_path / "cache/fleet-abc").exists()
+
+
+@pytest.mark.parametrize("log", [None, "folder"])
+def test_a_report_of_a_folder_without_a_log_is_4(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], log: str | None
+) -> None:
+    if log == "folder":
+        (tmp_path / "events.jsonl").mkdir()
+
+    assert cli.main(["report", str(tmp_path)]) == 4
+    assert capsys.readouterr().err == f"platform: {tmp_path} is no run's folder: it has no events.jsonl\n"
+
+
+# -- a command that fails ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (PlatformWrong("wrong"), 1),
+        (CommandFailed(["false"], 1, "", "wrong"), 1),
+        (WaitExpired("wrong"), 1),
+        (AnswerNotUnderstood("terraform output", "{", "wrong"), 1),
+        (HarnessError("wrong"), 3),
+        (Misconfigured("wrong"), 4),
+        (ReadOnly("wrong"), 4),
+        (EnvironmentFailed("wrong"), 6),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_the_kind_of_an_error_is_the_status(
+    ending: Callable[[BaseException], int],
+    capsys: pytest.CaptureFixture[str],
+    error: HarnessError,
+    status: int,
+) -> None:
+    assert ending(error) == status == error.status
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"platform: {error}\n")
+
+
+def test_an_interruption_is_2(ending: Callable[[BaseException], int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert ending(KeyboardInterrupt()) == 2
+    assert capsys.readouterr().err == "platform: interrupted\n"
+
+
+def test_an_error_that_nobody_thought_of_is_3_and_shows_where(
+    ending: Callable[[BaseException], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python's own status for it, 1, would say that the platform is wrong."""
+    assert ending(ZeroDivisionError("surprise")) == 3
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError: surprise" in said
+    assert "test_cli.py" in said
+
+
+@pytest.mark.parametrize(("code", "status"), [(0, 0), (None, 0), (1, 4), (2, 4), ("usage: ...", 4)])
+def test_what_argparse_ends_with_is_usage_or_help(
+    ending: Callable[[BaseException], int], code: object, status: int
+) -> None:
+    assert ending(SystemExit(code)) == status
+
+
+@pytest.mark.parametrize(
+    ("pytest_status", "status"), [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (-9, 3), (-11, 3), (77, 3)]
+)
+def test_the_status_of_pytest_is_put_into_our_terms(pytest_status: int, status: int) -> None:
+    assert cli._pytest_status(pytest_status) == status
+
+
+# -- a command that ends well --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("argv", [["--help"], *([command, "--help"] for command in COMMANDS)], ids=" ".join)
+def test_help_is_0(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(argv) == 0
+    assert "usage: " in capsys.readouterr().out
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["--help"])
+    said = capsys.readouterr().out
+
+    assert [command for command in COMMANDS if command not in said] == []
+
+
+def one_line_texts() -> dict[str, str]:
+    """Command -> what the list of commands says of it."""
+    actions = cli._parser()[0]._subparsers._group_actions  # type: ignore[union-attr]
+    return {action.dest: str(action.help) for action in actions[0]._choices_actions}  # type: ignore[attr-defined]
+
+
+def targets_of_make() -> dict[str, str]:
+    """Target of the Makefile -> what `make help` says of it."""
+    return dict(re.findall(r"(?m)^([a-z-]+):.*## (.+)$", (ROOT / "Makefile").read_text()))
+
+
+def test_make_and_bin_platform_have_the_same_commands() -> None:
+    targets = targets_of_make()
+
+    assert set(targets) - {"help"} == set(COMMANDS) - NOT_OF_MAKE
+    phony = re.search(r"(?m)^\.PHONY: (.*)$", (ROOT / "Makefile").read_text())
+    assert phony is not None and phony[1].split() == list(targets)
+
+
+def test_make_and_bin_platform_say_the_same_of_a_command() -> None:
+    texts, targets = one_line_texts(), targets_of_make()
+
+    assert [name for name in texts if name not in NOT_OF_MAKE and targets[name] != texts[name]] == []
+    assert all("\n" not in text and len(text) <= 100 for text in texts.values())
+
+
+def test_a_target_of_make_is_its_command() -> None:
+    text = (ROOT / "Makefile").read_text()
+
+    recipes = dict(re.findall(r"(?m)^([a-z-]+):.*##.*\n\t@bin/platform (.+)$", text))
+    assert {name: re.sub(r" \$\((ARGS|FILES)\)$", "", recipe) for name, recipe in recipes.items()} == {
+        name: name for name in targets_of_make() if name != "help"
+    }
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"use-new-discovery-url", "deploy-blog"}))
+def test_help_of_a_command_begins_with_its_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main([command, "--help"])
+
+    said, text = " ".join(capsys.readouterr().out.split()), one_line_texts()[command]
+    assert f"{text[0].upper()}{text[1:]}." in said
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs make with the real Makefile and command line, without an environment of its own to be made first."""
+    folder = tmp_path / "made"
+    for name in ("bin", "tests"):
+        (folder / name).mkdir(parents=True)
+    (folder / "Makefile").write_text((ROOT / "Makefile").read_text())
+    program = folder / "bin/platform"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m harness.cli "$@"\n')
+    program.chmod(0o755)
+    for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.mark.parametrize(("word", "nearest"), [("wrong", ""), ("tests", "did you mean test? ")])
+def test_make_of_an_unknown_word_says_the_same(
+    make: Callable[..., subprocess.CompletedProcess[str]], word: str, nearest: str
+) -> None:
+    """Also of the name of a folder, which make would take for a target that is up to date."""
+    done = make(word)
+
+    assert done.returncode == 2
+    line, of_make = done.stderr.splitlines()
+    assert line == f"platform: there is no command {word}: {nearest}all are listed by `make help`"
+    assert of_make.endswith(f"{word}] Error 4")
+
+
+def test_make_alone_and_make_help_list_the_commands(
+    make: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    listed = [line.split("\t") for line in make().stdout.splitlines()]
+
+    assert dict(listed) == targets_of_make()
+    assert make("help").stdout == make().stdout
+
+
+def test_make_passes_arguments_and_variables_on(
+    make: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    program = tmp_path / "made/bin/platform"
+    program.write_text('#!/bin/sh\necho "$KEEP $MACHINES $RUN $TARGET:" "$@"\n')
+
+    done = make("check", "KEEP=1", "MACHINES=4", "RUN=a", "TARGET=cloud", "ARGS=-k 'not blog'")
+    assert done.stdout == "1 4 a cloud: check -k not blog\n"
+
+
+# -- what reaches a command ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keep", "argv", "kept"),
+    [
+        (None, [], False),
+        ("", [], False),
+        ("0", [], False),
+        ("1", [], True),
+        ("yes", [], True),
+        ("0", ["--keep"], True),
+        (None, ["--keep"], True),
+    ],
+)
+def test_keep_is_said_by_option_or_environment(
+    built: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, keep: str | None, argv: list[str], kept: bool
+) -> None:
+    if keep is not None:
+        monkeypatch.setenv("KEEP", keep)
+
+    assert cli.main(["acceptance", *argv]) == 1
+    assert [asked["keep"] for asked in built] == [kept]
+
+
+@pytest.mark.parametrize(
+    ("environment", "argv", "machines"),
+    [
+        ({}, [], None),
+        ({"MACHINES": ""}, [], None),
+        ({"MACHINES": "5"}, [], 5),
+        ({"MACHINES": "0"}, [], 0),
+        ({}, ["--machines", "5"], 5),
+        ({"MACHINES": "7"}, ["--machines", "5"], 5),
+    ],
+)
+@pytest.mark.parametrize("command", ["acceptance", "up", "shell"])
+def test_the_size_is_said_by_option_or_environment(
+    built: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    environment: dict[str, str],
+    argv: list[str],
+    machines: int | None,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    cli.main([command, *argv])
+    (asked,) = built
+    assert asked["machines"] == machines
+    size = [] if machines is None else ["--machines", str(machines)]
+    assert asked["command"] == [command, "--target", "local", *size]
+
+
+@pytest.mark.parametrize(
+    ("environment", "argv", "target"),
+    [
+        ("", [], "local"),
+        ("cloud", [], "cloud"),
+        ("cloud", ["--target", "local"], "local"),
+        ("moon", ["--target=cloud"], "cloud"),
+    ],
+)
+def test_the_target_is_said_by_option_or_environment(
+    built: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, environment: str, argv: list[str], target: str
+) -> None:
+    monkeypatch.setenv("TARGET", environment)
+
+    cli.main(["up", *argv])
+    assert [asked["target"] for asked in built] == [target]
+
+
+def test_acceptance_executes_all_and_up_what_builds_and_both_pass_their_status_on(
+    built: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [cli.main(["acceptance"]), cli.main(["up"]), cli.main(["shell"])] == [1, 1, 6]
+    whole, building, by_hand = built
+    assert (whole["selection"], whole["keep"]) == ((), False)
+    assert (building["selection"], building["keep"]) == (BUILDING, True)
+    assert by_hand["by hand"]
+
+
+@pytest.mark.parametrize(
+    ("command", "does"), [("check", "check"), ("nightly", "nightly"), ("down", "down"), ("shell", "join")]
+)
+@pytest.mark.parametrize("said", ["option", "environment", "folder"])
+def test_the_run_is_said_by_option_or_environment(
+    checkout: Path,
+    checked: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    does: str,
+    said: str,
+) -> None:
+    stands(checkout, "a", "b")
+    monkeypatch.setenv("RUN", {"option": "a", "environment": "b", "folder": ""}[said])
+    option = {"option": ["--run", "b"], "environment": [], "folder": ["--run", ".runs/b/"]}[said]
+
+    assert cli.main([command, *option]) == 0
+    assert [(asked["does"], asked["cluster"]) for asked in checked] == [(does, "b")]
+
+
+@pytest.mark.parametrize("command", ["check", "nightly", "down"])
+def test_the_only_cluster_need_not_be_named(checkout: Path, checked: list[dict[str, Any]], command: str) -> None:
+    stands(checkout, "a")
+    (checkout / ".runs/of-a-run-that-is-over").mkdir()
+
+    assert cli.main([command]) == 0
+    assert [asked["cluster"] for asked in checked] == ["a"]
+
+
+def test_down_says_what_is_gone(
+    checkout: Path, checked: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stands(checkout, "a")
+
+    cli.main(["down"])
+    assert capsys.readouterr().out == "nothing of run a is left\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "selection", "mutates"),
+    [
+        ([], [], False),
+        (["-m", "site"], ["-m", "site"], False),
+        (["-k", "not blog", "-x"], ["-k", "not blog", "-x"], False),
+        (["features/08_site.feature:7", "-k", "a"], ["features/08_site.feature:7", "-k", "a"], False),
+        (["-k", "a", "features/08_site.feature"], ["-k", "a", "features/08_site.feature"], False),
+        (["--run", "a", "-vv", "--mutates", "-m", "load"], ["-vv", "-m", "load"], True),
+        (["-m", "mutates"], ["-m", "mutates"], False),
+        (["--maxfail=1"], ["--maxfail=1"], False),
+    ],
+)
+def test_check_passes_on_what_chooses(
+    checkout: Path, checked: list[dict[str, Any]], argv: list[str], selection: list[str], mutates: bool
+) -> None:
+    stands(checkout, "a")
+
+    assert cli.main(["check", *argv]) == 0
+    assert checked == [{"does": "check", "cluster": "a", "selection": selection, "mutates": mutates}]
+
+
+def test_nightly_of_outputs_needs_no_cluster_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[object] = []
+
+    class Check:
+        @classmethod
+        def of_outputs(cls, root: Path, command: list[str], *arguments: object) -> Check:
+            asked.extend([command, *arguments])
+            return cls()
+
+        def __call__(self, *, quiet: bool) -> ExitStatus:
+            asked.append(quiet)
+            return ExitStatus.NOTHING_VERIFIED
+
+    monkeypatch.setattr(check, "Check", Check)
+    outputs, key = tmp_path / "outputs.json", tmp_path / "key"
+
+    assert cli.main(["nightly", "--target", "cloud", "--outputs", str(outputs), "--key", str(key)]) == 5
+    assert asked == [["nightly"], "cloud", outputs, key, True]
+
+
+# -- reports, and clean --------------------------------------------------------------------------------------------
+
+
+def test_a_report_is_written_again_from_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorder = Recorder(tmp_path / "events.jsonl")
+    recorder.emit("run.started", run_id="r", target="local", command=[], folder=".", readme=[], selection=None)
+    recorder.close()
+
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/report.html\n"
+    assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == [
+        "events.jsonl",
+        "junit.xml",
+        "report.html",
+        "run.json",
+    ]
+
+
+def test_a_report_of_a_log_that_was_cut_off_is_written(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "events.jsonl")
+    recorder.emit("stage.started", stage="runbook")
+    recorder.close()
+    with (tmp_path / "events.jsonl").open("a") as log:
+        log.write('{"t": 17, "kind": "stage.en')
+
+    assert cli.main(["report", str(tmp_path)]) == 0
+
+
+def test_clean_removes_what_was_built_and_no_more(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")  # no Docker client: images are another test's
+    for folder in (tmp_path / "cache/fleet-0123456789ab", checkout / ".runs/a"):
+        folder.mkdir(parents=True)
+
+    assert cli.main(["clean"]) == 0
+    assert not (tmp_path / "cache").exists()
+    assert not (checkout / ".runs").exists()
+    assert (checkout / "infra/local/target.json").exists()
+
+
+def test_clean_leaves_what_is_not_ours_and_says_so(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    (tmp_path / "cache/fleet-0123456789ab").mkdir(parents=True)
+    (tmp_path / "cache/thesis.tex").write_text("years of work")
+
+    assert cli.main(["clean"]) == 0
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["thesis.tex"]
+    assert capsys.readouterr().out == (
+        f"removed .runs, the cache {tmp_path}/cache (its images stay: no Docker Engine answers); "
+        "not ours, and still there: thesis.tex\n"
+    )
+
+
+def test_clean_does_not_take_the_cache_from_under_another_checkouts_cluster(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    run = tmp_path / "elsewhere/.runs/20260101-000000-abcd"
+    run.mkdir(parents=True)
+    (run / "operator.json").touch()
+    (tmp_path / "cache").mkdir()
+    standing.remember(tmp_path / "cache", run)
+
+    assert cli.main(["clean"]) == 4
+    assert str(run) in capsys.readouterr().err
+    (run / "operator.json").unlink()
+    assert cli.main(["clean"]) == 0
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_module_ends_with_the_commands_status() -> None:
+    command = [sys.executable, "-m", "harness.cli", "no-such-command"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == 4
+
+
+# -- bin/platform, before there are packages -----------------------------------------------------------------------
+
+
+# Runs bin/platform as another Python would, as far as that file can tell: the Python that really runs it stays whole.
+# Arguments: the file, that Python's version, whether it knows list[str].
+OLD_PYTHON = """
+import builtins, runpy, sys, types
+
+path, version, generic = sys.argv[1:]
+old = types.ModuleType("sys")
+old.__dict__.update(vars(sys), version=version + " (main)", argv=["platform", "acceptance"])
+old.version_info = tuple(map(int, version.split(".")))
+real = builtins.__import__
+
+def imported(name, names=None, *rest):
+    return old if name == "sys" and (names or {}).get("__file__") == path else real(name, names, *rest)
+
+class OldList(list):
+    __class_getitem__ = None
+
+builtins.__import__ = imported
+runpy.run_path(path, {} if generic == "generic" else {"list": OldList}, "__main__")
+"""
+
+
+# in 3.8, list[str] is a TypeError: nothing may stumble before the version was looked at
+@pytest.mark.parametrize(("version", "generic"), [("3.10.14", "generic"), ("3.8.10", "")])
+def test_an_old_python_is_refused_with_one_line(tmp_path: Path, version: str, generic: str) -> None:
+    argv = [sys.executable, "-c", OLD_PYTHON, str(ROOT / "bin/platform"), version, generic]
+    environment = {**os.environ, "PLATFORM_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr == f"platform: Python 3.11 or newer is needed, this is {version}\n"
+    assert not (tmp_path / "cache").exists()
+
+
+class Started(Exception):
+    """The command line was reached."""
+
+
+@pytest.fixture
+def bin_platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
+    """Runs bin/platform up to the start of harness.cli; its status."""
+
+    def start(python: Path, argv: Sequence[str], environment: dict[str, str]) -> None:
+        raise Started(python, list(argv), environment)
+
+    monkeypatch.setattr(os, "execve", start)
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["platform", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "bin/platform"), run_name="__main__")
+        assert isinstance(ended.value.code, int)
+        return ended.value.code
+
+    return run
+
+
+def commands(monkeypatch: pytest.MonkeyPatch, *failing: str) -> list[str]:
+    """Takes the place of what makes the environment; commands that hold one of these words fail."""
+    run: list[str] = []
+
+    def fake(argv: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        run.append(" ".join(map(str, argv)))
+        fails = any(word in run[-1] for word in failing)
+        if "-m venv" in run[-1]:
+            Path(argv[-1]).mkdir(parents=True)
+        return subprocess.CompletedProcess(argv, int(fails), "", "first\nno space left on device\n" if fails else "")
+
+    monkeypatch.setattr(subprocess, "run", fake)
+    return run
+
+
+def test_an_environment_that_cannot_be_made_is_6_in_one_line(
+    bin_platform: Platform, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands(monkeypatch, "runtime.txt")
+
+    assert bin_platform("setup") == 6
+    assert capsys.readouterr().err.splitlines() == [
+        "platform: making the Python environment (once)",
+        "platform: the Python packages of runtime.txt cannot be installed: no space left on device",
+    ]
+
+
+def test_a_cache_that_cannot_be_made_is_6_in_one_line(
+    bin_platform: Platform, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PLATFORM_CACHE", str(tmp_path / "file/cache"))
+
+    assert bin_platform("setup") == 6
+    said = capsys.readouterr().err
+    assert said == f"platform: the Python environment cannot be made in {tmp_path}/file/cache: Not a directory\n"
+
+
+def test_a_python_without_venv_that_cannot_be_given_one_is_4(
+    bin_platform: Platform, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands(monkeypatch, "import ensurepip")
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    assert bin_platform("setup") == 4
+    assert "install python3-venv" in capsys.readouterr().err
+
+
+def test_an_interruption_before_the_command_is_2(
+    bin_platform: Platform, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", interrupt)
+
+    assert bin_platform("setup") == 2
+    assert capsys.readouterr().err.endswith("platform: interrupted\n")
+
+
+def test_an_environment_is_made_once_and_a_half_made_one_again(
+    bin_platform: Platform, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = commands(monkeypatch, "runtime.txt")
+    bin_platform("setup")
+    run = commands(monkeypatch)
+    with pytest.raises(Started):
+        bin_platform("setup")
+    assert len([command for command in run if "--require-hashes" in command]) == 2
+
+    run = commands(monkeypatch)
+    with pytest.raises(Started) as started:
+        bin_platform("setup", "--help")
+    assert run == []
+    python, argv, environment = started.value.args
+    assert str(python).startswith(str(tmp_path / "cache"))
+    assert argv[1:] == ["-m", "harness.cli", "setup", "--help"]
+    assert environment["PYTHONPATH"] == str(ROOT)
+    assert float(environment["PLATFORM_BEGAN"]) > 0
+
+
+def test_people_who_work_on_the_harness_get_an_environment_of_their_own(
+    bin_platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pythons = {}
+    for command in ("setup", "test", "lint", "acceptance"):
+        commands(monkeypatch)
+        with pytest.raises(Started) as started:
+            bin_platform(command)
+        pythons[command] = started.value.args[0]
+
+    assert pythons["test"] == pythons["lint"] != pythons["setup"] == pythons["acceptance"]
+
+
+def test_every_exit_status_is_told_in_the_readme() -> None:
+    said = " ".join((ROOT / "README.md").read_text().split())
+
+    assert all(f" {int(status)} " in said for status in ExitStatus)

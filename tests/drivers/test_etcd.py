@@ -1,0 +1,304 @@
+"""etcd's driver: which members are healthy, and what a discovery URL says."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import socket
+import socketserver
+import threading
+from typing import Any
+
+import pytest
+import requests
+
+from harness.drivers.etcd import Etcd, Registration
+from harness.drivers.machines import MachineUnreachable
+from harness.errors import AnswerNotUnderstood, EnvironmentFailed
+from harness.seams.http import SiteUnreachable
+from tests.transcripts.machines import NAMES, RecordedMachines
+
+NOT_FOUND = "404 page not found\n"
+REFUSED = "\n"  # curl says why on stderr
+
+
+@pytest.fixture
+def machines() -> RecordedMachines:
+    return RecordedMachines()
+
+
+def healthy(machines: RecordedMachines) -> list[str]:
+    return [name for name in NAMES if name not in Etcd(machines).objections(5)]
+
+
+def has_members(machines: RecordedMachines, *names: str, on: str | None = None) -> RecordedMachines:
+    """Lets one machine, or every machine, list these members."""
+    for machine in [on] if on else NAMES:
+        health, members = parts(machines, machine)
+        members["members"] = [{**members["members"][0], "name": name} for name in names]
+        machines.on("2379/health", f"{health}\n{json.dumps(members)}", machine)
+    return machines
+
+
+def parts(machines: RecordedMachines, machine: str) -> tuple[str, Any]:
+    health, _, members = machines.recorded["etcd"][machine].partition("\n")
+    return health, json.loads(members)
+
+
+# -- members ---------------------------------------------------------------------------------------------------------
+
+
+def test_recorded_members_are_healthy(machines: RecordedMachines) -> None:
+    assert healthy(machines) == list(NAMES)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        REFUSED,
+        '{"health":"true"}\n' + NOT_FOUND,  # no v2 keys: fleet could not use it
+        NOT_FOUND + NOT_FOUND,
+        "",
+        "[]\n[]",
+        '{"health":"true"}\n{"members":[]}',
+    ],
+)
+def test_machine_that_is_no_healthy_member_is_not_named(machines: RecordedMachines, answer: str) -> None:
+    assert "coreos-1" not in healthy(machines.on("2379/health", answer, "coreos-1"))
+
+
+@pytest.mark.parametrize("health", ['{"health":"false"}', '{"health":"false","reason":"NOSPACE"}', '{"health":true}'])
+def test_member_that_says_it_is_unhealthy_is_not_named(machines: RecordedMachines, health: str) -> None:
+    _, members = parts(machines, "coreos-1")
+    machines.on("2379/health", f"{health}\n{json.dumps(members)}\n", "coreos-1")
+
+    assert "coreos-1" not in healthy(machines)
+
+
+def test_machines_beyond_the_members_reach_the_cluster_through_a_proxy(machines: RecordedMachines) -> None:
+    has_members(machines, *NAMES[:2])
+
+    assert Etcd(machines).objections(2) == {}
+    assert Etcd(machines).objections(3) == {}  # one that was added later is no member
+
+
+def test_machines_that_list_more_members_than_there_may_be(machines: RecordedMachines) -> None:
+    assert Etcd(machines).objections(2) == dict.fromkeys(
+        NAMES, "lists coreos-0, coreos-1, coreos-2, not coreos-0, coreos-1"
+    )
+
+
+@pytest.mark.parametrize("members", [["coreos-1", "coreos-2"], ["coreos-0", "coreos-2"], ["coreos-0", "coreos-9"]])
+def test_members_that_are_not_the_first_machines(machines: RecordedMachines, members: list[str]) -> None:
+    objections = Etcd(has_members(machines, *members)).objections(5)
+
+    assert objections == dict.fromkeys(NAMES, f"lists {', '.join(members)}, not coreos-0, coreos-1")
+
+
+def test_machine_that_lists_fewer_members_than_the_others_is_named(machines: RecordedMachines) -> None:
+    has_members(machines, *NAMES[:2], on="coreos-1")
+
+    assert list(Etcd(machines).objections(5)) == ["coreos-1"]
+
+
+def test_cluster_without_any_healthy_member(machines: RecordedMachines) -> None:
+    assert Etcd(machines.on("2379/health", REFUSED)).objections(5) == dict.fromkeys(NAMES, "not healthy")
+
+
+def test_member_that_this_run_took_away_is_still_one_and_is_not_asked(machines: RecordedMachines) -> None:
+    machines.lose("coreos-0")
+
+    assert Etcd(machines).objections(5) == {}
+    assert {name for name, _ in machines.asked} == {"coreos-1", "coreos-2"}
+
+
+def test_members_are_those_that_the_way_in_lists(machines: RecordedMachines) -> None:
+    has_members(machines, "coreos-0", on="coreos-0")
+    assert Etcd(machines).members() == {"coreos-0"}
+    machines.lose("coreos-0")
+    assert Etcd(machines).members() == set(NAMES)
+
+
+@pytest.mark.parametrize("answer", [REFUSED, '{"health":"false"}\n{"members":[{"name":"coreos-0"}]}', "junk\njunk"])
+def test_cluster_that_is_not_healthy_has_no_members(machines: RecordedMachines, answer: str) -> None:
+    assert Etcd(machines.on("2379/health", answer)).members() == set()
+
+
+@pytest.mark.parametrize("answer", [REFUSED, '{"health":"true"}\n' + NOT_FOUND])
+def test_members_beside_one_that_is_unhealthy_are_named(machines: RecordedMachines, answer: str) -> None:
+    assert healthy(machines.on("2379/health", answer, "coreos-1")) == ["coreos-0", "coreos-2"]
+
+
+@pytest.mark.parametrize("members", ["[]", '{"members":["coreos-1"]}', '{"members":null}'])
+def test_list_of_members_that_is_junk(machines: RecordedMachines, members: str) -> None:
+    machines.on("2379/health", '{"health":"true"}\n' + members, "coreos-1")
+
+    assert "coreos-1" not in healthy(machines)
+
+
+def test_machine_that_does_not_list_a_member_is_named(machines: RecordedMachines) -> None:
+    health, members = parts(machines, "coreos-2")
+    members["members"] = [member for member in members["members"] if member["name"] != "coreos-0"]
+    machines.on("2379/health", f"{health}\n{json.dumps(members)}", "coreos-2")
+
+    assert Etcd(machines).objections(5) == {"coreos-2": "lists coreos-1, coreos-2, not coreos-0, coreos-1, coreos-2"}
+
+
+def test_member_that_has_not_started_has_no_name_yet(machines: RecordedMachines) -> None:
+    for machine in NAMES:
+        health, members = parts(machines, machine)
+        next(member for member in members["members"] if member["name"] == "coreos-2")["name"] = ""
+        machines.on("2379/health", f"{health}\n{json.dumps(members)}", machine)
+
+    assert healthy(machines) == []
+
+
+def test_health_that_ends_with_a_newline_of_its_own(machines: RecordedMachines) -> None:
+    health, members = parts(machines, "coreos-1")
+    machines.on("2379/health", f"{health}\n\n{json.dumps(members)}\n", "coreos-1")
+
+    assert healthy(machines) == list(NAMES)
+
+
+def test_curl_that_fails_is_an_answer(machines: RecordedMachines) -> None:
+    machines.fails("2379/health", 7, "curl: (7) Failed to connect")
+
+    assert healthy(machines) == []
+
+
+def test_machine_that_cannot_be_asked_is_told(machines: RecordedMachines) -> None:
+    machines.on("2379/health", MachineUnreachable("machine coreos-2 does not answer over SSH"), "coreos-2")
+
+    with pytest.raises(MachineUnreachable, match="coreos-2"):
+        healthy(machines)
+
+
+# -- the discovery URL -----------------------------------------------------------------------------------------------
+
+URL = "http://192.0.2.1:2379/v2/keys/discovery/f00"
+SIZE = {"action": "get", "node": {"key": "/discovery/f00/_config/size", "value": "3"}}
+EMPTY = {"action": "get", "node": {"key": "/discovery/f00", "dir": True}}
+MEMBERS = {
+    "action": "get",
+    "node": {
+        "key": "/discovery/f00",
+        "dir": True,
+        "nodes": [
+            {"key": "/discovery/f00/7b0db9728922a49", "value": "coreos-0=http://10.215.249.10:2380"},
+            {"key": "/discovery/f00/47b6422f61d5c6ce", "value": "coreos-2=http://10.215.249.12:2380"},
+        ],
+    },
+}
+NO_KEY = {"errorCode": 100, "message": "Key not found", "cause": "/discovery/f00", "index": 7}
+
+
+class Service(requests.Session):
+    """A discovery service that gives these answers: path behind the URL -> document, text or error."""
+
+    def __init__(self, answers: dict[str, object]) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def get(self, url: str | bytes, **kwargs: Any) -> requests.Response:
+        answer = self.answers[str(url).removeprefix(URL)]
+        if isinstance(answer, BaseException):
+            raise answer
+        response = requests.Response()
+        response.status_code = 200
+        response._content = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+        return response
+
+
+def registration(size: object, members: object) -> Registration:
+    return Registration.read(URL, Service({"/_config/size": size, "": members}))
+
+
+def test_new_discovery_url() -> None:
+    assert registration(SIZE, EMPTY) == Registration(3, [])
+
+
+def test_discovery_url_where_members_met() -> None:
+    assert registration(SIZE, MEMBERS) == Registration(
+        3, ["coreos-0=http://10.215.249.10:2380", "coreos-2=http://10.215.249.12:2380"]
+    )
+
+
+@pytest.mark.parametrize("size", ["", "three", "-1", "2.5", "3 "])
+def test_discovery_url_with_a_size_that_is_no_number(size: str) -> None:
+    with pytest.raises(AnswerNotUnderstood, match="the size is no number"):
+        registration({"node": {"value": size}}, EMPTY)
+
+
+def test_discovery_url_without_a_size() -> None:
+    with pytest.raises(AnswerNotUnderstood, match="no node"):
+        registration(NO_KEY, EMPTY)
+
+
+def test_discovery_url_that_is_not_known() -> None:
+    with pytest.raises(AnswerNotUnderstood, match="no node"):
+        registration(SIZE, NO_KEY)
+
+
+@pytest.mark.parametrize("answer", ["", "<html>"])
+def test_discovery_url_that_answers_no_json(answer: str) -> None:
+    with pytest.raises(AnswerNotUnderstood, match="no node"):
+        registration(answer, EMPTY)
+
+
+@pytest.mark.parametrize("answer", ["[]", "null", "3"])
+def test_discovery_url_that_answers_other_json(answer: str) -> None:
+    with pytest.raises(AnswerNotUnderstood, match="no node"):
+        registration(answer, EMPTY)
+
+
+@pytest.mark.parametrize("node", [None, "3", []])
+def test_discovery_url_whose_node_is_junk(node: object) -> None:
+    with pytest.raises(AnswerNotUnderstood):
+        registration({"node": node}, EMPTY)
+
+
+def test_discovery_service_that_does_not_answer_is_no_fault_of_the_platform() -> None:
+    with pytest.raises(EnvironmentFailed, match="the discovery service does not answer: http://x cannot be reached"):
+        registration(SiteUnreachable("http://x cannot be reached"), EMPTY)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+def test_discovery_service_where_nobody_listens_is_no_fault_of_the_platform(host: str) -> None:
+    with pytest.raises(EnvironmentFailed, match="onnection refused"):
+        Registration.at(f"http://{host}:9/v2/keys/token", None)
+
+
+def test_discovery_service_that_nobody_knows_is_no_fault_of_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*arguments: object, **options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(EnvironmentFailed, match=r"discovery\.example cannot be looked up: Name or service"):
+        Registration.at("http://discovery.example/token", None)
+
+
+def test_discovery_service_that_answers_at_an_ipv6_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Keys(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(SIZE if self.path.endswith("size") else EMPTY).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    class Server(http.server.ThreadingHTTPServer):
+        address_family = socket.AF_INET6
+
+        def server_bind(self) -> None:  # without the look-up of a name that HTTPServer makes
+            socketserver.TCPServer.server_bind(self)
+
+    with Server(("::1", 0), Keys) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005})
+        thread.start()
+        try:
+            assert Registration.at(f"http://[::1]:{server.server_address[1]}/token", None) == Registration(3, [])
+        finally:
+            server.shutdown()
+            thread.join()
