@@ -61,7 +61,11 @@ class Inventory:
                     leak.remove()
 
     def leaks(self) -> Iterator[Leak]:
-        yield from self._processes()
+        seen: set[str] = set()
+        # a process that just becomes another program shows no environment: one that was missed is found the next time
+        while fresh := [leak for leak in self._processes() if leak.name.partition(" ")[0] not in seen]:
+            seen |= {leak.name.partition(" ")[0] for leak in fresh}
+            yield from fresh
         yield from self._mounts()
         for folder in Path(tempfile.gettempdir()).glob(f"platform-{self._run_id}-*"):
             yield Leak("folder", str(folder), partial(shutil.rmtree, folder))
