@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pytest_bdd.parser import FeatureParser, Scenario
@@ -30,6 +30,7 @@ from harness.drivers.traffic import Tally
 from harness.drivers.units import UnitStates
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, PlatformWrong, WaitExpired
 from harness.record.log import Recorder, read_events
+from harness.runs.plugins import choosing
 from harness.seams.process import Processes
 from harness.seams.wait import Silent, Waiter
 from tests.fakes import FakeClock
@@ -1100,8 +1101,8 @@ def reason(root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reason
     def missing(workplace: Path, tags: str = "", of_feature: str = "", here: bool = False) -> str:
         monkeypatch.setenv("PLATFORM_WORKPLACE", str(workplace))
         monkeypatch.setenv("PLATFORM_FOLDER", str(workplace if here else tmp_path / "this-run"))
-        monkeypatch.setattr(root, "_scenario_of", lambda item: scenario(tags, of_feature))
-        return str(root._missing(None))
+        monkeypatch.setattr(choosing, "scenario_of", lambda item: scenario(tags, of_feature))
+        return str(choosing.missing(cast("pytest.Item", None)))
 
     return missing
 

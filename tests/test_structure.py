@@ -182,6 +182,7 @@ def step_modules_not_loaded(root: Path) -> list[str]:
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytest_plugins":
             plugins = ast.literal_eval(node.value)
+    plugins = [name for name in plugins if name.startswith("steps.")]
     defining = {f"steps.{definition.where.split('.')[0]}" for definition in definitions(root)}
     return sorted(f"{name}: not in pytest_plugins" for name in defining - set(plugins)) + sorted(
         f"{name}: a plugin that defines no steps" for name in set(plugins) - defining
@@ -229,18 +230,21 @@ def tags_not_declared(root: Path) -> list[str]:
     return faults
 
 
+CHOOSING = "harness/runs/plugins/choosing.py"
+
+
 def needs_that_are_wrong(root: Path) -> list[str]:
-    """Tags @requires_... that nothing carries, and those that the composition root does not look at: their scenarios
+    """Tags @requires_... that nothing carries, and those that the choosing plugin does not look at: their scenarios
     would run without what they need."""
     needs = {tag for tag in declared_tags(root) if tag.startswith("requires_")}
     used = {tag for scenario in scenarios_of(root) for tag in scenario.tags | scenario.feature.tags}
     looked_at = {
         node.value
-        for node in ast.walk(parsed((root / "conftest.py").read_text()))
+        for node in ast.walk(parsed((root / CHOOSING).read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     faults = [f"tag @{tag} is declared, and nothing carries it" for tag in sorted(needs - used)]
-    return faults + [f"tag @{tag}: conftest.py does not look at it" for tag in sorted(needs - looked_at)]
+    return faults + [f"tag @{tag}: {CHOOSING} does not look at it" for tag in sorted(needs - looked_at)]
 
 
 def declared_tags(root: Path) -> set[str]:
@@ -338,9 +342,9 @@ SEAMS = {
         "harness/commands/bench_facts.py",  # what asking costs its way, measured beside ours
     },
     "python_terraform": {"harness/drivers/terraform.py"},
-    "pytest": {"conftest.py", "features/"},
+    "pytest": {"conftest.py", "features/", "harness/runs/plugins/"},
     "_pytest": set(),
-    "pytest_bdd": {"conftest.py", "steps/", "features/"},
+    "pytest_bdd": {"steps/", "features/", "harness/runs/plugins/"},
     "parse": {"steps/phrases.py"},
 }
 # room -> which packages it may import beside Python's own; the rooms that are left out are free
@@ -788,7 +792,8 @@ TEMPLATE = UNIT.replace("--name web", "--name web-%i").replace("Web server", "An
 TEMPLATE = TEMPLATE.replace(X_FLEET, "[X-Fleet]\nConflicts=web.service\nConflicts=web@*.service\n")
 TREE = {
     "steps/cluster.py": STEPS,
-    "conftest.py": 'import pytest\n\npytest_plugins = ["steps.cluster"]\nNEEDS = "requires_state"\n',
+    "conftest.py": 'import pytest\n\npytest_plugins = ["steps.cluster"]\n',
+    CHOOSING: 'NEEDS = "requires_state"\n',
     "features/01_load.feature": FEATURE,
     "features/02_site.feature": SITE,
     "features/test_runbook.py": (ROOT / "features/test_runbook.py").read_text(),
@@ -873,8 +878,8 @@ AMBIGUOUS += '\n@then(parsers.parse("{count:d} machines are listed"))\ndef more(
         (tags_not_declared, LOAD, FEATURE.replace("@load", "@lode"), "tag @lode is not declared"),
         (tags_not_declared, LOAD, FEATURE.replace("requires_", "needs_"), "tag @needs_state is not declared"),
         (needs_that_are_wrong, PROJECT, MARKERS.replace("slow", "requires_net"), "@requires_net is declared, and noth"),
-        (needs_that_are_wrong, PROJECT, MARKERS.replace("slow", "requires_net"), "@requires_net: conftest.py does not"),
-        (needs_that_are_wrong, ROOT_CONFTEST, "NEEDS = 'requires_'\n", "@requires_state: conftest.py does not look"),
+        (needs_that_are_wrong, PROJECT, MARKERS.replace("slow", "requires_net"), "@requires_net: .*choosing.py does not"),
+        (needs_that_are_wrong, CHOOSING, "NEEDS = 'requires_'\n", "@requires_state: .*choosing.py does not look"),
         (subjects_that_are_wrong, LOAD, FEATURE.replace("@load", ""), r"subject tags are \[\], not @load"),
         (subjects_that_are_wrong, LOAD, FEATURE.replace("@load", "@load @site"), r"\['load', 'site'\]"),
         (subjects_that_are_wrong, LOAD, FEATURE.replace("@mutates", "@load"), "has a subject tag"),

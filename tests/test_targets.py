@@ -54,7 +54,7 @@ def faults_of_example(root: Path) -> list[str]:
 
 
 def faults_of_takes(data: Mapping[str, Any]) -> list[str]:
-    """What a machine takes of the harness's own machine: nothing, or as whole numbers all that harness.setup.limits reads."""
+    """What a machine takes of the harness's own machine: nothing, or as whole numbers all that the limits are about."""
     takes = data.get("takes", {})
     if takes == {}:
         return []

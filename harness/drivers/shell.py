@@ -53,8 +53,8 @@ class OperatorShell:
     def type(self, line: str, *, within: float = 300, ok: Collection[int] | None = (0,)) -> Result:
         """Types one line of the runbook and waits for its end, for at most `within` seconds.
 
-        Raises what harness.seams.process raises: CommandFailed for a status not in `ok`; ReadOnly in a run that must change
-        nothing, for the runbook's lines change something.
+        Raises what the seam to processes raises: CommandFailed for a status not in `ok`; ReadOnly in a run that must
+        change nothing, for the runbook's lines change something.
         """
         if self._read_only:
             raise ReadOnly(f"`{line}` is not typed: this run must change nothing")

@@ -1,6 +1,6 @@
 """The live display for a person who watches: it follows the event log and knows nothing else.
 
-`Display` reads the log in a thread, feeds it to the board (harness/reports/board.py) and shows that: on a terminal finished
+`Display` reads the log in a thread, feeds it to the board and shows that: on a terminal finished
 things stand above a region that lives, elsewhere only plain lines are printed.
 """
 

@@ -1,8 +1,8 @@
 """The runbook as one page: the README's steps, each with the claims that hold it and their last evidence.
 
-The page is Markdown, a pure function of README, features and the documents of runs (harness.record.log.fold); the HTML is
-rendered from that Markdown. Of the record, what a command or a machine said stands in code blocks, and every other text
-is escaped: nothing of it is read as Markdown or HTML.
+The page is Markdown, a pure function of README, features and the documents of runs; the HTML is rendered from that
+Markdown. Of the record, what a command or a machine said stands in code blocks, and every other text is escaped:
+nothing of it is read as Markdown or HTML.
 """
 
 from __future__ import annotations

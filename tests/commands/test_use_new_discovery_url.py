@@ -1,4 +1,4 @@
-"""harness/commands/use_new_discovery_url.py: wrong answers (a fake session), the file it writes, and real services on loopback."""
+"""A new discovery URL: wrong answers (a fake session), the file it is written into, and real services on loopback."""
 
 from __future__ import annotations
 

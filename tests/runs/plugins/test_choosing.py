@@ -20,6 +20,7 @@ import pytest
 from pytest_bdd.parser import FeatureParser, Scenario
 
 from harness.drivers.terraform import Outputs
+from harness.runs.plugins import choosing
 from tests.places import as_printed
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
@@ -53,9 +54,9 @@ print(json.dumps([collect(case) for case in json.loads(sys.argv[1])]))
 
 
 @pytest.fixture(scope="module")
-def root(request: pytest.FixtureRequest) -> Any:
-    """The composition root, as pytest has loaded it."""
-    return request.config.pluginmanager.get_plugin(str(ROOT / "conftest.py"))
+def root() -> Any:
+    """The plugin."""
+    return choosing
 
 
 def scenarios(path: Path) -> list[Scenario]:
@@ -87,7 +88,7 @@ def test_feature_that_is_not_there_gets_the_nearest_one(
     monkeypatch.chdir(ROOT)
 
     with pytest.raises(pytest.UsageError) as refused:
-        root.chosen_features(["-x", argument])
+        root.chosen_features(["-x", argument], ROOT / "features")
 
     said, name = str(refused.value), argument.partition(":")[0]
     assert said.startswith(f"there is no {name}: {nearest}features are {FEATURES[0].name}, ")
@@ -98,7 +99,7 @@ def test_folder_that_is_named_as_a_feature_is_none(root: Any, tmp_path: Path) ->
     (tmp_path / "some.feature").mkdir()
 
     with pytest.raises(pytest.UsageError, match=r"there is no .*some\.feature"):
-        root.chosen_features([str(tmp_path / "some.feature")])
+        root.chosen_features([str(tmp_path / "some.feature")], ROOT / "features")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_folder_that_is_named_as_a_feature_is_none(root: Any, tmp_path: Path) ->
     ],
 )
 def test_what_names_no_feature_is_left_to_pytest(root: Any, arguments: list[str]) -> None:
-    assert root.chosen_features(arguments) == ([], arguments)
+    assert root.chosen_features(arguments, ROOT / "features") == ([], arguments)
 
 
 @pytest.mark.parametrize(
@@ -133,13 +134,13 @@ def test_feature_is_chosen_with_its_line_and_stands_for_its_folder(
 ) -> None:
     monkeypatch.chdir(ROOT)
 
-    assert root.chosen_features(arguments) == (chosen, [str(ROOT / "features")])
+    assert root.chosen_features(arguments, ROOT / "features") == (chosen, [str(ROOT / "features")])
 
 
 def test_other_arguments_stay_beside_a_feature(root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
-    found, others = root.chosen_features(["features", "features/08_site.feature", "tests"])
+    found, others = root.chosen_features(["features", "features/08_site.feature", "tests"], ROOT / "features")
     assert (found, others) == ([(SITE, 0)], ["features", "tests", str(ROOT / "features")])
 
 
@@ -230,10 +231,10 @@ def missing(root: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
     def ask(workplace: Path | str, *tags: str, of_feature: tuple[str, ...] = ()) -> str:
         feature = SimpleNamespace(tags=set(of_feature))
-        monkeypatch.setattr(root, "_scenario_of", lambda item: SimpleNamespace(tags=set(tags), feature=feature))
+        monkeypatch.setattr(root, "scenario_of", lambda item: SimpleNamespace(tags=set(tags), feature=feature))
         monkeypatch.setenv("PLATFORM_WORKPLACE", str(workplace))
         monkeypatch.setenv("PLATFORM_FOLDER", str(workplace))
-        return str(root._missing(None))
+        return str(root.missing(None))
 
     return ask
 

@@ -1,0 +1,154 @@
+"""Which scenarios a run executes: features and lines of them as pytest arguments, what a read-only run leaves out, what
+this cluster cannot have, and what stands on a scenario that failed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from pytest_bdd.parser import Scenario
+from pytest_bdd.scenario import scenario_wrapper_template_registry
+
+from harness.drivers.shell import OperatorShell
+from harness.drivers.terraform import Outputs, target_data
+from harness.model import tfvars
+from harness.record.log import Recorder
+from harness.runs.workplace import EXAMPLE, MACHINES_AT_MOST, OUTPUTS, SHELL_STATE
+from harness.seams.process import Processes
+from harness.text import did_you_mean
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--read-only", action="store_true", help="run no scenario that changes something, and no such call"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[CHOSEN], config.args = chosen_features(config.args, config.rootpath / "features")
+    if os.environ.get("PLATFORM_FOLDER"):
+        config.pluginmanager.register(Choosing(), "choosing")
+
+
+# -- a feature, or a line of it, as something to choose ---------------------------------------------------------------
+
+CHOSEN = pytest.StashKey[list[tuple[Path, int]]]()
+
+
+def chosen_features(arguments: list[str], features: Path) -> tuple[list[tuple[Path, int]], list[str]]:
+    """Feature files and lines (0: the whole file) among pytest's arguments, and the arguments with the features' folder
+    in their place."""
+    chosen, others = [], []
+    for argument in arguments:
+        found = re.fullmatch(r"(.+\.feature)(?::(\d+))?", argument)
+        if found is None:
+            others.append(argument)
+            continue
+        path = Path(found[1]).resolve()
+        if not path.is_file():
+            known = [file.name for file in sorted(features.glob("*.feature"))]
+            raise pytest.UsageError(
+                f"there is no {found[1]}: {did_you_mean(path.name, known)}features are {', '.join(known)}"
+            )
+        chosen.append((path, int(found[2] or 0)))
+    return chosen, [*others, str(features)] if chosen else others
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if any(item.function not in scenario_wrapper_template_registry for item in items if hasattr(item, "function")):
+        return  # the harness's own tests
+    chosen = config.stash[CHOSEN]
+    if chosen:
+        kept = [item for item in items if any(_is_at(scenario_of(item), path, line) for path, line in chosen)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+def _is_at(scenario: Scenario, path: Path, line: int) -> bool:
+    last = max([scenario.line_number, *(step.line_number for step in scenario.steps)])
+    return Path(scenario.feature.filename) == path and (not line or scenario.line_number <= line <= last)
+
+
+# -- what is left out --------------------------------------------------------------------------------------------------
+
+
+class Choosing:
+    """Leaves out, with the reason, what this run is not to execute or cannot."""
+
+    def __init__(self) -> None:
+        self.broken_by = ""  # title of the scenario that changed something and failed: what follows stands on it
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if self.broken_by:
+            pytest.skip(f'stands on "{self.broken_by}", which failed')
+        if item.config.getoption("--read-only") and changes_something(item):
+            pytest.skip("changes something, and this run changes nothing")
+        reason = missing(item)
+        if reason:
+            pytest.skip(reason)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        # what the teardown reports is over by now: a put-back that failed breaks what follows, too
+        if report.failed and changes_something(item):
+            self.broken_by = self.broken_by or scenario_of(item).name
+        return report
+
+
+def missing(item: pytest.Item) -> str:
+    """Why this run cannot execute a scenario; "" when it can."""
+    scenario, made_by = scenario_of(item), os.environ.get("PLATFORM_WORKPLACE", "")
+    tags = scenario.tags | scenario.feature.tags
+    if "builds" in tags and made_by != os.environ.get("PLATFORM_FOLDER", ""):
+        return "builds the cluster, and this one stands"
+    if not any(tag.startswith("requires_") for tag in tags):
+        return ""
+    machines, name_server, can_switch, has_state = _known(Path(made_by))
+    lacks = {
+        "requires_state": not has_state
+        and "needs the operator's variables and Terraform's state, and this run knows the target's outputs only",
+        "requires_three_machines": machines < 3 and f"needs 3 machines or more, to lose one, and there are {machines}",
+        "requires_name_server": (not name_server and "needs a name server, and this cluster's entry point is fixed")
+        or (not shutil.which("dig") and "needs dig: install bind9-dnsutils"),
+        "requires_one_more": machines >= MACHINES_AT_MOST and "needs room for one machine more, and this is the most",
+        "requires_power": not can_switch and "needs machines that can be switched off, and this target's cannot",
+    }
+    return next((reason for tag, reason in lacks.items() if tag in tags and reason), "")
+
+
+def _known(workplace: Path) -> tuple[int, str, bool, bool]:
+    """What a workplace says of its cluster: number of machines, name server, whether machines can be switched off, and
+    whether there is more than the target's outputs."""
+    outputs = workplace / OUTPUTS
+    if outputs.exists():
+        said = Outputs.read(json.loads(outputs.read_text()))
+        return len(said.machines), said.name_server, False, False
+    nowhere = Recorder(Path(os.devnull))
+    shell = OperatorShell(Processes(nowhere), workplace / SHELL_STATE)
+    nowhere.close()  # nothing is typed
+    target = shell.cwd / "infra" / shell.env["TARGET"]
+    example, chosen = (shell.cwd / name for name in (EXAMPLE, tfvars.FILE))
+    variables = tfvars.read((chosen if chosen.exists() else example).read_text())
+    handed_over = json.loads((target / "run.auto.tfvars.json").read_text())
+    machines = variables.get("machines")
+    known = machines if isinstance(machines, int) else 1
+    return known, handed_over.get("name_server", ""), "power" in target_data(target), True
+
+
+def scenario_of(item: pytest.Item) -> Scenario:
+    assert isinstance(item, pytest.Function)
+    template = scenario_wrapper_template_registry[item.function]
+    return template.render({})
+
+
+def changes_something(item: pytest.Item) -> bool:
+    scenario = scenario_of(item)
+    return bool({"mutates", "destructive"} & (scenario.tags | scenario.feature.tags))
