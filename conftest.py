@@ -330,16 +330,16 @@ def lose(
 
 
 @pytest.fixture
-def plant(services: Services, change: Callable[[str], None]) -> Iterator[Callable[[str, str], None]]:
+def inject(services: Services, change: Callable[[str], None]) -> Iterator[Callable[[str, str], None]]:
     """Leaves registrations that no sidekick made, until the scenario ends."""
-    planted: list[tuple[str, str]] = []
+    injected: list[tuple[str, str]] = []
 
     def put(service: str, value: str) -> None:
         change(f"a registration says {value}")
-        planted.append((service, f"planted-{len(planted)}"))
-        services.plant(*planted[-1], value, ttl=math.ceil(300 * patience()))
+        injected.append((service, f"injected-{len(injected)}"))
+        services.inject(*injected[-1], value, ttl=math.ceil(300 * patience()))
 
     yield put
     with contextlib.ExitStack() as every:
-        for service, name in planted:
-            every.callback(services.uproot, service, name)
+        for service, name in injected:
+            every.callback(services.undo, service, name)

@@ -22,8 +22,8 @@ FLEET_SOCKET = "/run/fleet.sock (Stream)"
 def etcd_is_healthy(etcd: Etcd, waiter: Waiter, members: int, seconds: int) -> None:
     waiter.until(
         "every machine reaches the healthy etcd cluster",
-        lambda: etcd.objections(members),
-        lambda objections: not objections,
+        lambda: etcd.problems(members),
+        lambda problems: not problems,
         within=seconds,
         paste="ETCDCTL_API=2 etcdctl cluster-health",
     )
@@ -51,7 +51,7 @@ def names_are_own(fleet: Fleet, machines: Machines) -> None:
 def fleet_has_no_port(machines: Machines) -> None:
     """systemd listens for it: fleetd is handed the socket, and opens none."""
     ask = "systemctl show --value --property=Listen fleet.socket; sudo ss -Hltnp | grep fleetd || true"
-    seen = machines.everywhere(lambda name: machines.run(name, ask).strip())
+    seen = machines.on_all(lambda name: machines.run(name, ask).strip())
     wrong = {name: answer for name, answer in seen.items() if answer != FLEET_SOCKET}
     require(not wrong, "fleet's API is a socket file only", expected=FLEET_SOCKET, seen=wrong)
 

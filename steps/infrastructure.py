@@ -57,7 +57,7 @@ def no_failed_units(machines: Machines, waiter: Waiter, seconds: int) -> None:
     ask = "systemctl is-system-running; systemctl --failed --no-legend --plain | cut -d' ' -f1"
     waiter.until(
         "every machine is running without a failed unit",
-        lambda: machines.everywhere(lambda name: machines.run(name, ask).split()),
+        lambda: machines.on_all(lambda name: machines.run(name, ask).split()),
         lambda states: all(state == ["running"] for state in states.values()),
         within=seconds,
         show=lambda states: {name: state for name, state in states.items() if state != ["running"]},
@@ -67,7 +67,7 @@ def no_failed_units(machines: Machines, waiter: Waiter, seconds: int) -> None:
 
 @then("no two machines share a machine id")
 def machine_ids_differ(machines: Machines) -> None:
-    answers = machines.everywhere(lambda name: machines.run(name, "cat /etc/machine-id").strip())
+    answers = machines.on_all(lambda name: machines.run(name, "cat /etc/machine-id").strip())
     _differ(answers, "the machine id")
 
 
@@ -85,7 +85,7 @@ def _differ(answers: dict[str, str], what: str) -> None:
 def machines_listen(machines: Machines, ports: list[int]) -> None:
     """The positive control of what is closed to the outside: something is there to be closed."""
     ask = "ss -Hltn | awk '{ print $4 }' | grep -o '[0-9]*$'"
-    listening = machines.everywhere(lambda name: set(map(int, machines.run(name, ask).split())))
+    listening = machines.on_all(lambda name: set(map(int, machines.run(name, ask).split())))
     missing = {name: sorted(set(ports) - open_) for name, open_ in listening.items() if set(ports) - open_}
     require(not missing, "every machine listens", expected=ports, seen=f"not listening: {missing}")
 

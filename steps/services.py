@@ -19,7 +19,7 @@ from steps.phrases import Change, phrase, require
 
 Streams = Mapping[str, Traffic]
 StartTraffic = Callable[[str, str, int], None]
-Plant = Callable[[str, str], None]
+Inject = Callable[[str, str], None]
 
 
 # -- what holds ------------------------------------------------------------------------------------------------------
@@ -208,23 +208,23 @@ def container_is_killed(unit_states: UnitStates, machines: Machines, change: Cha
 
 
 @when(phrase('a registration of "{service:Name}" is left that leads to service "{other:Name}"'))
-def stray_registration(services: Services, plant: Plant, service: str, other: str) -> None:
+def stray_registration(services: Services, inject: Inject, service: str, other: str) -> None:
     running = sorted(services.published(other))
     require(running, f"{other} runs", expected="at one address or more", seen="nowhere")
-    plant(service, registration(running[0]))
+    inject(service, registration(running[0]))
 
 
 @when(phrase('a registration of "{service:Name}" is left that leads to a machine that is gone'))
-def stale_registration(machines: Machines, plant: Plant, service: str) -> None:
+def stale_registration(machines: Machines, inject: Inject, service: str) -> None:
     # the cluster's network is a /24, and its last address no machine's
     network = machines.addresses[machines.names[0]].rpartition(".")[0]
-    plant(service, registration(f"{network}.254:32768"))
+    inject(service, registration(f"{network}.254:32768"))
 
 
 @when(phrase('these registrations of "{service:Name}" are left'))
-def malformed_registrations(plant: Plant, service: str, datatable: list[list[str]]) -> None:
+def malformed_registrations(inject: Inject, service: str, datatable: list[list[str]]) -> None:
     for (value,) in datatable:
-        plant(service, value)
+        inject(service, value)
 
 
 @when(phrase('unit "{unit:Name}" is stopped on every machine'))
@@ -241,4 +241,4 @@ def unit_starts_everywhere(machines: Machines, change: Change, unit: str) -> Non
 
 
 def _everywhere(machines: Machines, verb: str, unit: str) -> None:
-    machines.everywhere(lambda name: machines.run(name, f"sudo systemctl {verb} {shlex.quote(unit)}"))
+    machines.on_all(lambda name: machines.run(name, f"sudo systemctl {verb} {shlex.quote(unit)}"))

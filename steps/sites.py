@@ -119,7 +119,7 @@ def every_machine_is_entry(
 
     waiter.until(
         f"every machine is an entry point of {site}, version {expected}",
-        lambda: machines.everywhere(told),
+        lambda: machines.on_all(told),
         lambda seen: set(seen.values()) == {expected},
         within=seconds,
         paste="fleetctl list-units",

@@ -1,7 +1,7 @@
 """The steps of features 10 to 12, in the features' own words: each judgement seen green, and red for the right reason;
 what changes something, in the order in which it does; and which scenarios a run cannot execute.
 
-The drivers are fakes, the fixtures between them and the steps (lose, plant, change) are the run's own.
+The drivers are fakes, the fixtures between them and the steps (lose, inject, change) are the run's own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Platform
 from harness.record.log import Recorder, read_events
 from harness.runs.plugins import choosing
 from harness.seams.process import Processes
-from harness.seams.wait import Silent, Waiter
+from harness.seams.wait import NotAnswering, Waiter
 from tests.fakes import FakeClock
 from tests.places import program
 
@@ -81,7 +81,7 @@ class FakeMachines:
             raise self.raises
         return ""
 
-    def everywhere(self, ask: Callable[[str], str]) -> dict[str, str]:
+    def on_all(self, ask: Callable[[str], str]) -> dict[str, str]:
         return {name: ask(name) for name in self.names}
 
     def lose(self, name: str) -> None:
@@ -129,12 +129,12 @@ class FakeServices:
         assert service == "blog"
         return self.known
 
-    def plant(self, service: str, name: str, value: str, ttl: int) -> None:
+    def inject(self, service: str, name: str, value: str, ttl: int) -> None:
         assert ttl > 0
-        self.log.append(("plant", service, name, value))
+        self.log.append(("inject", service, name, value))
 
-    def uproot(self, service: str, name: str) -> None:
-        self.log.append(("uproot", service, name))
+    def undo(self, service: str, name: str) -> None:
+        self.log.append(("undo", service, name))
 
 
 @pytest.fixture
@@ -406,7 +406,7 @@ def test_ambassador_that_takes_those_that_run_for_healthy(
     step("then", REACH)
 
 
-NOT_THERE = Silent(["docker exec blog-dynamic-amb"], 1, "", "No such container", where="coreos-1")
+NOT_THERE = NotAnswering(["docker exec blog-dynamic-amb"], 1, "", "No such container", where="coreos-1")
 
 
 @pytest.mark.parametrize("text", [FOLLOW, REACH])
@@ -721,7 +721,7 @@ def test_registration_is_left_that_leads_to_another_service(
 
     assert log == [
         ("change", f"a registration says {registration(TWO)}"),
-        ("plant", "blog", "planted-0", registration(TWO)),
+        ("inject", "blog", "injected-0", registration(TWO)),
     ]
 
 
@@ -750,7 +750,7 @@ def test_malformed_registrations_are_left_each_with_a_name_of_its_own(step: Step
     assert log == [
         entry
         for number, value in enumerate(values)
-        for entry in (("change", f"a registration says {value}"), ("plant", "blog", f"planted-{number}", value))
+        for entry in (("change", f"a registration says {value}"), ("inject", "blog", f"injected-{number}", value))
     ]
 
 
@@ -760,9 +760,9 @@ def test_plant_lives_as_long_as_patience_says(
 ) -> None:
     lives: list[int] = []
     monkeypatch.setenv("PATIENCE", patience)
-    monkeypatch.setattr(services, "plant", lambda *_, ttl: lives.append(ttl))
+    monkeypatch.setattr(services, "inject", lambda *_, ttl: lives.append(ttl))
 
-    next(inspect.unwrap(root.plant)(services, lambda what: None))("blog", "a")
+    next(inspect.unwrap(root.inject)(services, lambda what: None))("blog", "a")
 
     assert lives == [ttl]
 
@@ -770,14 +770,14 @@ def test_plant_lives_as_long_as_patience_says(
 def test_plants_are_uprooted_when_the_scenario_ends(
     root: Any, services: FakeServices, log: list[tuple[str, ...]]
 ) -> None:
-    fixture = inspect.unwrap(root.plant)(services, lambda what: None)
+    fixture = inspect.unwrap(root.inject)(services, lambda what: None)
     put = next(fixture)
     put("blog", "a")
     put("jpblog", "b")
     log.clear()
 
     assert next(fixture, "its end") == "its end"
-    assert sorted(log) == [("uproot", "blog", "planted-0"), ("uproot", "jpblog", "planted-1")]
+    assert sorted(log) == [("undo", "blog", "injected-0"), ("undo", "jpblog", "injected-1")]
 
 
 # == machines ========================================================================================================

@@ -878,7 +878,12 @@ AMBIGUOUS += '\n@then(parsers.parse("{count:d} machines are listed"))\ndef more(
         (tags_not_declared, LOAD, FEATURE.replace("@load", "@lode"), "tag @lode is not declared"),
         (tags_not_declared, LOAD, FEATURE.replace("requires_", "needs_"), "tag @needs_state is not declared"),
         (needs_that_are_wrong, PROJECT, MARKERS.replace("slow", "requires_net"), "@requires_net is declared, and noth"),
-        (needs_that_are_wrong, PROJECT, MARKERS.replace("slow", "requires_net"), "@requires_net: .*choosing.py does not"),
+        (
+            needs_that_are_wrong,
+            PROJECT,
+            MARKERS.replace("slow", "requires_net"),
+            "@requires_net: .*choosing.py does not",
+        ),
         (needs_that_are_wrong, CHOOSING, "NEEDS = 'requires_'\n", "@requires_state: .*choosing.py does not look"),
         (subjects_that_are_wrong, LOAD, FEATURE.replace("@load", ""), r"subject tags are \[\], not @load"),
         (subjects_that_are_wrong, LOAD, FEATURE.replace("@load", "@load @site"), r"\['load', 'site'\]"),

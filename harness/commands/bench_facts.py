@@ -78,7 +78,7 @@ def bench_facts(workplace: Workplace, outputs: Outputs, rounds: int) -> dict[str
 def _ours(outputs: Outputs, recorder: Recorder) -> Answers:
     machines = Machines(outputs, recorder)
     with contextlib.closing(machines):
-        return machines.everywhere(lambda name: [machines.run(name, fact).strip() for fact in FACTS])
+        return machines.on_all(lambda name: [machines.run(name, fact).strip() for fact in FACTS])
 
 
 def _testinfra(backend: str, outputs: Outputs, config: Path) -> Answers:

@@ -140,8 +140,8 @@ class Deployment:
         """
         before: dict[str, str] = {}
         try:
-            before = self.machines.everywhere(lambda name: self._on(name, UNPACK, self.version, data=archive).strip())
-            self.machines.everywhere(lambda name: self._on(name, SWITCH, f"releases/{self.version}"))
+            before = self.machines.on_all(lambda name: self._on(name, UNPACK, self.version, data=archive).strip())
+            self.machines.on_all(lambda name: self._on(name, SWITCH, f"releases/{self.version}"))
             self.waiter.until(
                 f'site "{self.site.name}" tells version {self.version}',
                 self._told,
@@ -161,7 +161,7 @@ class Deployment:
             if isinstance(failed, KeyboardInterrupt):
                 raise KeyboardInterrupt(served) from failed
             raise
-        self.machines.everywhere(lambda name: self._on(name, PRUNE, str(KEPT_RELEASES)))
+        self.machines.on_all(lambda name: self._on(name, PRUNE, str(KEPT_RELEASES)))
 
     def _told(self) -> str:
         try:
@@ -182,7 +182,7 @@ class Deployment:
                 return str(failed)
             return ""
 
-        failures = {name: failed for name, failed in self.machines.everywhere(back).items() if failed}
+        failures = {name: failed for name, failed in self.machines.on_all(back).items() if failed}
         for name, failed in failures.items():
             print(f"deploy-blog: {name} could not go back: {failed}", file=sys.stderr)
         some = f", but for {', '.join(failures)}, which may serve either" if failures else ""

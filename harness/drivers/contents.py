@@ -61,7 +61,7 @@ class Contents:
             for path in source.rglob("*")
             if path.is_file()
         }
-        held = self._machines.everywhere(lambda name: self._digests(name, place))
+        held = self._machines.on_all(lambda name: self._digests(name, place))
         lines = [
             f"{machine}: {path} {'differs' if path in held[machine] else 'is missing'}"
             for machine in held
@@ -74,7 +74,7 @@ class Contents:
         """Machine -> the digest of all files of the release that is current there; "none" where nothing was
         deployed."""
         ask = f"cd /home/core/{site}/current 2>/dev/null && {RELEASE_DIGEST} || echo none"
-        return self._machines.everywhere(lambda name: self._machines.run(name, ask).strip())
+        return self._machines.on_all(lambda name: self._machines.run(name, ask).strip())
 
     def files(self, site: str) -> int:
         """How many files were deployed of a site, as the entry point's machine holds them."""
@@ -84,7 +84,7 @@ class Contents:
     def versions(self, site: str) -> dict[str, str]:
         """Machine -> the version of the release that is current there; "none" where nothing was deployed."""
         ask = f"cat /home/core/{site}/current/version.txt 2>/dev/null || echo none"
-        return self._machines.everywhere(lambda name: self._machines.run(name, ask).strip())
+        return self._machines.on_all(lambda name: self._machines.run(name, ask).strip())
 
     def deployed_last(self, site: str) -> Deployed:
         """What was deployed last of a site, as the cluster itself remembers it (in etcd)."""

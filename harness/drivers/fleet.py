@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from harness.drivers.machines import Machines
 from harness.errors import AnswerNotUnderstood, CommandFailed
 from harness.model.placement import Neighbour, Requirements, objection
-from harness.seams.wait import Silent
+from harness.seams.wait import NotAnswering
 
 T = TypeVar("T")
 
@@ -105,19 +105,19 @@ class Fleet:
                 return items
 
     def _ask(self, what: str) -> str:
-        """Raises Silent while the API does not answer."""
+        """Raises NotAnswering while the API does not answer."""
         try:
             return self._machines.run(self._machines.entry_point, f"{API}/{what}")
         except CommandFailed as failed:
             if failed.status_seen in (7, 22, 28, 56):  # curl: cannot connect, HTTP 503 without etcd, time-out, reset
-                raise Silent.of(failed) from failed
+                raise NotAnswering.of(failed) from failed
             raise
 
     def machines(self) -> list[FleetMachine]:
         """What fleet lists; empty while its API does not answer."""
         try:
             return self._get("machines", FleetMachine.read)
-        except Silent:
+        except NotAnswering:
             return []
 
     def units(self) -> dict[str, Unit]:

@@ -257,7 +257,7 @@ class Machines:
             raise CommandFailed([command], result.rc, result.stdout, result.stderr, where=name)
         return str(result.stdout)
 
-    def everywhere(self, ask: Callable[[str], T]) -> dict[str, T]:
+    def on_all(self, ask: Callable[[str], T]) -> dict[str, T]:
         """`ask(name)` for every machine, side by side: machine -> answer. The first error is raised."""
         with ThreadPoolExecutor(max_workers=32) as pool:
             answers = {name: pool.submit(ask, name) for name in self.names}
@@ -273,7 +273,7 @@ class Machines:
                 return str(failed)
             return ""
 
-        return {name: reason for name, reason in self.everywhere(ask).items() if reason}
+        return {name: reason for name, reason in self.on_all(ask).items() if reason}
 
     def host_keys(self) -> dict[str, str]:
         """Machine -> the host key that its sshd showed when it was connected to, in base64."""
@@ -284,7 +284,7 @@ class Machines:
             assert transport is not None
             return transport.get_remote_server_key().get_base64()
 
-        return self.everywhere(key)
+        return self.on_all(key)
 
     def close(self) -> None:
         for name in reversed(list(self.addresses)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.errors import CommandFailed, PlatformWrong
 from harness.seams.process import Runner
-from harness.seams.wait import Silent
+from harness.seams.wait import NotAnswering
 
 
 class NameServer:
@@ -17,13 +17,13 @@ class NameServer:
     def lookup(self, name: str) -> str:
         """The one address of a host name, such as "192.0.2.1"; "" when it has none.
 
-        Raises Silent while the name server does not answer, PlatformWrong when the name has several addresses.
+        Raises NotAnswering while the name server does not answer, PlatformWrong when the name has several addresses.
         """
         ask = ["dig", "+short", "+tcp", "+tries=2", "+time=2", f"@{self.address}", name, "A"]
         try:
             said = self._process.run(ask).stdout.splitlines()
         except CommandFailed as silent:
-            raise Silent.of(silent) from silent
+            raise NotAnswering.of(silent) from silent
         answer = [line for line in said if not line.startswith(";")]  # its remarks, of an attempt that failed
         if len(answer) > 1:
             raise PlatformWrong(f"{name} has several addresses", expected="one", seen=", ".join(answer))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from harness.drivers.etcd import CURL
 from harness.drivers.machines import Machines
 from harness.errors import AnswerNotUnderstood, CommandFailed
-from harness.seams.wait import Silent
+from harness.seams.wait import NotAnswering
 
 KEYS = "http://127.0.0.1:2379/v2/keys/services"
 APP_PORT = "80/tcp"
@@ -48,38 +48,38 @@ class Services:
         ask = (
             f"systemctl is-active --quiet docker && {names} | while read -r c; do docker port $c {APP_PORT}; done; true"
         )
-        answers = self._machines.everywhere(lambda name: self._machines.run(name, ask).split())
+        answers = self._machines.on_all(lambda name: self._machines.run(name, ask).split())
         return {address for addresses in answers.values() for address in addresses}
 
     def registered(self, service: str) -> set[str]:
         """What etcd holds, HOST:PORT each; "malformed: ..." of a value that is no registration.
 
-        Raises Silent while etcd gives no answer, or has no leader to give one.
+        Raises NotAnswering while etcd gives no answer, or has no leader to give one.
         """
         ask = f"{CURL} {KEYS}/{service}?recursive=true"
         try:
             answer = self._machines.run(self._machines.entry_point, ask)
         except CommandFailed as failed:
-            raise Silent.of(failed) from failed
+            raise NotAnswering.of(failed) from failed
         try:
             body = json.loads(answer)
             if body.get("errorCode") == KEY_NOT_FOUND:
                 return set()
             if "errorCode" in body:
-                raise Silent([ask], "an error of etcd", answer, "", self._machines.entry_point)
+                raise NotAnswering([ask], "an error of etcd", answer, "", self._machines.entry_point)
             return {_address(node["value"]) for node in body["node"].get("nodes", ())}
         except (ValueError, KeyError, AttributeError, TypeError) as wrong:
             raise AnswerNotUnderstood(f"etcd's keys of {service}", answer, repr(wrong)) from wrong
 
     def ambassadors(self, service: str) -> dict[str, Ambassador]:
-        """Machine -> what the service's ambassador there says. Raises Silent while one says nothing."""
+        """Machine -> what the service's ambassador there says. Raises NotAnswering while one says nothing."""
         ask = f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}"
 
         def told(name: str) -> Ambassador:
             try:
                 answer = self._machines.run(name, ask)
             except CommandFailed as failed:  # no such container yet, or its proxy is not up
-                raise Silent.of(failed) from failed
+                raise NotAnswering.of(failed) from failed
             try:
                 said = json.loads(answer)
                 servers = {str(address): str(status) for address, status in said["servers"].items()}
@@ -87,15 +87,15 @@ class Services:
             except (ValueError, KeyError, TypeError, AttributeError) as wrong:
                 raise AnswerNotUnderstood(f"the ambassador of {service} on {name}", answer, repr(wrong)) from wrong
 
-        return self._machines.everywhere(told)
+        return self._machines.on_all(told)
 
-    def plant(self, service: str, name: str, value: str, ttl: int) -> None:
+    def inject(self, service: str, name: str, value: str, ttl: int) -> None:
         """Puts a registration that no sidekick made; it is gone after `ttl` seconds."""
         put = f"{CURL} --fail -X PUT {KEYS}/{service}/{name} --data-urlencode value={shlex.quote(value)} -d ttl={ttl}"
         self._machines.run(self._machines.entry_point, put)
 
-    def uproot(self, service: str, name: str) -> None:
-        """Removes a registration that was planted; one whose time was over is gone already."""
+    def undo(self, service: str, name: str) -> None:
+        """Removes a registration that was injected; one whose time was over is gone already."""
         self._machines.run(self._machines.entry_point, f"{CURL} -X DELETE {KEYS}/{service}/{name}")
 
 

@@ -112,7 +112,7 @@ class UnitStates:
                 states[unit] = UnitState("", "unknown", "not placed", "", "0", "0")
             for machine in filter(None, on):
                 asked.setdefault(machine, []).append(unit)
-        answers = self._machines.everywhere(lambda name: self._show(name, asked.get(name, [])))
+        answers = self._machines.on_all(lambda name: self._show(name, asked.get(name, [])))
         for machine, shown in answers.items():
             for unit, state in shown.items():
                 states[unit if len(places[unit]) == 1 else f"{unit}@{machine}"] = state
@@ -120,7 +120,7 @@ class UnitStates:
 
     def machines_running(self, unit: str) -> list[str]:
         """Names of the machines on which this unit runs, whatever fleet believes: every machine is asked."""
-        shown = self._machines.everywhere(lambda name: self._show(name, [unit])[unit])
+        shown = self._machines.on_all(lambda name: self._show(name, [unit])[unit])
         return sorted(name for name, state in shown.items() if state.runs)
 
     def machine_running(self, unit: str) -> str:

@@ -184,9 +184,9 @@ def down(root: Path, folder: Path) -> None:
                 if target_takes(root, target):
                     execution.toolchain.prepare(("docker engine",))
                 # of a run that was killed the features go on, and would make what is being removed
-                run.task("end what still runs", workplace.inventory().end_processes)
+                run.task("end what still runs", workplace.leftovers().end_processes)
                 workplace.tear_down()
-                left = [f"{leak.what} {leak.name}" for leak in workplace.inventory().leaks()]
+                left = [f"{leak.what} {leak.name}" for leak in workplace.leftovers().leaks()]
                 if left:
                     raise EnvironmentFailed(f"of run {run.run_id} remain: {', '.join(left)}")
         finally:

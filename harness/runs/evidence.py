@@ -142,14 +142,14 @@ def _bootstrap(machines: Machines, fleet: Fleet) -> list[Finding]:
     listed = {machine.name for machine in fleet.machines()}
     findings = [
         Finding("bootstrap", name, f"etcd: {objection}", "ETCDCTL_API=2 etcdctl cluster-health")
-        for name, objection in Etcd(machines).objections(MEMBERS_AT_MOST).items()
+        for name, objection in Etcd(machines).problems(MEMBERS_AT_MOST).items()
     ]
     findings += [
         Finding("bootstrap", name, "fleet does not list it", "fleetctl list-machines")
         for name in machines.names
         if name not in listed
     ]
-    failed = machines.everywhere(
+    failed = machines.on_all(
         lambda name: machines.run(name, "systemctl --failed --no-legend --plain | cut -d' ' -f1").split()
     )
     units = set(fleet.units()) if listed else set()  # those are judged by their own layer

@@ -25,7 +25,7 @@ def fingerprint(machines: Machines, terraform: Terraform | None) -> dict[str, st
     changes something. What does not answer is said to be silent.
     """
     found = {
-        f"boot of {name}": boot for name, boot in machines.everywhere(lambda name: _told(machines, name, BOOT)).items()
+        f"boot of {name}": boot for name, boot in machines.on_all(lambda name: _told(machines, name, BOOT)).items()
     }
     found |= _keys(_told(machines, "", KEYS))
     if terraform is not None and terraform.has_state():

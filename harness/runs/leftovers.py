@@ -27,7 +27,7 @@ class Leak:
     remove: Callable[[], object]
 
 
-class Inventory:
+class Leftovers:
     """Finds what a run left: containers, networks and volumes by label, processes by environment, mounts and folders
     by path. It looks only at what carries the id of this run, so other runs are never touched."""
 

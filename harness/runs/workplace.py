@@ -10,7 +10,7 @@ cluster.
         in-use              locked for writing while the cluster is made or removed, for reading while it is used
 
 Everything that a run makes carries its run id: containers and networks in their names and in the label `platform.run`,
-processes in their environment (PLATFORM_RUN), files by lying in the run folder. The inventory that looks for leaks
+processes in their environment (PLATFORM_RUN), files by lying in the run folder. The leftovers that looks for leaks
 finds them by that.
 """
 
@@ -33,7 +33,7 @@ from harness.errors import EnvironmentFailed, HarnessError, Misconfigured
 from harness.model import tfvars
 from harness.record.log import Redactor
 from harness.runs.agent import Agent, Keys
-from harness.runs.leftovers import Inventory
+from harness.runs.leftovers import Leftovers
 from harness.runs.run import Run
 from harness.seams.patience import patience
 from harness.setup.toolchain import Toolchain
@@ -201,7 +201,7 @@ class Workplace:
         try:
             # a stack calls the last that was pushed first, and every one whatever the others raise
             with contextlib.ExitStack() as stack:
-                stack.callback(run.task, "look for leaks", self.inventory().sweep)
+                stack.callback(run.task, "look for leaks", self.leftovers().sweep)
                 stack.callback(run.task, "end ssh-agent", self._end_agent, environment)
                 stack.callback(run.task, "destroy ground", self._destroy, self.ground_folder, environment, None)
                 if self.shell_state.exists() and not (self.folder / OUTPUTS).exists():
@@ -214,9 +214,9 @@ class Workplace:
             ) from failed
         self._remove_files()
 
-    def inventory(self) -> Inventory:
+    def leftovers(self) -> Leftovers:
         """What carries the id of the run that made the cluster."""
-        return Inventory(self.run.process, self.run.recorder, self.run_id, self.folder)
+        return Leftovers(self.run.process, self.run.recorder, self.run_id, self.folder)
 
     def _destroy(self, folder: Path, environment: Mapping[str, str], variables: str | None) -> None:
         terraform = Terraform(self.run.process, folder, environment, variables)

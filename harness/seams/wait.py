@@ -23,12 +23,12 @@ class NotYet(Exception):
     """The probe cannot see its subject yet; the text says what it met."""
 
 
-class Silent(CommandFailed, NotYet):
+class NotAnswering(CommandFailed, NotYet):
     """A command that asks for something failed as it does while that is not there: a wait asks again, anything else
     takes it for a fault of the platform."""
 
     @classmethod
-    def of(cls, failed: CommandFailed) -> Silent:
+    def of(cls, failed: CommandFailed) -> NotAnswering:
         return cls(failed.argv, failed.status_seen, failed.stdout, failed.stderr, failed.where)
 
 

@@ -167,14 +167,14 @@ def test_only_what_the_entry_point_holds_counts(contents: Contents, machines: Fo
 
 
 def test_site_that_cannot_be_reached_is_told(contents: Contents, machines: FolderMachines) -> None:
-    class Silent(Served):
+    class NotAnswering(Served):
         def fetch(self, path: str = "/") -> Page:
             raise SiteUnreachable("the entry point refuses")
 
     deploy(machines, "coreos-0", "0123456789abcdef")
 
     with pytest.raises(SiteUnreachable):
-        contents.differences("blog", Silent({}))
+        contents.differences("blog", NotAnswering({}))
 
 
 def test_machine_that_cannot_be_asked_is_told(contents: Contents, machines: FolderMachines, source: Path) -> None:

@@ -28,7 +28,7 @@ def machines() -> RecordedMachines:
 
 
 def healthy(machines: RecordedMachines) -> list[str]:
-    return [name for name in NAMES if name not in Etcd(machines).objections(5)]
+    return [name for name in NAMES if name not in Etcd(machines).problems(5)]
 
 
 def has_members(machines: RecordedMachines, *names: str, on: str | None = None) -> RecordedMachines:
@@ -78,37 +78,37 @@ def test_member_that_says_it_is_unhealthy_is_not_named(machines: RecordedMachine
 def test_machines_beyond_the_members_reach_the_cluster_through_a_proxy(machines: RecordedMachines) -> None:
     has_members(machines, *NAMES[:2])
 
-    assert Etcd(machines).objections(2) == {}
-    assert Etcd(machines).objections(3) == {}  # one that was added later is no member
+    assert Etcd(machines).problems(2) == {}
+    assert Etcd(machines).problems(3) == {}  # one that was added later is no member
 
 
 def test_machines_that_list_more_members_than_there_may_be(machines: RecordedMachines) -> None:
-    assert Etcd(machines).objections(2) == dict.fromkeys(
+    assert Etcd(machines).problems(2) == dict.fromkeys(
         NAMES, "lists coreos-0, coreos-1, coreos-2, not coreos-0, coreos-1"
     )
 
 
 @pytest.mark.parametrize("members", [["coreos-1", "coreos-2"], ["coreos-0", "coreos-2"], ["coreos-0", "coreos-9"]])
 def test_members_that_are_not_the_first_machines(machines: RecordedMachines, members: list[str]) -> None:
-    objections = Etcd(has_members(machines, *members)).objections(5)
+    problems = Etcd(has_members(machines, *members)).problems(5)
 
-    assert objections == dict.fromkeys(NAMES, f"lists {', '.join(members)}, not coreos-0, coreos-1")
+    assert problems == dict.fromkeys(NAMES, f"lists {', '.join(members)}, not coreos-0, coreos-1")
 
 
 def test_machine_that_lists_fewer_members_than_the_others_is_named(machines: RecordedMachines) -> None:
     has_members(machines, *NAMES[:2], on="coreos-1")
 
-    assert list(Etcd(machines).objections(5)) == ["coreos-1"]
+    assert list(Etcd(machines).problems(5)) == ["coreos-1"]
 
 
 def test_cluster_without_any_healthy_member(machines: RecordedMachines) -> None:
-    assert Etcd(machines.on("2379/health", REFUSED)).objections(5) == dict.fromkeys(NAMES, "not healthy")
+    assert Etcd(machines.on("2379/health", REFUSED)).problems(5) == dict.fromkeys(NAMES, "not healthy")
 
 
 def test_member_that_this_run_took_away_is_still_one_and_is_not_asked(machines: RecordedMachines) -> None:
     machines.lose("coreos-0")
 
-    assert Etcd(machines).objections(5) == {}
+    assert Etcd(machines).problems(5) == {}
     assert {name for name, _ in machines.asked} == {"coreos-1", "coreos-2"}
 
 
@@ -141,7 +141,7 @@ def test_machine_that_does_not_list_a_member_is_named(machines: RecordedMachines
     members["members"] = [member for member in members["members"] if member["name"] != "coreos-0"]
     machines.on("2379/health", f"{health}\n{json.dumps(members)}", "coreos-2")
 
-    assert Etcd(machines).objections(5) == {"coreos-2": "lists coreos-1, coreos-2, not coreos-0, coreos-1, coreos-2"}
+    assert Etcd(machines).problems(5) == {"coreos-2": "lists coreos-1, coreos-2, not coreos-0, coreos-1, coreos-2"}
 
 
 def test_member_that_has_not_started_has_no_name_yet(machines: RecordedMachines) -> None:

@@ -10,7 +10,7 @@ import pytest
 from harness.drivers.fleet import Fleet, FleetMachine, Placement, Unit
 from harness.drivers.machines import MachineUnreachable
 from harness.errors import AnswerNotUnderstood, CommandFailed
-from harness.seams.wait import Silent
+from harness.seams.wait import NotAnswering
 from tests.transcripts.machines import IDS, UNITS, RecordedMachines
 
 MACHINE = FleetMachine(IDS["coreos-0"], "10.215.249.10", {"name": "coreos-0", "disk": "ssd", "zone": "a"})
@@ -102,7 +102,7 @@ def test_registry_that_does_not_answer_is_no_empty_registry(
     machines.fails("fleet/v1/", status, "curl: The requested URL returned error: 503")
 
     for ask in (fleet.units, fleet.states, lambda: fleet.placements(UNITS, "launched")):
-        with pytest.raises(Silent, match="503") as raised:
+        with pytest.raises(NotAnswering, match="503") as raised:
             ask()
         assert raised.value.status_seen == status
 
@@ -114,7 +114,7 @@ def test_command_that_cannot_ask_is_not_waited_for(machines: RecordedMachines, f
     with pytest.raises(CommandFailed, match="not found") as raised:
         fleet.units()
 
-    assert not isinstance(raised.value, Silent)
+    assert not isinstance(raised.value, NotAnswering)
 
 
 @pytest.mark.parametrize("answer", ["", "<html>", "[]", "null", '"units"', '{"units": 1}', '{"units": [1'])

@@ -659,7 +659,7 @@ def test_closing_never_raises(recorder: Recorder) -> None:
 def test_everywhere_asks_side_by_side(connect: Connect) -> None:
     machines = connect()
 
-    assert machines.everywhere(lambda name: machines.run(name, "meet")) == dict.fromkeys(ADDRESSES, "")
+    assert machines.on_all(lambda name: machines.run(name, "meet")) == dict.fromkeys(ADDRESSES, "")
 
 
 def test_everywhere_tells_the_failure_of_one(connect: Connect, cluster: Cluster) -> None:
@@ -667,7 +667,7 @@ def test_everywhere_tells_the_failure_of_one(connect: Connect, cluster: Cluster)
     del cluster["coreos-0"].routes[ADDRESSES["coreos-1"]]
 
     with pytest.raises(MachineUnreachable, match="coreos-1"):
-        machines.everywhere(lambda name: machines.run(name, "true"))
+        machines.on_all(lambda name: machines.run(name, "true"))
 
     assert cluster["coreos-2"].commands == ["true"]
 
@@ -675,7 +675,7 @@ def test_everywhere_tells_the_failure_of_one(connect: Connect, cluster: Cluster)
 def test_everywhere_makes_one_connection_a_machine(connect: Connect, cluster: Cluster) -> None:
     machines = connect()
 
-    machines.everywhere(lambda name: machines.run(name, "true"))
+    machines.on_all(lambda name: machines.run(name, "true"))
 
     assert [len(server.logins) for server in cluster.values()] == [1, 1, 1]
 
@@ -828,7 +828,7 @@ def test_lost_machine_is_not_counted(connect: Connect, cluster: Cluster) -> None
     machines.lose("coreos-1")
 
     assert machines.names == ["coreos-0", "coreos-2"]
-    assert machines.everywhere(lambda name: machines.run(name, "whoami")) == {
+    assert machines.on_all(lambda name: machines.run(name, "whoami")) == {
         "coreos-0": "coreos-0",
         "coreos-2": "coreos-2",
     }

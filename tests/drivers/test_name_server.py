@@ -14,7 +14,7 @@ from harness.drivers.name_server import NameServer
 from harness.errors import ExitStatus, Misconfigured, PlatformWrong
 from harness.record.log import Recorder
 from harness.seams.process import Processes
-from harness.seams.wait import NotYet, Silent
+from harness.seams.wait import NotAnswering, NotYet
 from tests.fakes import FakeRunner
 from tests.places import program
 
@@ -46,7 +46,7 @@ def dig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorder: Recorder) -> 
 )
 def test_name_server_that_does_not_answer(dig: Dig, said: str) -> None:
     """A wait asks again; anything else takes it for a fault of the platform."""
-    with pytest.raises(Silent, match="ended with 9: ;; no servers could be reached") as raised:
+    with pytest.raises(NotAnswering, match="ended with 9: ;; no servers could be reached") as raised:
         dig(said, status=9).lookup(NAME)
 
     wrong = raised.value

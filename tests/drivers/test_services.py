@@ -16,7 +16,7 @@ from harness.drivers.machines import MachineUnreachable
 from harness.drivers.services import Ambassador, Services, is_address, registration
 from harness.errors import AnswerNotUnderstood, CommandFailed, ExitStatus, PlatformWrong, WaitExpired
 from harness.record.log import Recorder
-from harness.seams.wait import Silent, Waiter
+from harness.seams.wait import NotAnswering, Waiter
 from tests.fakes import FakeClock
 from tests.places import program
 from tests.transcripts.machines import FolderMachines, RecordedMachines
@@ -206,7 +206,7 @@ def test_etcd_that_is_silent_is_not_an_empty_directory(
 ) -> None:
     machines.fails("keys/services/blog", status, f"curl: ({status}) Operation timed out", "coreos-0")
 
-    with pytest.raises(Silent, match="timed out") as raised:
+    with pytest.raises(NotAnswering, match="timed out") as raised:
         services.registered("blog")
 
     assert isinstance(raised.value, PlatformWrong) and raised.value.status is ExitStatus.PLATFORM_WRONG
@@ -223,7 +223,7 @@ def test_etcd_without_a_leader_is_silent_though_it_answers(
 ) -> None:
     machines.on("keys/services/blog", answer)
 
-    with pytest.raises(Silent) as raised:
+    with pytest.raises(NotAnswering) as raised:
         services.registered("blog")
 
     assert isinstance(raised.value, PlatformWrong) and answer in raised.value.seen
@@ -415,7 +415,7 @@ def test_ambassador_that_is_not_there_is_not_one_without_servers(
 ) -> None:
     machines.on("ambassador.show", json.dumps(SHOWN)).fails("ambassador.show", 1, "No such container", "coreos-2")
 
-    with pytest.raises(Silent, match="No such container") as raised:
+    with pytest.raises(NotAnswering, match="No such container") as raised:
         services.ambassadors("blog")
 
     assert isinstance(raised.value, PlatformWrong) and raised.value.where == "coreos-2"
@@ -494,7 +494,7 @@ def arguments(shells: ShellMachines) -> list[str]:
 
 @pytest.mark.parametrize("value", VALUES)
 def test_planted_value_comes_through_the_shell_as_it_stands(shells: ShellMachines, value: str) -> None:
-    Services(shells).plant("blog", "planted-0", value, ttl=300)
+    Services(shells).inject("blog", "planted-0", value, ttl=300)
 
     argv = arguments(shells)
     assert argv[argv.index("--data-urlencode") + 1] == f"value={value}"
@@ -504,7 +504,7 @@ def test_planted_value_comes_through_the_shell_as_it_stands(shells: ShellMachine
 
 
 def test_plant_is_uprooted_by_its_own_name(shells: ShellMachines) -> None:
-    Services(shells).uproot("jpblog", "planted-3")
+    Services(shells).undo("jpblog", "planted-3")
 
     argv = arguments(shells)
     assert argv[argv.index("-X") + 1] == "DELETE"
@@ -516,7 +516,7 @@ def test_plant_that_etcd_does_not_take_is_told(shells: ShellMachines) -> None:
     (shells.core("coreos-0") / "status").write_text("22")
 
     with pytest.raises(CommandFailed) as raised:
-        Services(shells).plant("blog", "planted-0", "[]", ttl=300)
+        Services(shells).inject("blog", "planted-0", "[]", ttl=300)
     assert (raised.value.status_seen, raised.value.where) == (22, "coreos-0")
 
 
@@ -524,5 +524,5 @@ def test_etcd_that_is_not_there_uproots_nothing_and_is_told(shells: ShellMachine
     (shells.core("coreos-0") / "status").write_text("7")
 
     with pytest.raises(CommandFailed) as raised:
-        Services(shells).uproot("blog", "planted-0")
+        Services(shells).undo("blog", "planted-0")
     assert (raised.value.status_seen, raised.value.where) == (7, "coreos-0")

@@ -123,7 +123,7 @@ def test_an_agent_whose_socket_is_there_but_does_not_listen_yet_is_waited_for(ru
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(agent.socket))
     agent.end()
-    assert said.read_text().split()[1] == RUN_ID, "the inventory finds it by that"
+    assert said.read_text().split()[1] == RUN_ID, "the leftovers finds it by that"
 
 
 # -- the end of one ------------------------------------------------------------------------------------------------

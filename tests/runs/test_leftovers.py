@@ -16,7 +16,7 @@ import pytest
 
 from harness.errors import CommandFailed
 from harness.record.log import Recorder
-from harness.runs.leftovers import Inventory
+from harness.runs.leftovers import Leftovers
 from tests.fakes import FakeRunner
 
 Events = Callable[..., list[dict[str, Any]]]
@@ -65,13 +65,13 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: FakeRunner) 
 
 
 @pytest.fixture
-def inventory(runner: FakeRunner, recorder: Recorder, run_id: str, tmp_path: Path, proc: Path) -> Inventory:
-    return Inventory(runner, recorder, run_id, tmp_path / "run", proc)
+def leftovers(runner: FakeRunner, recorder: Recorder, run_id: str, tmp_path: Path, proc: Path) -> Leftovers:
+    return Leftovers(runner, recorder, run_id, tmp_path / "run", proc)
 
 
 @pytest.fixture
-def of_this_machine(runner: FakeRunner, recorder: Recorder, run_id: str, tmp_path: Path) -> Inventory:
-    return Inventory(runner, recorder, run_id, tmp_path / "run")
+def of_this_machine(runner: FakeRunner, recorder: Recorder, run_id: str, tmp_path: Path) -> Leftovers:
+    return Leftovers(runner, recorder, run_id, tmp_path / "run")
 
 
 @pytest.fixture
@@ -101,12 +101,12 @@ def leaks(events: Events) -> list[tuple[str, str, bool]]:
 
 
 def test_a_leak_that_cannot_be_removed_is_told_as_such(
-    inventory: Inventory, runner: FakeRunner, events: Events
+    leftovers: Leftovers, runner: FakeRunner, events: Events
 ) -> None:
     runner.on("docker ps", "platform-x-coreos-0\nplatform-x-coreos-1\n")
     runner.on("docker rm --force --volumes platform-x-coreos-0", status=1, stderr="removal is in progress")
     runner.on("docker rm --force --volumes platform-x-coreos-1")
-    inventory.sweep()
+    leftovers.sweep()
 
     assert leaks(events) == [
         ("container", "platform-x-coreos-0", False),
@@ -115,12 +115,12 @@ def test_a_leak_that_cannot_be_removed_is_told_as_such(
 
 
 def test_a_mount_that_cannot_be_removed_does_not_stop_the_sweep(
-    inventory: Inventory, runner: FakeRunner, proc: Path, run_id: str, events: Events
+    leftovers: Leftovers, runner: FakeRunner, proc: Path, run_id: str, events: Events
 ) -> None:
     mount(proc, f"/srv/.runs/{run_id}/a", f"/srv/.runs/{run_id}/b")
     runner.on("umount --lazy", raises=CommandFailed(["umount"], 32, "", "not permitted"))
     runner.on("docker volume ls", "platform-x-data\n").on("docker volume rm")
-    inventory.sweep()
+    leftovers.sweep()
 
     assert [(what, removed) for what, _, removed in leaks(events)] == [
         ("mount", False),
@@ -130,24 +130,24 @@ def test_a_mount_that_cannot_be_removed_does_not_stop_the_sweep(
 
 
 def test_a_folder_that_cannot_be_removed_is_told_as_such(
-    inventory: Inventory, temporary: Path, run_id: str, events: Events
+    leftovers: Leftovers, temporary: Path, run_id: str, events: Events
 ) -> None:
     # no folder at all: rmtree refuses it
     (temporary / f"platform-{run_id}-file").touch()
-    inventory.sweep()
+    leftovers.sweep()
 
     assert leaks(events) == [("folder", str(temporary / f"platform-{run_id}-file"), False)]
 
 
 def test_an_engine_that_does_not_answer_does_not_hide_what_else_is_left(
-    inventory: Inventory, runner: FakeRunner, proc: Path, temporary: Path, run_id: str, events: Events
+    leftovers: Leftovers, runner: FakeRunner, proc: Path, temporary: Path, run_id: str, events: Events
 ) -> None:
     folder = temporary / f"platform-{run_id}-abc"
     folder.mkdir()
     runner.on("docker", status=1, stderr="Cannot connect to the Docker daemon")
 
     with pytest.raises(CommandFailed, match="Cannot connect to the Docker daemon"):
-        inventory.sweep()
+        leftovers.sweep()
 
     assert leaks(events) == [("folder", str(folder), True)]
     assert not folder.exists()
@@ -165,28 +165,28 @@ def test_an_engine_that_does_not_answer_does_not_hide_what_else_is_left(
     ],
 )
 def test_what_is_left_in_the_engine_is_told_once_and_removed(
-    inventory: Inventory, runner: FakeRunner, run_id: str, events: Events, what: str, listing: str, removal: str
+    leftovers: Leftovers, runner: FakeRunner, run_id: str, events: Events, what: str, listing: str, removal: str
 ) -> None:
     runner.on(f"{listing} --filter label=platform.run={run_id} --format", "planted\n").on(removal)
-    inventory.sweep()
+    leftovers.sweep()
 
     assert leaks(events) == [(what, "planted", True)]
     assert [call for call in runner.calls if " rm " in call] == [removal]
 
 
-def test_the_engine_is_asked_for_nothing_but_this_run(inventory: Inventory, runner: FakeRunner, run_id: str) -> None:
-    inventory.sweep()
+def test_the_engine_is_asked_for_nothing_but_this_run(leftovers: Leftovers, runner: FakeRunner, run_id: str) -> None:
+    leftovers.sweep()
 
     assert len(runner.calls) == 3
     assert all(f"--filter label=platform.run={run_id} " in call for call in runner.calls)
 
 
-def test_containers_go_before_the_networks_and_volumes_that_they_hold(inventory: Inventory, runner: FakeRunner) -> None:
+def test_containers_go_before_the_networks_and_volumes_that_they_hold(leftovers: Leftovers, runner: FakeRunner) -> None:
     for listing in ("docker ps", "docker network ls", "docker volume ls"):
         runner.on(listing, "planted\n")
     for removal in ("docker rm", "docker network rm", "docker volume rm"):
         runner.on(removal)
-    inventory.sweep()
+    leftovers.sweep()
 
     removals = [call for call in runner.calls if " rm " in call]
     assert removals[0].startswith("docker rm ")
@@ -194,7 +194,7 @@ def test_containers_go_before_the_networks_and_volumes_that_they_hold(inventory:
 
 
 def test_without_a_docker_client_the_rest_is_still_looked_for(
-    inventory: Inventory,
+    leftovers: Leftovers,
     runner: FakeRunner,
     temporary: Path,
     run_id: str,
@@ -203,14 +203,14 @@ def test_without_a_docker_client_the_rest_is_still_looked_for(
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     (temporary / f"platform-{run_id}-abc").mkdir()
-    inventory.sweep()
+    leftovers.sweep()
 
     assert runner.calls == []
     assert [what for what, _, _ in leaks(events)] == ["folder"]
 
 
 def test_a_process_of_the_run_is_told_once_and_killed(
-    of_this_machine: Inventory, start: Callable[..., Any], run_id: str, events: Events
+    of_this_machine: Leftovers, start: Callable[..., Any], run_id: str, events: Events
 ) -> None:
     process = start(["sleep", "61"], run_id)
     of_this_machine.sweep()
@@ -220,7 +220,7 @@ def test_a_process_of_the_run_is_told_once_and_killed(
 
 
 def test_children_of_a_process_of_the_run_are_found_too(
-    of_this_machine: Inventory, start: Callable[..., Any], run_id: str, tmp_path: Path, events: Events
+    of_this_machine: Leftovers, start: Callable[..., Any], run_id: str, tmp_path: Path, events: Events
 ) -> None:
     child = tmp_path / "child"
     process = start(["sh", "-c", f"sleep 62 & echo $! >{child}; wait"], run_id)
@@ -235,21 +235,21 @@ def test_children_of_a_process_of_the_run_are_found_too(
 
 @pytest.mark.parametrize("program", ["ssh-agent", "/usr/bin/ssh-agent"])
 def test_an_agent_of_the_run_is_called_by_its_name(
-    inventory: Inventory, proc: Path, run_id: str, events: Events, program: str
+    leftovers: Leftovers, proc: Path, run_id: str, events: Events, program: str
 ) -> None:
     process = subprocess.Popen(["sleep", "63"])
     entry = proc / str(process.pid)
     entry.mkdir()
     (entry / "environ").write_bytes(b"HOME=/root\0PLATFORM_RUN=" + run_id.encode() + b"\0")
     (entry / "cmdline").write_bytes(program.encode() + b"\0-D\0-a\0/tmp/agent\0")
-    inventory.sweep()
+    leftovers.sweep()
 
     assert process.wait(5) == -signal.SIGKILL
     assert leaks(events) == [("ssh-agent", f"{process.pid} {program} -D -a /tmp/agent", True)]
 
 
 def test_an_agent_that_was_really_started_is_found(
-    of_this_machine: Inventory, start: Callable[..., Any], run_id: str, temporary: Path, events: Events
+    of_this_machine: Leftovers, start: Callable[..., Any], run_id: str, temporary: Path, events: Events
 ) -> None:
     # another program by that name: the real one hides its environment from everybody but root
     (temporary / "ssh-agent").symlink_to("/bin/sleep")
@@ -260,35 +260,35 @@ def test_an_agent_that_was_really_started_is_found(
 
 
 def test_a_process_that_ended_by_itself_is_no_leak_that_stays(
-    inventory: Inventory, proc: Path, run_id: str, events: Events
+    leftovers: Leftovers, proc: Path, run_id: str, events: Events
 ) -> None:
     # a number that the kernel never gives
     entry = proc / "4194999"
     entry.mkdir()
     (entry / "environ").write_bytes(f"PLATFORM_RUN={run_id}\0".encode())
     (entry / "cmdline").write_bytes(b"sleep\0")
-    inventory.sweep()
+    leftovers.sweep()
 
     assert [found for found in leaks(events) if not found[2]] == []
 
 
 def test_a_mount_of_the_run_is_unmounted(
-    inventory: Inventory, runner: FakeRunner, proc: Path, run_id: str, events: Events
+    leftovers: Leftovers, runner: FakeRunner, proc: Path, run_id: str, events: Events
 ) -> None:
     mount(proc, "/dev", f"/srv/.runs/{OTHER}/x", rf"/my\040folder/übung/.runs/{run_id}/mnt")
     runner.on("umount --lazy")
-    inventory.sweep()
+    leftovers.sweep()
 
     assert leaks(events) == [("mount", f"/my folder/übung/.runs/{run_id}/mnt", True)]
     assert runner.calls[0] == f"umount --lazy '/my folder/übung/.runs/{run_id}/mnt'"
 
 
 def test_a_temporary_folder_of_the_run_is_removed(
-    inventory: Inventory, temporary: Path, run_id: str, events: Events
+    leftovers: Leftovers, temporary: Path, run_id: str, events: Events
 ) -> None:
     planted = temporary / f"platform-{run_id}-abc123"
     (planted / "deep").mkdir(parents=True)
-    inventory.sweep()
+    leftovers.sweep()
 
     assert leaks(events) == [("folder", str(planted), True)]
     assert not planted.exists()
@@ -298,7 +298,7 @@ def test_a_temporary_folder_of_the_run_is_removed(
 
 
 def test_processes_of_the_run_end_but_for_its_agent(
-    of_this_machine: Inventory, start: Callable[..., Any], run_id: str, temporary: Path, events: Events
+    of_this_machine: Leftovers, start: Callable[..., Any], run_id: str, temporary: Path, events: Events
 ) -> None:
     (temporary / "ssh-agent").symlink_to("/bin/sleep")
     agent = start(["ssh-agent", "67"], run_id, PATH=str(temporary))
@@ -313,14 +313,14 @@ def test_processes_of_the_run_end_but_for_its_agent(
 
 
 def test_process_that_ended_meanwhile_does_not_keep_the_others_from_ending(
-    inventory: Inventory, proc: Path, run_id: str
+    leftovers: Leftovers, proc: Path, run_id: str
 ) -> None:
     process = subprocess.Popen(["sleep", "70"])
     for number in ("4194999", str(process.pid)):  # the first is one that the kernel never gives
         (proc / number).mkdir()
         (proc / number / "environ").write_bytes(f"PLATFORM_RUN={run_id}\0".encode())
         (proc / number / "cmdline").write_bytes(b"sleep\0")
-    inventory.end_processes()
+    leftovers.end_processes()
 
     assert process.wait(5) == -signal.SIGKILL
 
@@ -328,15 +328,15 @@ def test_process_that_ended_meanwhile_does_not_keep_the_others_from_ending(
 # -- what is not the run's -----------------------------------------------------------------------------------------
 
 
-def test_a_clean_machine_has_no_leaks(of_this_machine: Inventory, events: Events) -> None:
+def test_a_clean_machine_has_no_leaks(of_this_machine: Leftovers, events: Events) -> None:
     of_this_machine.sweep()
 
     assert leaks(events) == []
 
 
 def test_what_another_run_has_is_not_touched(
-    inventory: Inventory,
-    of_this_machine: Inventory,
+    leftovers: Leftovers,
+    of_this_machine: Leftovers,
     proc: Path,
     temporary: Path,
     start: Callable[..., Any],
@@ -349,7 +349,7 @@ def test_what_another_run_has_is_not_touched(
     folders = [temporary / f"platform-{OTHER}-abc", temporary / "platform-setup-abc", temporary / f"{run_id}-abc"]
     for folder in folders:
         folder.mkdir()
-    inventory.sweep()
+    leftovers.sweep()
     of_this_machine.sweep()
 
     assert leaks(events) == []
@@ -358,7 +358,7 @@ def test_what_another_run_has_is_not_touched(
 
 
 def test_the_harness_does_not_kill_itself(
-    inventory: Inventory, proc: Path, run_id: str, events: Events, monkeypatch: pytest.MonkeyPatch
+    leftovers: Leftovers, proc: Path, run_id: str, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[int] = []
     monkeypatch.setattr(os, "kill", lambda number, signal: killed.append(number))
@@ -366,7 +366,7 @@ def test_the_harness_does_not_kill_itself(
     entry.mkdir()
     (entry / "environ").write_bytes(f"PLATFORM_RUN={run_id}\0".encode())
     (entry / "cmdline").write_bytes(b"python\0")
-    inventory.sweep()
+    leftovers.sweep()
 
     assert killed == []
     assert leaks(events) == []

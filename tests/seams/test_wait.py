@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import CommandFailed, EnvironmentFailed, ExitStatus, PlatformWrong, WaitExpired
 from harness.record.log import Recorder
-from harness.seams.wait import AnsweredLate, NotYet, Silent, Waiter
+from harness.seams.wait import AnsweredLate, NotAnswering, NotYet, Waiter
 from tests.fakes import FakeClock
 
 Events = Callable[..., list[dict[str, Any]]]
@@ -236,7 +236,7 @@ NOT_THERE = CommandFailed(["docker", "exec", "amb"], 1, "out", "No such containe
 
 
 def test_silence_is_asked_again(waiter: Waiter, clock: FakeClock, events: Events) -> None:
-    silent = Silent.of(NOT_THERE)
+    silent = NotAnswering.of(NOT_THERE)
 
     assert waiter.until("the ambassador", Probe(silent, silent, "up"), is_up, within=60) == "up"
     assert clock.now == 1002
@@ -245,18 +245,18 @@ def test_silence_is_asked_again(waiter: Waiter, clock: FakeClock, events: Events
 
 def test_silence_that_lasts_is_what_was_last_seen(waiter: Waiter, clock: FakeClock) -> None:
     with pytest.raises(WaitExpired) as failed:
-        waiter.until("the ambassador", Probe("down", Silent.of(NOT_THERE)), is_up, within=3)
+        waiter.until("the ambassador", Probe("down", NotAnswering.of(NOT_THERE)), is_up, within=3)
 
     assert (failed.value.seen, clock.now) == (str(NOT_THERE), 1003)
 
 
 def test_silence_while_a_state_must_hold_ends_the_wait(waiter: Waiter) -> None:
     with pytest.raises(WaitExpired, match=r"held only 1.0 s of 10 s; then seen: .*No such container"):
-        waiter.until("the ambassador", Probe("up", Silent.of(NOT_THERE), "up"), is_up, within=60, hold_for=10)
+        waiter.until("the ambassador", Probe("up", NotAnswering.of(NOT_THERE), "up"), is_up, within=60, hold_for=10)
 
 
 def test_silence_where_nobody_waits_is_the_platforms_fault_and_says_the_same() -> None:
-    silent = Silent.of(NOT_THERE)
+    silent = NotAnswering.of(NOT_THERE)
 
     assert isinstance(silent, PlatformWrong) and silent.status is ExitStatus.PLATFORM_WRONG
     assert str(silent) == str(NOT_THERE)
