@@ -196,6 +196,30 @@ COSTS = {"mutates", "destructive", "slow"}
 MUTATING = {"mutates", "destructive"}
 
 
+# of a feature file: what a line begins with -> by how many blanks it is indented
+INDENTS = {"Feature:": 0, "Scenario": 2, "Given ": 4, "When ": 4, "Then ": 4, "And ": 4, "But ": 4, "|": 6}
+
+
+def features_not_formatted(root: Path) -> list[str]:
+    """Lines of features that are not where their kind stands, blanks at an end, and scenarios without a blank line
+    before them."""
+    faults = []
+    for path in sorted((root / "features").glob("*.feature")):
+        lines = path.read_text().split("\n")
+        for number, line in enumerate(lines, 1):
+            text, indent = line.strip(), len(line) - len(line.lstrip(" "))
+            wanted = next((blanks for word, blanks in INDENTS.items() if text.startswith(word)), None)
+            if line != line.rstrip() or "\t" in line:
+                faults.append(f"{path.name}:{number}: a blank at its end, or a tab")
+            if wanted is not None and indent != wanted:
+                faults.append(f"{path.name}:{number}: indented by {indent}, not {wanted}")
+            tagged = text.startswith("@") and indent == 2
+            begins = tagged or (text.startswith("Scenario") and not lines[number - 2].strip().startswith("@"))
+            if begins and lines[number - 2].strip():
+                faults.append(f"{path.name}:{number}: no empty line before it")
+    return faults
+
+
 def titles_not_unique(root: Path) -> list[str]:
     """pytest-bdd drops the first of two scenarios with one title."""
     return [
@@ -697,6 +721,7 @@ GUARDS: list[Guard] = [
     steps_not_resolved,
     step_modules_not_loaded,
     titles_not_unique,
+    features_not_formatted,
     features_not_bound,
     tags_not_declared,
     needs_that_are_wrong,
@@ -928,6 +953,14 @@ AMBIGUOUS += '\n@then(parsers.parse("{count:d} machines are listed"))\ndef more(
             DRIVER,
             "def f():\n    import harness.drivers.driver\n",
             "harness.drivers.driver imports harness.d",
+        ),
+        (features_not_formatted, LOAD, FEATURE.replace("    Given", "   Given"), "feature:7: indented by 3, not 4"),
+        (features_not_formatted, LOAD, FEATURE.replace("a cluster\n", "a cluster \n"), "feature:7: a blank at its end"),
+        (
+            features_not_formatted,
+            LOAD,
+            FEATURE.replace("\n\n  @req", "\n  @req"),
+            "feature:10: no empty line before it",
         ),
         (imports_that_packages_may_not, "harness/driver.py", "x = 1\n", "harness/driver.py: in no package"),
         (imports_that_packages_may_not, "harness/misc/a.py", "x = 1\n", "misc/a.py: a package that harness.PACK"),

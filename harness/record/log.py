@@ -59,6 +59,15 @@ EVENTS = {
 }
 
 
+# kind of an event that is one thing by itself -> the list of the document that it goes into
+LISTS = {
+    "exchange": "exchanges",
+    "remote": "remotes",
+    "artefact": "artefacts",
+    "fingerprint": "fingerprints",
+    "leak": "leaks",
+    "note": "notes",
+}
 # What key material looks like, whatever encodes it: only a text with such a run is searched for long secrets.
 LONG = re.compile(r"[A-Za-z0-9+/=%]{40,}")
 
@@ -168,86 +177,83 @@ def _event(line: bytes) -> dict[str, Any] | None:
 
 def fold(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """The document of a run (see the module's head), from its events in order."""
-    run: dict[str, Any] = {
-        "schema": SCHEMA, "run_id": None, "target": None, "cluster": None, "command": [], "folder": None, "readme": [],
-        "selection": None, "started": None, "ended": None, "status": None, "headline": "", "facts": {}, "stages": [],
-        "tasks": [], "scenarios": [], "commands": [], "exchanges": [], "remotes": [], "waits": [], "artefacts": [],
-        "fingerprints": [], "diagnosis": None, "leaks": [], "notes": [],
-    }  # fmt: skip
-    open_items: dict[tuple[str, Any], dict[str, Any]] = {}
-    last = None
-
-    def start(table: str, key: Any, item: dict[str, Any]) -> None:
-        open_items[table, key] = item
-        run[table].append(item)
-
-    def end(table: str, key: Any, fields: dict[str, Any]) -> None:
-        item = open_items.pop((table, key), None)
-        if item is not None:
-            item.update(fields)
-
+    folding = _Folding()
     for event in events:
         fields = dict(event)
         kind, t = fields.pop("kind"), fields.pop("t")
-        last = t
+        folding.run["last_event"] = t
+        folding.take(kind, t, fields)
+    return folding.run
+
+
+class _Folding:
+    """The document so far, and what in it has begun and not ended. An event whose beginning was lost says nothing: the
+    run is not lost for it."""
+
+    def __init__(self) -> None:
+        self.run: dict[str, Any] = {
+            "schema": SCHEMA, "run_id": None, "target": None, "cluster": None, "command": [], "folder": None,
+            "readme": [], "selection": None, "started": None, "ended": None, "status": None, "headline": "",
+            "facts": {}, "stages": [], "tasks": [], "scenarios": [], "commands": [], "exchanges": [], "remotes": [],
+            "waits": [], "artefacts": [], "fingerprints": [], "diagnosis": None, "leaks": [], "notes": [],
+            "last_event": None,
+        }  # fmt: skip
+        self._open: dict[tuple[str, Any], dict[str, Any]] = {}
+
+    def take(self, kind: str, t: float, fields: dict[str, Any]) -> None:
         subject, _, phase = kind.partition(".")
-        if kind == "run.started":
-            run.update(fields, started=t)
-        elif kind == "run.facts":
-            run["facts"].update(fields)
-        elif kind == "run.ended":
-            run.update(fields, ended=t)
+        if subject == "run":
+            self._of_run(phase, t, fields)
         elif subject in ("stage", "task", "command", "wait"):
-            key = fields[subject] if subject in ("stage", "task") else fields["id"]
-            if phase == "started":
-                item = {**fields, "started": t, "ended": None, "outcome": "interrupted"}
-                start(subject + "s", key, {**item, "seen": []} if subject == "wait" else item)
-            elif phase == "seen":
-                open_items.get(("waits", key), {"seen": []})["seen"].append({"t": t, "value": fields["value"]})
-            else:
-                end(subject + "s", key, {"outcome": "ended", **fields, "ended": t})
-        elif kind == "scenario.planned":
-            steps = [
-                {**step, "outcome": "not_run", "started": None, "seconds": None, "error": None}
-                for step in fields["steps"]
-            ]
-            scenario = {
-                **fields,
-                "steps": steps,
-                "started": None,
-                "ended": None,
-                "outcome": "not_run",
-                "reason": "not reached",
-            }
-            start("scenarios", fields["id"], scenario)
+            self._of_doing(subject, phase, t, fields)
         elif subject == "scenario":
-            # an event whose beginning was lost says nothing: the run is not lost for it
-            scenario = open_items.get(("scenarios", fields["id"]), {})
-            if phase == "started":
-                scenario.update(started=t, outcome="interrupted", reason="the run ended before it did")
-            else:
-                scenario.update(fields, ended=t)
+            self._of_scenario(phase, t, fields)
         elif subject == "step":
-            steps = open_items.get(("scenarios", fields["id"]), {}).get("steps", [])
-            step = steps[fields["index"]] if fields["index"] < len(steps) else {}
-            if phase == "started":
-                step.update(started=t, outcome="interrupted")
-            else:
-                step.update(outcome=fields["outcome"], seconds=fields.get("seconds"), error=fields.get("error"))
+            self._of_step(phase, t, fields)
         elif kind == "diagnosis":
-            run["diagnosis"] = fields
+            self.run["diagnosis"] = fields
         else:
-            table = {
-                "exchange": "exchanges",
-                "remote": "remotes",
-                "artefact": "artefacts",
-                "fingerprint": "fingerprints",
-                "leak": "leaks",
-                "note": "notes",
-            }[kind]
-            run[table].append({**fields, "t": t})
-    run["last_event"] = last
-    return run
+            self.run[LISTS[kind]].append({**fields, "t": t})
+
+    def _of_run(self, phase: str, t: float, fields: dict[str, Any]) -> None:
+        if phase == "facts":
+            self.run["facts"].update(fields)
+        else:
+            self.run.update(fields, **{phase: t})
+
+    def _of_doing(self, subject: str, phase: str, t: float, fields: dict[str, Any]) -> None:
+        """What has a beginning and an end: a stage, a task, a command, a wait."""
+        table, key = f"{subject}s", fields[subject] if subject in ("stage", "task") else fields["id"]
+        if phase == "started":
+            item = {**fields, "started": t, "ended": None, "outcome": "interrupted"}
+            self._open[table, key] = item if subject != "wait" else {**item, "seen": []}
+            self.run[table].append(self._open[table, key])
+        elif phase == "seen":
+            self._open.get((table, key), {"seen": []})["seen"].append({"t": t, "value": fields["value"]})
+        else:
+            self._open.pop((table, key), {}).update({"outcome": "ended", **fields, "ended": t})
+
+    def _of_scenario(self, phase: str, t: float, fields: dict[str, Any]) -> None:
+        if phase == "planned":
+            nothing = {"outcome": "not_run", "started": None, "seconds": None, "error": None}
+            steps = [{**step, **nothing} for step in fields["steps"]]
+            times = {"started": None, "ended": None, "outcome": "not_run", "reason": "not reached"}
+            self._open["scenarios", fields["id"]] = {**fields, "steps": steps, **times}
+            self.run["scenarios"].append(self._open["scenarios", fields["id"]])
+            return
+        scenario = self._open.get(("scenarios", fields["id"]), {})
+        if phase == "started":
+            scenario.update(started=t, outcome="interrupted", reason="the run ended before it did")
+        else:
+            scenario.update(fields, ended=t)
+
+    def _of_step(self, phase: str, t: float, fields: dict[str, Any]) -> None:
+        steps = self._open.get(("scenarios", fields["id"]), {}).get("steps", [])
+        step = steps[fields["index"]] if fields["index"] < len(steps) else {}
+        if phase == "started":
+            step.update(started=t, outcome="interrupted")
+        else:
+            step.update(outcome=fields["outcome"], seconds=fields.get("seconds"), error=fields.get("error"))
 
 
 def lasted(item: dict[str, Any], run: dict[str, Any]) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from harness.errors import CommandFailed, WaitExpired
 from harness.record.log import Recorder
@@ -68,60 +68,82 @@ class Waiter:
         line. Raises WaitExpired with what was last seen, AnsweredLate when the look that would be accepted took longer
         than the limit.
         """
-        within *= patience()
-        wait = self._recorder.new_id("wait")
-        self._recorder.emit("wait.started", id=wait, what=what, within=within, hold_for=hold_for)
-        started = self._clock.monotonic()
-        shown: Any = None
-        held_since: float | None = None
-        outcome = "failed"
+        wait = _Wait(self._recorder, self._clock, what, within * patience(), hold_for, where, paste)
         try:
             while True:
-                asked = self._clock.monotonic()
+                asked, value, accepted = self._clock.monotonic(), None, False
                 try:
                     value = probe()
                     accepted, seen = accept(value), show(value)
                 except NotYet as not_yet:
-                    accepted, seen = False, str(not_yet)
-                now = self._clock.monotonic()
-                if seen != shown:
-                    shown = seen
-                    self._recorder.emit("wait.seen", id=wait, value=seen)
-                if accepted and held_since is None and now - asked > within > 0:
-                    outcome = "late"
-                    raise AnsweredLate(
-                        f"{what}: not known within {within:g} s, for one look took {now - asked:.1f} s; it saw: {seen}",
-                        expected=f"{what} within {within:g} s",
-                        seen=f"{seen}, after {now - asked:.1f} s",
-                        where=where,
-                        paste=paste,
-                    )
-                if accepted:
-                    held_since = now if held_since is None else held_since
-                    if now - held_since >= hold_for:
-                        outcome = "reached"
-                        return value
-                elif held_since is not None:
-                    outcome = "expired"
-                    raise WaitExpired(
-                        f"{what}: reached, but held only {now - held_since:.1f} s of {hold_for:g} s; then seen: {seen}",
-                        expected=f"{what} for {hold_for:g} s",
-                        seen=str(seen),
-                        where=where,
-                        paste=paste,
-                    )
-                elif now - started >= within:
-                    outcome = "expired"
-                    raise WaitExpired(
-                        f"{what}: not within {within:g} s; last seen: {seen}",
-                        expected=f"{what} within {within:g} s",
-                        seen=str(seen),
-                        where=where,
-                        paste=paste,
-                    )
-                # the last look of a state that is not reached begins with the limit, not behind it
-                left = started + within - now if held_since is None else self._every
-                self._clock.sleep(min(self._every, left))
+                    seen = str(not_yet)
+                if wait.over(asked, accepted, seen):
+                    return cast("T", value)
+                wait.pause(self._every)
         finally:
-            seconds = round(self._clock.monotonic() - started, 3)
-            self._recorder.emit("wait.ended", id=wait, outcome=outcome, value=shown, seconds=seconds)
+            wait.ended()
+
+
+class _Wait:
+    """One wait: when it began, what it last saw, since when that holds."""
+
+    def __init__(
+        self, recorder: Recorder, clock: Clock, what: str, within: float, hold_for: float, where: str, paste: str
+    ) -> None:
+        self._recorder, self._clock = recorder, clock
+        self._what, self._within, self._hold_for = what, within, hold_for
+        self._place = {"where": where, "paste": paste}
+        self._id = recorder.new_id("wait")
+        recorder.emit("wait.started", id=self._id, what=what, within=within, hold_for=hold_for)
+        self._started = clock.monotonic()
+        self._shown: Any = None
+        self._held_since: float | None = None
+        self._outcome = "failed"
+
+    def over(self, asked: float, accepted: bool, seen: Any) -> bool:
+        """Whether what was asked for at `asked` ends the wait as reached. Raises WaitExpired when it cannot be any
+        more."""
+        now = self._clock.monotonic()
+        if seen != self._shown:
+            self._shown = seen
+            self._recorder.emit("wait.seen", id=self._id, value=seen)
+        if accepted and self._held_since is None and now - asked > self._within > 0:
+            self._outcome = "late"
+            raise self._late(now - asked)
+        if accepted:
+            self._held_since = now if self._held_since is None else self._held_since
+            if now - self._held_since >= self._hold_for:
+                self._outcome = "reached"
+            return self._outcome == "reached"
+        self._outcome = "expired"
+        if self._held_since is not None:
+            raise self._expired(
+                f"{self._what} for {self._hold_for:g} s",
+                f"reached, but held only {now - self._held_since:.1f} s of {self._hold_for:g} s; then seen: {seen}",
+            )
+        if now - self._started >= self._within:
+            limit = f"within {self._within:g} s"
+            raise self._expired(f"{self._what} {limit}", f"not {limit}; last seen: {seen}")
+        self._outcome = "failed"
+        return False
+
+    def _expired(self, expected: str, said: str) -> WaitExpired:
+        return WaitExpired(f"{self._what}: {said}", expected=expected, seen=str(self._shown), **self._place)
+
+    def _late(self, took: float) -> AnsweredLate:
+        limit, took_s = f"within {self._within:g} s", f"{took:.1f} s"
+        return AnsweredLate(
+            f"{self._what}: not known {limit}, for one look took {took_s}; it saw: {self._shown}",
+            expected=f"{self._what} {limit}",
+            seen=f"{self._shown}, after {took_s}",
+            **self._place,
+        )
+
+    def pause(self, every: float) -> None:
+        """The last look of a state that is not reached begins with the limit, not behind it."""
+        left = self._started + self._within - self._clock.monotonic()
+        self._clock.sleep(every if self._held_since is not None else min(every, max(left, 0)))
+
+    def ended(self) -> None:
+        seconds = round(self._clock.monotonic() - self._started, 3)
+        self._recorder.emit("wait.ended", id=self._id, outcome=self._outcome, value=self._shown, seconds=seconds)
