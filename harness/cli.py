@@ -10,6 +10,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,16 @@ def main(argv: Sequence[str]) -> int:
         return ExitStatus.MISCONFIGURED if usage.code else ExitStatus.VERIFIED
 
 
+@dataclass(frozen=True)
+class Command:
+    """A command: what it does in one line, what more its --help says, and what adds its options."""
+
+    do: Callable[[argparse.Namespace], int | None]
+    about: str
+    more: str = ""
+    options: tuple[Callable[[argparse.ArgumentParser], None], ...] = ()
+
+
 def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     """The command line, and the commands it knows."""
     parser = argparse.ArgumentParser(
@@ -71,107 +82,91 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
         epilog="Exit status: 0 verified, 1 the platform is wrong, 2 interrupted, 3 internal error, 4 wrong usage or "
         "configuration, 5 nothing was verified, 6 the environment failed.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    added = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        about = command.about
+        described = f"{about[0].upper()}{about[1:]}. {command.more}".strip()
+        options = added.add_parser(name, help=about, description=described)
+        options.set_defaults(do=command.do)
+        for add in command.options:
+            add(options)
+    for name, about in (
+        ("use-new-discovery-url", "put a new discovery URL into terraform.tfvars"),
+        ("deploy-blog", "bring the contents of a blog to every machine"),
+    ):
+        added.add_parser(name, help=about, add_help=False)
+    return parser, list(added.choices)
 
-    def command(
-        name: str, do: Callable[[argparse.Namespace], int | None], about: str, more: str = ""
-    ) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}. {more}".strip())
-        added.set_defaults(do=do)
-        return added
 
-    acceptance = command("acceptance", _acceptance, "execute the runbook on a cluster built for it, and remove it")
-    keep = acceptance.add_argument("--keep", action="store_true", help="keep the cluster (also: KEEP=1)")
+# -- options -----------------------------------------------------------------------------------------------------------
+
+
+def _keep_option(options: argparse.ArgumentParser) -> None:
+    keep = options.add_argument("--keep", action="store_true", help="keep the cluster (also: KEEP=1)")
     keep.default = os.environ.get("KEEP", "") not in ("", "0")
-    up = command("up", _up, "build a cluster by the runbook's commands, and keep it")
-    check = command(
-        "check",
-        _check,
-        "what must hold on a standing cluster; choose as pytest does",
-        "Further arguments choose as pytest's do: a feature (features/08_site.feature, or a line of it, "
-        "features/08_site.feature:7), a tag (-m site), words of a title (-k blog). What changes something is left out.",
+
+
+def _size_option(options: argparse.ArgumentParser) -> None:
+    size = options.add_argument("--machines", type=_number, metavar="N", help="size of the cluster (also: MACHINES=N)")
+    size.default = os.environ.get("MACHINES") or None  # argparse reads it as it would read the option
+
+
+def _target_option(options: argparse.ArgumentParser) -> None:
+    options.add_argument("--target", default=os.environ.get("TARGET") or "local", help="a folder of infra/")
+
+
+def _run_option(options: argparse.ArgumentParser) -> None:
+    options.add_argument(
+        "--run",
+        metavar="ID",
+        help="the run whose cluster it is (also: RUN=ID); needed when several stand",
+        default=os.environ.get("RUN") or None,
     )
-    check.add_argument("--mutates", action="store_true", help="do not leave out what changes something")
-    nightly = command(
-        "nightly",
-        _nightly,
-        "all that must hold on a standing cluster, changing nothing; one line when all is well",
-        "For cron: the exit status tells how it ended.",
-    )
-    nightly.add_argument(
+
+
+def _mutates_option(options: argparse.ArgumentParser) -> None:
+    options.add_argument("--mutates", action="store_true", help="do not leave out what changes something")
+
+
+def _outputs_options(options: argparse.ArgumentParser) -> None:
+    options.add_argument(
         "--outputs",
         type=Path,
         metavar="FILE",
         help="the cluster is the one of these outputs, as `terraform output -json` prints them",
     )
-    nightly.add_argument(
+    options.add_argument(
         "--key",
         type=Path,
         metavar="FILE",
         help="with --outputs: the operator's private SSH key (else the keys of your ssh-agent)",
     )
-    down = command("down", _down, "remove a standing cluster, or what is left of one")
-    shell = command(
-        "shell",
-        _shell,
-        "a shell to type the runbook by hand in: of a new cluster, removed at its end, or of RUN",
-        "With --run: in the workplace of a standing cluster, which stays.",
-    )
-    command("setup", _setup, "install and build what a run needs, and nothing else")
-    page = command("runbook", _runbook, "write the runbook as a page, each step with its last evidence")
-    page.add_argument("--out", type=Path, metavar="DIR", help="where to (default: .runs)")
-    command(
-        "test",
-        _test,
-        "the harness's own tests: offline, without Docker",
-        "Further arguments choose as pytest's do.",
-    )
-    system = command(
-        "try-system",
-        _try_system,
-        "both commands of the README in a bare SYSTEM (bookworm, trixie), from nothing",
-        "In namespaces of its own, with a clean clone of HEAD; needs root. Prints the README's row about that system.",
-    )
-    system.add_argument("suite", nargs="?", default=os.environ.get("SYSTEM") or "bookworm", help="such as trixie")
-    units = command(
-        "lint-units",
-        _lint_units,
-        "what fleet would make of unit files, before anything is loaded",
-        "Exit status 1 when fleet refuses one, or takes it otherwise than it says.",
-    )
-    units.add_argument("files", nargs="+", type=Path, metavar="FILE", help="unit files, of anybody")
-    command("lint", _lint, "style, types, shell and Terraform; reports all problems")
-    bench = command("bench", _bench, "what the runbook costs beside a plain script (a warm machine, no other load)")
-    bench.add_argument("--rounds", type=int, default=5, help="medians are over this many rounds")
-    bench.add_argument(
+
+
+def _out_option(options: argparse.ArgumentParser) -> None:
+    options.add_argument("--out", type=Path, metavar="DIR", help="where to (default: .runs)")
+
+
+def _suite_argument(options: argparse.ArgumentParser) -> None:
+    options.add_argument("suite", nargs="?", default=os.environ.get("SYSTEM") or "bookworm", help="such as trixie")
+
+
+def _files_argument(options: argparse.ArgumentParser) -> None:
+    options.add_argument("files", nargs="+", type=Path, metavar="FILE", help="unit files, of anybody")
+
+
+def _bench_options(options: argparse.ArgumentParser) -> None:
+    options.add_argument("--rounds", type=int, default=5, help="medians are over this many rounds")
+    options.add_argument(
         "--facts",
         action="store_true",
         help="instead: what asking twenty facts of every machine of a "
         "standing cluster costs, by our backend, testinfra's own, and a shell loop",
     )
-    for added in (acceptance, up, shell):
-        size = added.add_argument(
-            "--machines", type=_number, metavar="N", help="size of the cluster (also: MACHINES=N)"
-        )
-        size.default = os.environ.get("MACHINES") or None  # argparse reads it as it would read the option
-    for added in (acceptance, up, shell, nightly):
-        added.add_argument("--target", default=os.environ.get("TARGET") or "local", help="a folder of infra/")
-    for added in (check, nightly, down, shell, bench):
-        added.add_argument(
-            "--run",
-            metavar="ID",
-            help="the run whose cluster it is (also: RUN=ID); needed when several stand",
-            default=os.environ.get("RUN") or None,
-        )
-    again = command("report", _report, "write run.json, report.html and junit.xml of a run again")
-    again.add_argument("folder", type=Path, help="the run's folder, .runs/RUN-ID")
-    command("clean", _clean, "remove the cache, the images and the run folders")
-    for name, about in (
-        ("use-new-discovery-url", "put a new discovery URL into terraform.tfvars"),
-        ("deploy-blog", "bring the contents of a blog to every machine"),
-    ):
-        commands.add_parser(name, help=about, add_help=False)
-    return parser, list(commands.choices)
+
+
+def _folder_argument(options: argparse.ArgumentParser) -> None:
+    options.add_argument("folder", type=Path, help="the run's folder, .runs/RUN-ID")
 
 
 def _number(text: str) -> int:
@@ -362,6 +357,64 @@ def _clean(arguments: argparse.Namespace) -> None:
     kept = f"; not ours, and still there: {', '.join(left)}" if left else ""
     print(f"removed .runs, the cache {folder} {images}{kept}")
 
+
+COMMANDS = {
+    "acceptance": Command(
+        _acceptance,
+        "execute the runbook on a cluster built for it, and remove it",
+        options=(_keep_option, _size_option, _target_option),
+    ),
+    "up": Command(
+        _up, "build a cluster by the runbook's commands, and keep it", options=(_size_option, _target_option)
+    ),
+    "check": Command(
+        _check,
+        "what must hold on a standing cluster; choose as pytest does",
+        "Further arguments choose as pytest's do: a feature (features/08_site.feature, or a line of it, "
+        "features/08_site.feature:7), a tag (-m site), words of a title (-k blog). What changes something is left out.",
+        (_mutates_option, _run_option),
+    ),
+    "nightly": Command(
+        _nightly,
+        "all that must hold on a standing cluster, changing nothing; one line when all is well",
+        "For cron: the exit status tells how it ended.",
+        (_outputs_options, _target_option, _run_option),
+    ),
+    "down": Command(_down, "remove a standing cluster, or what is left of one", options=(_run_option,)),
+    "shell": Command(
+        _shell,
+        "a shell to type the runbook by hand in: of a new cluster, removed at its end, or of RUN",
+        "With --run: in the workplace of a standing cluster, which stays.",
+        (_size_option, _target_option, _run_option),
+    ),
+    "setup": Command(_setup, "install and build what a run needs, and nothing else"),
+    "runbook": Command(
+        _runbook, "write the runbook as a page, each step with its last evidence", options=(_out_option,)
+    ),
+    "test": Command(
+        _test, "the harness's own tests: offline, without Docker", "Further arguments choose as pytest's do."
+    ),
+    "try-system": Command(
+        _try_system,
+        "both commands of the README in a bare SYSTEM (bookworm, trixie), from nothing",
+        "In namespaces of its own, with a clean clone of HEAD; needs root. Prints the README's row about that system.",
+        (_suite_argument,),
+    ),
+    "lint-units": Command(
+        _lint_units,
+        "what fleet would make of unit files, before anything is loaded",
+        "Exit status 1 when fleet refuses one, or takes it otherwise than it says.",
+        (_files_argument,),
+    ),
+    "lint": Command(_lint, "style, types, shell and Terraform; reports all problems"),
+    "bench": Command(
+        _bench,
+        "what the runbook costs beside a plain script (a warm machine, no other load)",
+        options=(_bench_options, _run_option),
+    ),
+    "report": Command(_report, "write run.json, report.html and junit.xml of a run again", options=(_folder_argument,)),
+    "clean": Command(_clean, "remove the cache, the images and the run folders"),
+}
 
 if __name__ == "__main__":
     outlive_the_terminal()

@@ -119,12 +119,42 @@ class Processes:
         such program.
         """
         within *= patience()
-        environment = {**(os.environ if env is None else env), **(add_env or {})}
-        event = self._recorder.new_id("command")
-        shown = line or shlex.join(argv)
+        event, shown = self._recorder.new_id("command"), line or shlex.join(argv)
         started = time.monotonic()
         status: int | str = "interrupted"
         stdout = stderr = ""
+        process = self._start(event, argv, line, shown, cwd, {**(os.environ if env is None else env)}, add_env, stdin)
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=within)
+            status = process.returncode
+        except subprocess.TimeoutExpired:
+            stdout, stderr = _end_group(process)
+            status = f"no end within {within:g} s"
+        except BaseException:
+            stdout, stderr = _end_group(process)
+            raise
+        finally:
+            self._running.discard(process)
+            seconds = round(time.monotonic() - started, 3)
+            short = {"stdout": self._short(stdout), "stderr": self._short(stderr)}
+            self._recorder.emit("command.ended", id=event, status=status, seconds=seconds, **short)
+        if isinstance(status, str):
+            raise _without_end(shown, within, stdout, stderr)
+        result = Result(tuple(argv) if line is None else (line,), status, stdout, stderr, seconds)
+        return result if ok is None else result.expect(*ok)
+
+    def _start(
+        self,
+        event: str,
+        argv: Sequence[str],
+        line: str | None,
+        shown: str,
+        cwd: Path | None,
+        env: Mapping[str, str],
+        add_env: Mapping[str, str] | None,
+        stdin: str | None,
+    ) -> subprocess.Popen[str]:
+        """The process, recorded and known to `end_all`. Raises Misconfigured when it cannot be started."""
         try:
             with self._starting:
                 if self._ending:
@@ -138,57 +168,41 @@ class Processes:
                     environment=sorted(add_env or ()),
                     typed=line is not None,
                 )
-                process = subprocess.Popen(
-                    argv,
-                    cwd=cwd,
-                    env=environment,
-                    stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    errors="replace",
-                    start_new_session=True,
-                )
+                process = _opened(argv, cwd, {**env, **(add_env or {})}, stdin is not None)
                 self._running.add(process)
+                return process
         except OSError as missing:
-            self._recorder.emit(
-                "command.ended", id=event, status="not found", seconds=0, stdout="", stderr=str(missing)
-            )
+            nothing = {"seconds": 0, "stdout": "", "stderr": str(missing)}
+            self._recorder.emit("command.ended", id=event, status="not found", **nothing)
             if cwd is not None and not cwd.is_dir():
                 raise Misconfigured(f"{cwd} is no folder (needed for `{shown}`)") from missing
             if isinstance(missing, FileNotFoundError):
                 raise Misconfigured(f"{argv[0]} is not installed or not on PATH (needed for `{shown}`)") from missing
             raise Misconfigured(f"{argv[0]} cannot be run: {missing.strerror} (needed for `{shown}`)") from missing
-        try:
-            stdout, stderr = process.communicate(stdin, timeout=within)
-            status = process.returncode
-        except subprocess.TimeoutExpired:
-            stdout, stderr = _end_group(process)
-            status = f"no end within {within:g} s"
-        except BaseException:
-            stdout, stderr = _end_group(process)
-            raise
-        finally:
-            self._running.discard(process)
-            seconds = round(time.monotonic() - started, 3)
-            self._recorder.emit(
-                "command.ended",
-                id=event,
-                status=status,
-                seconds=seconds,
-                stdout=self._short(stdout),
-                stderr=self._short(stderr),
-            )
-        if isinstance(status, str):
-            last = (stderr.strip() or stdout.strip() or "no output").splitlines()[-1]
-            raise PlatformWrong(
-                f"command `{shown}` did not end within {within:g} s: {last}",
-                expected=f"an end within {within:g} s",
-                seen=f"still running; last line: {last}",
-                paste=shown,
-            )
-        result = Result(tuple(argv) if line is None else (line,), status, stdout, stderr, seconds)
-        return result if ok is None else result.expect(*ok)
+
+
+def _opened(argv: Sequence[str], cwd: Path | None, env: Mapping[str, str], reads: bool) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        argv,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.PIPE if reads else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+
+
+def _without_end(shown: str, within: float, stdout: str, stderr: str) -> PlatformWrong:
+    last = (stderr.strip() or stdout.strip() or "no output").splitlines()[-1]
+    return PlatformWrong(
+        f"command `{shown}` did not end within {within:g} s: {last}",
+        expected=f"an end within {within:g} s",
+        seen=f"still running; last line: {last}",
+        paste=shown,
+    )
 
 
 def _end_group(process: subprocess.Popen[str]) -> tuple[str, str]:

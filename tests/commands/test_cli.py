@@ -107,7 +107,7 @@ def ending(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
         def command(arguments: object) -> int:
             raise error
 
-        monkeypatch.setattr(cli, "_setup", command)
+        monkeypatch.setitem(cli.COMMANDS, "setup", cli.Command(command, "end"))
         return cli.main(["setup"])
 
     return end
