@@ -93,35 +93,15 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
     def run_with_input(self, command: str, data: bytes) -> CommandResult:
         """Runs a command that reads `data`; raises MachineUnreachable when SSH fails or the command does not end."""
         started = time.monotonic()
-        connect, end = CONNECT_LIMIT * patience(), COMMAND_LIMIT * patience()
         status: int | str = "unreachable"
         stdout = stderr = b""
         try:
-            transport = self.client.get_transport()
-            assert transport is not None
-            channel = transport.open_session(timeout=connect)
-            channel.settimeout(end)
-            # Without input nothing is sent behind the command, not even its end: paramiko may send that after its
-            # answer to a close that came meanwhile, and sshd then drops the connection, with all that goes through it.
-            channel.exec_command((command if data else f"{{ {command}\n}} </dev/null").encode())
-            # the channel's own limit is one between two bytes; closing it ends whatever still reads
-            limit = threading.Timer(end, _close, [channel])
-            limit.start()
-            try:
-                if data:
-                    channel.sendall(data)
-                    channel.shutdown_write()
-                # both streams at once: a command that fills one's window would wait for ever
-                with ThreadPoolExecutor(1) as pool:
-                    errors = pool.submit(channel.makefile_stderr("rb").read)
-                    stdout, stderr = channel.makefile("rb").read(), errors.result()
-                exit_status = channel.recv_exit_status()
-            finally:
-                limit.cancel()
+            exit_status, stdout, stderr, ended = self._exchange(command, data)
+            limit = COMMAND_LIMIT * patience()
             # paramiko says -1 of a command that was killed, and also of one that it heard no end of
-            if exit_status == -1 and time.monotonic() - started >= end:
-                raise TimeoutError(f"`{command}` did not end within {end:g} s")
-            if exit_status == -1 and not channel.eof_received:
+            if exit_status == -1 and time.monotonic() - started >= limit:
+                raise TimeoutError(f"`{command}` did not end within {limit:g} s")
+            if exit_status == -1 and not ended:
                 raise EOFError("the connection dropped")
             status = exit_status
         except (paramiko.SSHException, OSError, EOFError) as failed:
@@ -137,6 +117,30 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
                 stderr=stderr[:4096].decode(errors="replace"),
             )
         return self.result(status, command.encode(), stdout, stderr)
+
+    def _exchange(self, command: str, data: bytes) -> tuple[int, bytes, bytes, bool]:
+        """Exit status, both streams, and whether their end was heard."""
+        transport = self.client.get_transport()
+        assert transport is not None
+        channel = transport.open_session(timeout=CONNECT_LIMIT * patience())
+        channel.settimeout(COMMAND_LIMIT * patience())
+        # Without input nothing is sent behind the command, not even its end: paramiko may send that after its
+        # answer to a close that came meanwhile, and sshd then drops the connection, with all that goes through it.
+        channel.exec_command((command if data else f"{{ {command}\n}} </dev/null").encode())
+        # the channel's own limit is one between two bytes; closing it ends whatever still reads
+        limit = threading.Timer(COMMAND_LIMIT * patience(), _close, [channel])
+        limit.start()
+        try:
+            if data:
+                channel.sendall(data)
+                channel.shutdown_write()
+            # both streams at once: a command that fills one's window would wait for ever
+            with ThreadPoolExecutor(1) as pool:
+                errors = pool.submit(channel.makefile_stderr("rb").read)
+                stdout, stderr = channel.makefile("rb").read(), errors.result()
+            return channel.recv_exit_status(), stdout, stderr, bool(channel.eof_received)
+        finally:
+            limit.cancel()
 
 
 class Machines:

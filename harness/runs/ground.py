@@ -36,42 +36,49 @@ def make_ground(workplace: Workplace, toolchain: Toolchain) -> None:
     Tells the target of its registry, image and name server, and the operator's shell of its discovery service. Raises
     EnvironmentFailed when the ground cannot be made or does not answer, Misconfigured when it is not given.
     """
-    run = workplace.run
-    module = run.root / "infra/ground" / workplace.target
-    if module.is_dir():
-        shutil.copytree(module, workplace.ground_folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
-        workplace.ground_folder.chmod(0o700)  # Terraform's state holds what its variables hold
-        ground = Terraform(run.process, workplace.ground_folder, workplace.environment)
-        fixed = {
-            "run_id": workplace.run_id,
-            "machine_image": toolchain.machine_image,
-            "registry_storage": str(toolchain.registry_storage),
-            "name_key": base64.b64encode(secrets.token_bytes(32)).decode(),
-        }
-        run.redact.add("key of the name server", fixed["name_key"])
-        try:
-            ground.init()
-            _apply_on_free_subnet(ground, fixed)
-            outputs = ground.raw_outputs()
-        except PlatformWrong as failed:
-            raise EnvironmentFailed(f"the ground could not be made: {failed}") from failed
-        discovery, registry = outputs["discovery-service"], outputs["image-registry"]
-        given = {
-            "image_registry": registry,
-            "machine_image": toolchain.machine_image,
-            "name_server": outputs["name-server"],
-            "name_key": fixed["name_key"],
-        }
-        health = discovery.partition("/v2/keys")[0] + "/health"
-        _until_ground_answers(run.waiter, given["name_server"], health, f"http://{registry}/v2/")
-    else:
-        discovery = _required("DISCOVERY_SERVICE")
-        given = {name.lower(): _required(name) for name in ("IMAGE_REGISTRY", "MACHINE_IMAGE")}
-        # without one the entry point's address is fixed
-        given |= {name.lower(): os.environ.get(name, "") for name in ("NAME_SERVER", "NAME_KEY")}
-        run.redact.add("key of the name server", given["name_key"])
+    has_module = (workplace.run.root / "infra/ground" / workplace.target).is_dir()
+    discovery, given = _made(workplace, toolchain) if has_module else _given()
+    workplace.run.redact.add("key of the name server", given["name_key"])
     workplace.hand_over(given)
     workplace.shell.export(DISCOVERY_SERVICE=discovery)
+
+
+def _given() -> tuple[str, dict[str, str]]:
+    """The discovery service, and what the target is told, from the environment."""
+    discovery = _required("DISCOVERY_SERVICE")
+    given = {name.lower(): _required(name) for name in ("IMAGE_REGISTRY", "MACHINE_IMAGE")}
+    # without one the entry point's address is fixed
+    return discovery, given | {name.lower(): os.environ.get(name, "") for name in ("NAME_SERVER", "NAME_KEY")}
+
+
+def _made(workplace: Workplace, toolchain: Toolchain) -> tuple[str, dict[str, str]]:
+    """The same, of a ground that is made here."""
+    run, module = workplace.run, workplace.run.root / "infra/ground" / workplace.target
+    shutil.copytree(module, workplace.ground_folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
+    workplace.ground_folder.chmod(0o700)  # Terraform's state holds what its variables hold
+    ground = Terraform(run.process, workplace.ground_folder, workplace.environment)
+    fixed = {
+        "run_id": workplace.run_id,
+        "machine_image": toolchain.machine_image,
+        "registry_storage": str(toolchain.registry_storage),
+        "name_key": base64.b64encode(secrets.token_bytes(32)).decode(),
+    }
+    run.redact.add("key of the name server", fixed["name_key"])
+    try:
+        ground.init()
+        _apply_on_free_subnet(ground, fixed)
+        outputs = ground.raw_outputs()
+    except PlatformWrong as failed:
+        raise EnvironmentFailed(f"the ground could not be made: {failed}") from failed
+    discovery, registry = outputs["discovery-service"], outputs["image-registry"]
+    health = discovery.partition("/v2/keys")[0] + "/health"
+    _until_ground_answers(run.waiter, outputs["name-server"], health, f"http://{registry}/v2/")
+    return discovery, {
+        "image_registry": registry,
+        "machine_image": toolchain.machine_image,
+        "name_server": outputs["name-server"],
+        "name_key": fixed["name_key"],
+    }
 
 
 def _apply_on_free_subnet(ground: Terraform, fixed: dict[str, str]) -> None:
