@@ -150,7 +150,7 @@ def machines(outputs: Outputs, connect: Callable[[Outputs], Machines]) -> Machin
 
 @pytest.fixture(scope="session", autouse=True)
 def changes_nothing(request: pytest.FixtureRequest, read_only: bool) -> Iterator[None]:
-    """What must be the same behind a run that changes nothing, taken before and after it; the verdict compares."""
+    """Takes a fingerprint of the cluster before and after a read-only run; the verdict compares the two."""
     if not read_only:
         yield
         return

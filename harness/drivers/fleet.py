@@ -132,8 +132,8 @@ class Fleet:
         return states
 
     def placements(self, names: Iterable[str], state: str) -> list[Placement]:
-        """Where each of these units is. A unit that is not placed, or not in `state` (loaded, launched; "" for the one
-        that is desired of it), has the objection that says so."""
+        """Where each of these units is, and what speaks against it there. What speaks against a unit is also that it is
+        on no machine, or in another state than `state` (loaded or launched; "" for the unit's own desired state)."""
         units, states = self.units(), self.states()
         machines = {machine.id: machine for machine in self.machines()}
         cluster = _Cluster(units, states, machines)

@@ -160,7 +160,7 @@ class Machines:
         self._preferred = entry_points[0]
         self._lost: set[str] = set()
         self._way_in = self._connected_through = ""
-        # nobody answered: until when that is believed, and what is said of it
+        # no machine answered: until when (monotonic seconds) nobody asks again, and the error that is raised meanwhile
         self._nobody: tuple[float, MachineUnreachable] | None = None
         self._choosing = threading.Lock()
         self._recorder = recorder

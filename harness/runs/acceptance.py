@@ -195,7 +195,7 @@ def down(root: Path, folder: Path) -> None:
 
 
 def target_takes(root: Path, target: str) -> dict[str, int]:
-    """What a machine of this target takes of the machine that the harness runs on; a target that nobody knows any more
-    is taken for one that does."""
+    """What one machine of this target takes of the machine that the harness runs on (MiB, inotify instances, entries of
+    the ARP table). For a target whose folder is gone, what one of `local` takes."""
     known = target in targets(root)
     return dict(target_data(root / "infra" / (target if known else "local")).get("takes", {}))

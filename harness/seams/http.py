@@ -3,7 +3,7 @@
 Sites are asked for through the entry point, never through the internet: `open_session` gives one requests session
 whose transport adapter connects every known host name to the entry point's address and refuses every other host.
 URL, Host header and redirects stay those of the name. Each exchange, each hop of a redirect too, is recorded. Nothing
-is tried twice and no connection is kept: what answers is what answers now.
+is tried twice and no connection is kept, so that each answer shows the state at the time of its request.
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ class Engine:
         return answer.status == 0
 
     def _enter(self) -> None:
-        """Lets this user in who may become root anyway. An entry in the socket's access list, because who is put into
-        group docker is in it from the next login on only."""
+        """Lets a user who has sudo use the engine, by an entry in the socket's access list: membership in group docker
+        would begin with the next login only. Raises Misconfigured for a user without sudo."""
         may_not = "this user may not use the Docker Engine: add it to group docker and log in again, or run as root"
         if os.environ.get("DOCKER_HOST") or os.geteuid() == 0:
             raise Misconfigured(may_not)
