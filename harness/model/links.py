@@ -88,13 +88,24 @@ def declared_charset(head: str) -> str | None:
 
 def of_html(url: str, text: str) -> Iterator[Link]:
     """The links of the page at `url`, in its order."""
+    base, found = _of_document(url, text)
+    return _resolved(url, base, found)
+
+
+def _of_document(url: str, text: str) -> tuple[str, list[tuple[str, str]]]:
+    """What a document's links are relative to, and its links: (purpose, link as written)."""
     tree, base, found = LexborHTMLParser(text), "", list[tuple[str, str]]()
     for node in tree.root.traverse() if tree.root is not None else ():
         given = {name.lower(): (value or "").strip() for name, value in node.attributes.items()}
         if node.tag == "base" and not base and "href" in given:
-            base = _joined(url, given["href"]) or url  # browsers go without one that is no URL
+            base = _joined(url, given["href"])
+            if urllib.parse.urlsplit(base).scheme not in ("http", "https"):
+                base = url  # browsers go without one that is no URL, or of data: or javascript:
+        if node.tag == "iframe" and "srcdoc" in given:
+            found.extend(_of_document(url, given.pop("srcdoc"))[1])
+            given.pop("src", None)  # is not fetched then
         found.extend(_of_element(node, given))
-    return _resolved(url, base or url, found)
+    return base or url, found
 
 
 def of_css(url: str, text: str) -> Iterator[Link]:

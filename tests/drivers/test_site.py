@@ -795,3 +795,52 @@ def test_two_sites_may_share_a_theme_and_no_page(web: Web, opened: Open) -> None
 
     assert {page.body for page in one.crawl()} & {page.body for page in other.crawl()}
     assert not {page.body for page in one.pages()} & {page.body for page in other.pages()}
+
+
+MORE = {
+    "an iframe's own document": ('<iframe src="gone.html" srcdoc="<img src=gone.png>"></iframe>', ["gone.png"]),
+    "a base that holds nothing": ('<base href="data:text/html,x"><a href="gone.html">x</a>', ["gone.html"]),
+    "the second base": ('<base target="_top"><base href="/sub/"><base href="/no/"><img src="b.png">', []),
+    "blanks and line ends in a URL": ('<a href=" su\nb/\tb.html ">x</a>', []),
+    "escapes in CSS": ("<style>p{background:u\\72l(g\\6f ne.png)}</style>", ["gone.png"]),
+    "an import in capitals": ("<style>@IMPORT URL( gone.css ) screen;</style>", ["gone.css"]),
+    "an import that comes too late": ("<style>p{color:red} @import 'gone.css';</style>", []),
+    "an import behind a layer": ("<style>@layer a; @import 'gone.css' layer(a);</style>", ["gone.css"]),
+    "image-set": (
+        "<p style=\"background:image-set('gone.png' 1x type('image/png'), url(sub/b.png) 2x)\">",
+        ["gone.png"],
+    ),
+    "responsive images": (
+        '<picture><source srcset="gone.png 1x, sub/b.png 2x"><img src="sub/b.png"></picture>',
+        ["gone.png"],
+    ),
+    "a preloaded one": ('<link rel="preload" as="image" imagesrcset="gone.png 1x">', ["gone.png"]),
+    "an image button": ('<input type="image" src="gone.png"><input type="text" src="no.png">', ["gone.png"]),
+    "a cell's background": ('<table><tr><td background="gone.png"></table>', ["gone.png"]),
+    "an image in SVG": (
+        '<svg><image href="gone.png"/><foreignObject><a xlink:href="no">x</a></foreignObject></svg>',
+        ["gone.png"],
+    ),
+    "xlink outside of SVG": ('<a xlink:href="no.html">x</a>', []),
+    "a hint": (
+        '<link rel="dns-prefetch" href="//other.example"><link rel="preconnect" href="https://other.example">',
+        [],
+    ),
+    "a module, and data": (
+        '<script type="module" src="gone.js"></script><script type="text/x-no" src="no"></script>',
+        ["gone.js"],
+    ),
+    "a comment": ('<!-- <img src="no.png"> --><![if IE]><img src="sub/b.png"><![endif]>', []),
+    "refresh without a URL": ('<meta http-equiv="refresh" content="30">', []),
+    "refresh in quotes": ("<meta http-equiv=refresh content=\"5,url='gone.html'\">", ["gone.html"]),
+    "no URL at all": ('<a href="http://[">x</a>', ["http://["]),
+}
+
+
+@pytest.mark.parametrize(("page", "broken"), MORE.values(), ids=list(MORE))
+def test_links_are_those_that_browsers_see(web: Web, blog: Site, page: str, broken: list[str]) -> None:
+    web.serve("/", page)
+    web.serve("/sub/b.html", "b")
+    web.serve("/sub/b.png", b"", "image/png")
+
+    assert [link.link for link in blog.broken_links()] == broken
