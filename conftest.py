@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
+from harness.drivers.cluster import Cluster
 from harness.drivers.contents import Contents
 from harness.drivers.etcd import Etcd, Registration
 from harness.drivers.fleet import Fleet
-from harness.drivers.machines import Machines, open_ports
+from harness.drivers.machines import Machines
 from harness.drivers.name_server import NameServer
 from harness.drivers.power import Power
 from harness.drivers.services import Services
@@ -117,35 +118,24 @@ def read_outputs(terraform: Terraform, workplace: Path, read_only: bool) -> Call
     return functools.cache(terraform.outputs) if read_only else terraform.outputs
 
 
-@pytest.fixture
-def outputs(read_outputs: Callable[[], Outputs]) -> Outputs:
-    return read_outputs()
-
-
 @pytest.fixture(scope="session")
-def connections() -> Iterator[list[tuple[Outputs, Machines]]]:
-    """The kept SSH connections, and the outputs that they were made from."""
-    kept: list[tuple[Outputs, Machines]] = []
-    yield kept
-    for _, machines in kept:
-        machines.close()
+def cluster(read_outputs: Callable[[], Outputs], recorder: Recorder, process: Processes) -> Iterator[Cluster]:
+    cluster = Cluster(read_outputs, recorder, process)
+    yield cluster
+    cluster.close()
 
 
-@pytest.fixture(scope="session")
-def connect(recorder: Recorder, connections: list[tuple[Outputs, Machines]]) -> Callable[[Outputs], Machines]:
-    def connect(outputs: Outputs) -> Machines:
-        for made_from, kept in connections:
-            if made_from == outputs:
-                return kept
-        connections.append((outputs, Machines(outputs, recorder)))
-        return connections[-1][1]
-
-    return connect
+# Parts of the cluster as it is when a scenario first asks: its outputs are read once a scenario.
 
 
 @pytest.fixture
-def machines(outputs: Outputs, connect: Callable[[Outputs], Machines]) -> Machines:
-    return connect(outputs)
+def outputs(cluster: Cluster) -> Outputs:
+    return cluster.outputs
+
+
+@pytest.fixture
+def machines(cluster: Cluster) -> Machines:
+    return cluster.machines
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -154,27 +144,26 @@ def changes_nothing(request: pytest.FixtureRequest, read_only: bool) -> Iterator
     if not read_only:
         yield
         return
-    recorder, connect, terraform = (request.getfixturevalue(name) for name in ("recorder", "connect", "terraform"))
-    read_outputs, workplace = (request.getfixturevalue(name) for name in ("read_outputs", "workplace"))
-    state = None if (workplace / OUTPUTS).exists() else terraform
-    recorder.emit("fingerprint", facts=fingerprint(connect(read_outputs()), state))
+    recorder, cluster, terraform = (request.getfixturevalue(name) for name in ("recorder", "cluster", "terraform"))
+    state = None if (request.getfixturevalue("workplace") / OUTPUTS).exists() else terraform
+    recorder.emit("fingerprint", facts=fingerprint(cluster.machines, state))
     yield
-    recorder.emit("fingerprint", facts=fingerprint(connect(read_outputs()), state))
+    recorder.emit("fingerprint", facts=fingerprint(cluster.machines, state))
 
 
 @pytest.fixture
-def etcd(machines: Machines) -> Etcd:
-    return Etcd(machines)
+def etcd(cluster: Cluster) -> Etcd:
+    return cluster.etcd
 
 
 @pytest.fixture
-def fleet(machines: Machines) -> Fleet:
-    return Fleet(machines)
+def fleet(cluster: Cluster) -> Fleet:
+    return cluster.fleet
 
 
 @pytest.fixture
-def contents(machines: Machines) -> Contents:
-    return Contents(machines)
+def contents(cluster: Cluster) -> Contents:
+    return cluster.contents
 
 
 @pytest.fixture
@@ -199,8 +188,8 @@ def plan_again(terraform: Terraform, target: Path) -> Callable[[], Plan]:
 
 
 @pytest.fixture
-def ports_open_outside(machines: Machines) -> Callable[[list[int]], dict[str, list[int]]]:
-    return lambda ports: open_ports(machines.addresses, ports)
+def ports_open_outside(cluster: Cluster) -> Callable[[list[int]], dict[str, list[int]]]:
+    return cluster.open_ports
 
 
 @pytest.fixture
@@ -214,19 +203,18 @@ def unit_files(read_unit_files: Callable[..., list[UnitFile]]) -> list[UnitFile]
 
 
 @pytest.fixture
-def unit_states(fleet: Fleet, machines: Machines, unit_files: list[UnitFile]) -> UnitStates:
-    return UnitStates(fleet, machines, [file.name for file in unit_files])
+def unit_states(cluster: Cluster, unit_files: list[UnitFile]) -> UnitStates:
+    return cluster.unit_states([file.name for file in unit_files])
 
 
 @pytest.fixture
-def sites(outputs: Outputs, recorder: Recorder) -> dict[str, Site]:
-    session = open_session(outputs.entry_point, outputs.sites.values(), recorder)
-    return {name: Site(name, domain, session) for name, domain in outputs.sites.items()}
+def sites(cluster: Cluster) -> dict[str, Site]:
+    return cluster.sites
 
 
 @pytest.fixture
-def ask_entry_point(outputs: Outputs, recorder: Recorder) -> Callable[[str], Page]:
-    return lambda name: Site(name, name, open_session(outputs.entry_point, [name], recorder)).fetch("/")
+def ask_entry_point(cluster: Cluster) -> Callable[[str], Page]:
+    return cluster.page_of
 
 
 @pytest.fixture
@@ -243,21 +231,18 @@ def files_missing(operator: OperatorShell, contents: Contents) -> Callable[[str,
 
 
 @pytest.fixture
-def services(machines: Machines) -> Services:
-    return Services(machines)
+def services(cluster: Cluster) -> Services:
+    return cluster.services
 
 
 @pytest.fixture
-def name_server(outputs: Outputs, process: Processes) -> NameServer:
-    return NameServer(outputs.name_server, process)
+def name_server(cluster: Cluster) -> NameServer:
+    return cluster.name_server
 
 
 @pytest.fixture
-def site_at(outputs: Outputs, recorder: Recorder) -> Callable[[str, str], Site]:
-    """A site, asked at an address that is not the entry point's."""
-    return lambda site, address: Site(
-        site, outputs.sites[site], open_session(address, outputs.sites.values(), recorder)
-    )
+def site_at(cluster: Cluster) -> Callable[[str, str], Site]:
+    return cluster.site_at
 
 
 @pytest.fixture

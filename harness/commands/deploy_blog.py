@@ -20,13 +20,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.drivers.cluster import Cluster
 from harness.drivers.contents import Contents, Deployed, release_digest
 from harness.drivers.machines import Machines
 from harness.drivers.site import Site
 from harness.drivers.terraform import Terraform
 from harness.errors import ExitStatus, HarnessError, Misconfigured, PlatformWrong
 from harness.record.log import Recorder
-from harness.seams.http import open_session
 from harness.seams.process import Processes
 from harness.seams.wait import Waiter
 
@@ -227,13 +227,13 @@ def deploy(site: str, folder: Path) -> str:
         raise Misconfigured(f"there is no {target} here: run this in the folder of the runbook")
     with tempfile.TemporaryDirectory(prefix="deploy-blog-") as scratch:
         recorder = Recorder(Path(scratch) / "events.jsonl")
-        outputs = Terraform(Processes(recorder), target, os.environ).outputs()
+        process = Processes(recorder)
+        outputs = Terraform(process, target, os.environ).outputs()
         if site not in outputs.sites:
             raise Misconfigured(f"there is no site {site}: sites are {', '.join(sorted(outputs.sites))}")
-        machines = Machines(outputs, recorder)
-        session = open_session(outputs.entry_point, outputs.sites.values(), recorder)
+        cluster = Cluster(lambda: outputs, recorder, process)
         try:
-            Deployment(Site(site, outputs.sites[site], session), machines, Waiter(recorder), version).bring(archive)
+            Deployment(cluster.sites[site], cluster.machines, Waiter(recorder), version).bring(archive)
         finally:
-            machines.close()
+            cluster.close()
     return version

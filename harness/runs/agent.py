@@ -19,6 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from harness.errors import EnvironmentFailed, Misconfigured, PlatformWrong
 from harness.runs.run import Run
 
+# Seconds for an ssh-agent to listen; a machine that builds something meanwhile has taken more than five
+LISTEN_LIMIT = 20.0
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -67,7 +70,7 @@ class Agent:
             raise Misconfigured("ssh-agent is not installed: install openssh-client") from missing
         agent = cls(run.run_id, process.pid, listens, process)
         try:
-            run.waiter.until("the ssh-agent listens", lambda: _listens(listens), bool, within=5)
+            run.waiter.until("the ssh-agent listens", lambda: _listens(listens), bool, within=LISTEN_LIMIT)
             add = ["ssh-add", "-q", "-"]
             run.process.run(add, env={**environment, "SSH_AUTH_SOCK": str(listens)}, stdin=private_key, within=10)
         except BaseException as failed:

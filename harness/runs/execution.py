@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from harness.drivers.machines import Machines
+from harness.drivers.cluster import Cluster
 from harness.drivers.terraform import Outputs, target_data
 from harness.drivers.units import read_units
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong
@@ -156,13 +156,14 @@ class Execution:
         outputs = self.outputs()
         if outputs is None:
             return
-        machines = Machines(outputs, self.run.recorder)
+        cluster = Cluster(lambda: outputs, self.run.recorder, self.run.process)
+        machines = cluster.machines
         folder, console = self.run.folder / "evidence", target.get("console", [])
         evidence.collect(machines, folder, self.run.recorder, self.run.process, console, self.workplace.run_id)
         operators = self.workplace.shell.cwd
         units = [unit.name for unit in read_units(operators / "units", operators / "units/app")]
         evidence.record(self.run.recorder, evidence.diagnose(machines, units))
-        machines.close()
+        cluster.close()
 
     def close(self) -> verdict.Verdict:
         """Ends the record with its verdict, and writes what is made from it."""
