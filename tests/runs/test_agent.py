@@ -80,7 +80,7 @@ def test_an_agent_that_does_not_listen_is_the_environments_failure_and_leaves_no
     program(tmp_path, "ssh-agent", "#!/bin/sh\nexit 1\n")
     run.waiter = Waiter(run.recorder, FakeClock())
 
-    with pytest.raises(EnvironmentFailed, match="the ssh-agent of the run: the ssh-agent listens: not within 5 s"):
+    with pytest.raises(EnvironmentFailed, match="the ssh-agent of the run: the ssh-agent listens: not within 20 s"):
         Agent.start(run, KEY.private, os.environ)
     assert list(temporary.iterdir()) == []
 
