@@ -27,7 +27,7 @@ from harness.drivers.power import Power
 from harness.drivers.services import Services
 from harness.drivers.shell import OperatorShell
 from harness.drivers.site import Page, Site
-from harness.drivers.terraform import Outputs, Plan, Terraform, target_data
+from harness.drivers.terraform import Outputs, Terraform, target_data
 from harness.drivers.traffic import Traffic, remembered
 from harness.drivers.units import UnitFile, UnitStates, read_units
 from harness.model import tfvars
@@ -178,28 +178,8 @@ def registration(variables: Callable[[], Mapping[str, Any]], recorder: Recorder)
 
 
 @pytest.fixture
-def read_plan(terraform: Terraform, target: Path) -> Callable[[str], Plan]:
-    return lambda plan: Plan.read(terraform.show_plan(plan), target_data(target))
-
-
-@pytest.fixture
-def plan_again(terraform: Terraform, target: Path) -> Callable[[], Plan]:
-    return lambda: Plan.read(terraform.plan_again(), target_data(target))
-
-
-@pytest.fixture
-def ports_open_outside(cluster: Cluster) -> Callable[[list[int]], dict[str, list[int]]]:
-    return cluster.open_ports
-
-
-@pytest.fixture
-def read_unit_files(operator: OperatorShell) -> Callable[..., list[UnitFile]]:
-    return lambda *folders: read_units(*(operator.cwd / folder for folder in folders))
-
-
-@pytest.fixture
-def unit_files(read_unit_files: Callable[..., list[UnitFile]]) -> list[UnitFile]:
-    return read_unit_files("units", "units/app")
+def unit_files(operator: OperatorShell) -> list[UnitFile]:
+    return read_units(operator.cwd / "units", operator.cwd / "units/app")
 
 
 @pytest.fixture
@@ -210,21 +190,6 @@ def unit_states(cluster: Cluster, unit_files: list[UnitFile]) -> UnitStates:
 @pytest.fixture
 def sites(cluster: Cluster) -> dict[str, Site]:
     return cluster.sites
-
-
-@pytest.fixture
-def ask_entry_point(cluster: Cluster) -> Callable[[str], Page]:
-    return cluster.page_of
-
-
-@pytest.fixture
-def differences(operator: OperatorShell) -> Callable[[Site, str], list[str]]:
-    return lambda site, folder: site.differences(operator.cwd / folder)
-
-
-@pytest.fixture
-def files_missing(operator: OperatorShell, contents: Contents) -> Callable[[str, str], list[str]]:
-    return lambda source, place: contents.missing(operator.cwd / source, place)
 
 
 # -- what changes, and the requests all the while ----------------------------------------------------------------------
@@ -238,11 +203,6 @@ def services(cluster: Cluster) -> Services:
 @pytest.fixture
 def name_server(cluster: Cluster) -> NameServer:
     return cluster.name_server
-
-
-@pytest.fixture
-def site_at(cluster: Cluster) -> Callable[[str, str], Site]:
-    return cluster.site_at
 
 
 @pytest.fixture

@@ -7,8 +7,11 @@ from collections.abc import Callable
 
 from pytest_bdd import given, parsers, then
 
+from harness.drivers.cluster import Cluster
+from harness.drivers.contents import Contents
 from harness.drivers.machines import Machines
-from harness.drivers.terraform import Plan
+from harness.drivers.shell import OperatorShell
+from harness.drivers.terraform import Terraform
 from harness.seams.wait import Waiter
 from steps.phrases import Variables, phrase, require
 
@@ -16,27 +19,27 @@ OpenPorts = Callable[[list[int]], dict[str, list[int]]]
 
 
 @then(phrase('plan "{plan:Name}" makes exactly the machines that the variables name'))
-def plan_makes_machines(read_plan: Callable[[str], Plan], variables: Variables, plan: str) -> None:
+def plan_makes_machines(terraform: Terraform, variables: Variables, plan: str) -> None:
     expected = sorted(f"coreos-{index}" for index in range(variables()["machines"]))
-    seen = read_plan(plan).made
+    seen = terraform.plan(plan).made
     require(seen == expected, "the plan makes the machines", expected=expected, seen=seen, where=plan)
 
 
 @then(phrase('plan "{plan:Name}" destroys nothing'))
-def plan_destroys_nothing(read_plan: Callable[[str], Plan], plan: str) -> None:
-    seen = read_plan(plan).destroyed
+def plan_destroys_nothing(terraform: Terraform, plan: str) -> None:
+    seen = terraform.plan(plan).destroyed
     require(not seen, "the plan destroys nothing", expected="nothing destroyed", seen=seen, where=plan)
 
 
 @then(phrase('plan "{plan:Name}" opens nothing to the outside but ports {ports:Numbers}'))
-def plan_opens_only(read_plan: Callable[[str], Plan], plan: str, ports: list[int]) -> None:
-    seen = [opening for opening in read_plan(plan).openings if opening not in ports]
+def plan_opens_only(terraform: Terraform, plan: str, ports: list[int]) -> None:
+    seen = [opening for opening in terraform.plan(plan).openings if opening not in ports]
     require(not seen, "the plan opens only SSH and HTTP", expected=f"at most {ports}", seen=seen, where=plan)
 
 
 @then("a second plan changes nothing")
-def second_plan_is_empty(plan_again: Callable[[], Plan]) -> None:
-    seen = plan_again().changed
+def second_plan_is_empty(terraform: Terraform) -> None:
+    seen = terraform.second_plan().changed
     require(
         not seen,
         "a second plan is empty",
@@ -91,18 +94,18 @@ def machines_listen(machines: Machines, ports: list[int]) -> None:
 
 
 @then(parsers.parse("port {port:d} of every machine is open to the outside"))
-def port_is_open(ports_open_outside: OpenPorts, port: int) -> None:
-    closed = [name for name, found in ports_open_outside([port]).items() if found != [port]]
+def port_is_open(cluster: Cluster, port: int) -> None:
+    closed = [name for name, found in cluster.open_ports([port]).items() if found != [port]]
     require(not closed, f"port {port} is open", expected="open on every machine", seen=f"closed on {closed}")
 
 
 @then(phrase("ports {ports:Numbers} of every machine are closed to the outside"))
-def ports_are_closed(ports_open_outside: OpenPorts, ports: list[int]) -> None:
-    found = {name: found for name, found in ports_open_outside(ports).items() if found}
+def ports_are_closed(cluster: Cluster, ports: list[int]) -> None:
+    found = {name: found for name, found in cluster.open_ports(ports).items() if found}
     require(not found, "only SSH and HTTP are open", expected=f"{ports} closed", seen=f"open: {found}")
 
 
 @then(phrase('every file under "{folder:Name}" is on every machine under "{place:Name}", byte for byte'))
-def files_are_on_machines(files_missing: Callable[[str, str], list[str]], folder: str, place: str) -> None:
-    missing = files_missing(folder, place)
+def files_are_on_machines(contents: Contents, operator: OperatorShell, folder: str, place: str) -> None:
+    missing = contents.missing(operator.cwd / folder, place)
     require(not missing, f"{folder} is on every machine", expected="the same bytes", seen=missing, where=place)

@@ -13,7 +13,7 @@ from harness.drivers.name_server import NameServer
 from harness.drivers.power import Power
 from harness.drivers.shell import OperatorShell
 from harness.drivers.site import Site
-from harness.drivers.terraform import Plan
+from harness.drivers.terraform import Terraform
 from harness.drivers.units import UnitStates
 from harness.model import tfvars
 from harness.seams.wait import Waiter
@@ -106,14 +106,14 @@ def _set_machines(operator: OperatorShell, number: int) -> None:
 
 
 @then(phrase('plan "{plan:Name}" makes exactly {number:d} machine'))
-def plan_makes_number(read_plan: Callable[[str], Plan], plan: str, number: int) -> None:
-    seen = read_plan(plan).made
+def plan_makes_number(terraform: Terraform, plan: str, number: int) -> None:
+    seen = terraform.plan(plan).made
     require(len(seen) == number, "the plan makes what was lost or added", expected=f"{number} machine", seen=seen)
 
 
 @then(phrase('plan "{plan:Name}" destroys exactly {number:d} machine and makes none'))
-def plan_destroys_number(read_plan: Callable[[str], Plan], plan: str, number: int) -> None:
-    seen = read_plan(plan)
+def plan_destroys_number(terraform: Terraform, plan: str, number: int) -> None:
+    seen = terraform.plan(plan)
     require(
         len(seen.destroyed) == number and not seen.made,
         "the plan destroys what was taken out",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from pytest_bdd import parsers, then
 
+from harness.drivers.cluster import Cluster
 from harness.drivers.contents import Contents
 from harness.drivers.machines import Machines
-from harness.drivers.site import Page, Site
+from harness.drivers.shell import OperatorShell
+from harness.drivers.site import Site
 from harness.errors import AnswerNotUnderstood
 from harness.seams.http import SiteUnreachable
 from harness.seams.process import Result
@@ -32,10 +34,8 @@ def site_tells_deployed_version(contents: Contents, sites: Mapping[str, Site], s
 
 
 @then(phrase('site "{site:Name}" serves exactly the files of "{folder:Name}"'))
-def site_serves_folder(
-    sites: Mapping[str, Site], differences: Callable[[Site, str], list[str]], site: str, folder: str
-) -> None:
-    seen = differences(sites[site], folder)
+def site_serves_folder(sites: Mapping[str, Site], operator: OperatorShell, site: str, folder: str) -> None:
+    seen = sites[site].differences(operator.cwd / folder)
     require(not seen, f"{site} serves {folder}", expected="every file byte for byte", seen=seen)
 
 
@@ -90,8 +90,8 @@ def site_serves_nothing_of(sites: Mapping[str, Site], contents: Contents, site: 
 
 
 @then(parsers.cfparse('the entry point answers a request for "{name}" with status {status:d}'))
-def entry_point_answers(ask_entry_point: Callable[[str], Page], name: str, status: int) -> None:
-    page = ask_entry_point(name)
+def entry_point_answers(cluster: Cluster, name: str, status: int) -> None:
+    page = cluster.page_of(name)
     require(page.status == status, f"{name} is no site", expected=status, seen=page.status, where=page.url)
 
 
@@ -102,7 +102,7 @@ def entry_point_answers(ask_entry_point: Callable[[str], Page], name: str, statu
     )
 )
 def every_machine_is_entry(
-    site_at: Callable[[str, str], Site],
+    cluster: Cluster,
     contents: Contents,
     machines: Machines,
     waiter: Waiter,
@@ -113,7 +113,7 @@ def every_machine_is_entry(
 
     def told(name: str) -> str:
         try:
-            return site_at(site, machines.addresses[name]).version()
+            return cluster.site_at(site, machines.addresses[name]).version()
         except (SiteUnreachable, AnswerNotUnderstood) as failed:
             return failed.seen
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pytest_bdd import parsers, then
 
 from harness.drivers.fleet import Fleet, Placement
-from harness.drivers.units import UnitFile, UnitStates
+from harness.drivers.shell import OperatorShell
+from harness.drivers.units import UnitFile, UnitStates, read_units
 from harness.seams.wait import Waiter
 from steps.phrases import phrase, require
 
@@ -30,9 +29,9 @@ def units_are_placed(fleet: Fleet, unit_files: list[UnitFile], waiter: Waiter, s
 
 
 @then(phrase('fleet holds every unit of "{one:Name}" and "{other:Name}" as its file says'))
-def fleet_holds_units(fleet: Fleet, read_unit_files: Callable[..., list[UnitFile]], one: str, other: str) -> None:
+def fleet_holds_units(fleet: Fleet, operator: OperatorShell, one: str, other: str) -> None:
     held = fleet.units()
-    files = read_unit_files(one, other)
+    files = read_units(operator.cwd / one, operator.cwd / other)
     wrong = [f"{file.name}: not in fleet's registry" for file in files if file.name not in held]
     wrong += [line for file in files if file.name in held for line in file.differences(held[file.name].options)]
     require(not wrong, "fleet holds the units as they are written", expected="the same options", seen="; ".join(wrong))

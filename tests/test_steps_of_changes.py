@@ -1006,11 +1006,12 @@ def test_operator_changes_the_number_of_machines(
 
 
 def plan(made: Iterable[str] = (), destroyed: Iterable[str] = ()) -> dict[str, Any]:
-    def read(name: str) -> Plan:
-        assert name == "platform.plan"
-        return Plan(list(made), list(destroyed), [], [])
+    class Planned:
+        def plan(self, stored: str) -> Plan:
+            assert stored == "platform.plan"
+            return Plan(list(made), list(destroyed), [], [])
 
-    return {"read_plan": read}
+    return {"terraform": Planned()}
 
 
 MAKES = 'plan "platform.plan" makes exactly 1 machine'

@@ -174,17 +174,17 @@ class Terraform:
         if self._read_only:
             raise ReadOnly(f"terraform {command} in {self.folder} is refused: this run must change nothing")
 
-    def show_plan(self, plan: str) -> dict[str, Any]:
-        """A stored plan as the document of `terraform show -json`."""
-        return self._json("show", plan)
+    def plan(self, stored: str) -> Plan:
+        """What a stored plan would do."""
+        return Plan.read(self._json("show", stored), target_data(self.folder))
 
-    def plan_again(self) -> dict[str, Any]:
-        """A plan against what now stands, refreshed, as the document of `terraform show -json`; changes nothing, and
-        several at once do not meet."""
+    def second_plan(self) -> Plan:
+        """What a plan against what now stands would do, refreshed; it changes nothing, and several at once do not
+        meet."""
         with tempfile.TemporaryDirectory(prefix="platform-plan-") as scratch:
-            plan = f"{scratch}/again.plan"
-            self._terraform.cmd("plan", input=False, no_color=IsFlagged, lock=False, out=plan, **self._variables)
-            return self._json("show", plan)
+            stored = f"{scratch}/again.plan"
+            self._terraform.cmd("plan", input=False, no_color=IsFlagged, lock=False, out=stored, **self._variables)
+            return self.plan(stored)
 
     def serial(self) -> int:
         """The state's serial number: Terraform counts it up with every change."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness.drivers import terraform as module
 from harness.drivers.terraform import Outputs, Plan, Terraform, target_data
 from harness.errors import AnswerNotUnderstood, CommandFailed, ExitStatus, Misconfigured, PlatformWrong, ReadOnly
 from tests.fakes import FakeRunner
@@ -264,7 +265,7 @@ def test_plan_that_is_junk(runner: FakeRunner, answer: str) -> None:
     runner.on("terraform show", stdout=answer)
 
     with pytest.raises(AnswerNotUnderstood, match="terraform show"):
-        terraform(runner).show_plan("platform.plan")
+        terraform(runner).plan("platform.plan")
 
 
 # -- command lines ---------------------------------------------------------------------------------------------------
@@ -327,7 +328,7 @@ def test_show_and_output_ask_for_json(runner: FakeRunner) -> None:
     runner.on("terraform", stdout="{}")
     driver = terraform(runner)
 
-    driver.show_plan("platform.plan")
+    driver.plan("platform.plan")
     driver.raw_outputs()
 
     assert [set(call.argv) for call in runner.details] == [
@@ -345,6 +346,11 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return scratch
 
 
+@pytest.fixture(autouse=True)
+def every_folder_is_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "target_data", lambda folder: target_data(LOCAL))
+
+
 def planned(runner: FakeRunner) -> Path:
     """Where the last plan was stored; there it is shown from."""
     plan = next(part for call in runner.details for part in call.argv if part.startswith("-out="))
@@ -356,7 +362,7 @@ def test_second_plan_that_fails_leaves_no_file(runner: FakeRunner, tmp_path: Pat
     runner.on("terraform plan", status=1, stderr="Error: no credentials")
 
     with pytest.raises(CommandFailed, match="no credentials"):
-        terraform(runner, tmp_path).plan_again()
+        terraform(runner, tmp_path).second_plan()
 
     assert list(scratch.iterdir()) == []
 
@@ -366,7 +372,7 @@ def test_second_plan_that_cannot_be_read_leaves_no_file(runner: FakeRunner, tmp_
     runner.on("terraform plan", does=lambda: (next(scratch.iterdir()) / "again.plan").touch())
 
     with pytest.raises(AnswerNotUnderstood):
-        terraform(runner, tmp_path).plan_again()
+        terraform(runner, tmp_path).second_plan()
 
     assert list(scratch.iterdir()) == []
 
@@ -374,7 +380,7 @@ def test_second_plan_that_cannot_be_read_leaves_no_file(runner: FakeRunner, tmp_
 def test_second_plan_refreshes_and_locks_nothing(runner: FakeRunner, tmp_path: Path) -> None:
     runner.on("terraform show", stdout='{"resource_changes": []}').on("terraform plan")
 
-    assert terraform(runner, tmp_path).plan_again() == {"resource_changes": []}
+    assert terraform(runner, tmp_path).second_plan() == Plan([], [], [], [])
 
     assert "-lock=false" in runner.calls[0] and "-refresh" not in runner.calls[0]
     assert "-var-file=../../terraform.tfvars" in runner.calls[0]
@@ -388,7 +394,7 @@ def test_second_plan_is_stored_outside_of_the_folder_and_leaves_no_file(
     runner.on("terraform show", stdout="{}")
     runner.on("terraform plan", does=lambda: (next(scratch.iterdir()) / "again.plan").touch())
 
-    terraform(runner, folder).plan_again()
+    terraform(runner, folder).second_plan()
 
     assert planned(runner).is_relative_to(scratch)
     assert list(folder.iterdir()) == list(scratch.iterdir()) == []
@@ -401,10 +407,10 @@ def test_second_plans_at_once_do_not_meet(runner: FakeRunner, tmp_path: Path) ->
         if not plans:
             plans.append(Path())
             inner = FakeRunner().on("terraform show", stdout="{}").on("terraform plan")
-            terraform(inner, tmp_path).plan_again()
+            terraform(inner, tmp_path).second_plan()
             plans[0] = planned(inner)
 
-    terraform(runner.on("terraform show", stdout="{}").on("terraform plan", does=another), tmp_path).plan_again()
+    terraform(runner.on("terraform show", stdout="{}").on("terraform plan", does=another), tmp_path).second_plan()
 
     assert planned(runner) != plans[0]
 
