@@ -46,15 +46,28 @@ def replace(path: Path, text: str) -> None:
         raise kind(f"{path} cannot be written ({error.strerror}) and is as before: {remedy}") from error
 
 
+def write(path: Path, text: str) -> None:
+    """Puts the text in a file at once, with its folder where there is none. Raises as `replace` does."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, text.encode())
+    except OSError as error:
+        kind = EnvironmentFailed if error.errno in _FULL else Misconfigured
+        remedy = "make room on its disk" if kind is EnvironmentFailed else "choose a folder that can be written to"
+        raise kind(f"{path} cannot be written ({error.strerror}): {remedy}") from error
+
+
 def _replace(target: Path, contents: bytes) -> None:
-    before = target.stat()
+    before = target.stat() if target.exists() else None
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            with contextlib.suppress(PermissionError):  # not root: the new file is the writer's own
-                os.fchown(handle, before.st_uid, before.st_gid)
-            os.fchmod(handle, stat.S_IMODE(before.st_mode))
+            if before is not None:
+                with contextlib.suppress(PermissionError):  # not root: the new file is the writer's own
+                    os.fchown(handle, before.st_uid, before.st_gid)
+            # mkstemp's mode is for the writer alone
+            os.fchmod(handle, 0o644 if before is None else stat.S_IMODE(before.st_mode))
             file.write(contents)
             file.flush()
             os.fsync(handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import json
 import re
@@ -38,6 +39,16 @@ def clean(value: object) -> str:
 def one_line(value: object) -> str:
     """Clean text with every run of blanks and newlines as one blank."""
     return " ".join(clean(value).split())
+
+
+def cut(text: str, width: int) -> str:
+    """At most `width` characters of a text; where some are missing the last is an ellipsis."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def when(t: float | None, unknown: str = "at no known time") -> str:
+    """`2026-08-01 12:00 UTC`, of seconds since the epoch."""
+    return unknown if t is None else f"{datetime.datetime.fromtimestamp(t, datetime.UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def took(seconds: float | None, digits: int = 1) -> str:

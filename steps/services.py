@@ -11,6 +11,7 @@ from pytest_bdd import given, parsers, then, when
 
 from harness.drivers.machines import Machines
 from harness.drivers.services import Ambassador, Services, is_address, registration
+from harness.drivers.site import Site
 from harness.drivers.traffic import Traffic
 from harness.drivers.units import UnitStates
 from harness.seams.patience import patience
@@ -112,19 +113,22 @@ def sites_are_asked(
     machines: Machines,
     traffic: Streams,
     waiter: Waiter,
+    sites: Mapping[str, Site],
     rate: int,
 ) -> None:
-    running = {name for site in ("blog", "jpblog") for name in unit_states.machines_running(f"{site}.service")}
+    running = {name for site in sites for name in unit_states.machines_running(f"{site}.service")}
     free = [name for name in machines.names if name not in running]
     require(free, "there is a machine that runs no site", expected="one", seen=f"{sorted(running)} run one")
-    for site in ("blog", "jpblog"):
+    for site in sites:
         start_traffic(site, machines.addresses[free[0]], rate)
     _until_answered(traffic, waiter)
 
 
 @given(parsers.parse("the sites are asked {rate:d} times a second each, at their names"))
-def sites_are_asked_by_name(start_traffic: StartTraffic, traffic: Streams, waiter: Waiter, rate: int) -> None:
-    for site in ("blog", "jpblog"):
+def sites_are_asked_by_name(
+    start_traffic: StartTraffic, traffic: Streams, waiter: Waiter, sites: Mapping[str, Site], rate: int
+) -> None:
+    for site in sites:
         start_traffic(site, "", rate)
     _until_answered(traffic, waiter)
 

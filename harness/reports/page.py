@@ -7,13 +7,10 @@ nothing of it is read as Markdown or HTML.
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import errno
 import json
 import os
 import re
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +19,6 @@ from typing import Any
 from urllib.parse import quote
 
 from harness import files
-from harness.errors import EnvironmentFailed, Misconfigured
 from harness.record.log import SCHEMA, fold, lasted
 from harness.reports import runbook
 from harness.reports.claims import (
@@ -44,7 +40,7 @@ from harness.reports.claims import (
 from harness.reports.page_html import html, slug
 from harness.reports.runbook import Block, Feature, Section
 from harness.reports.verdict import judge, title
-from harness.text import clean, one_line, took
+from harness.text import clean, cut, one_line, took, when
 
 Item = dict[str, Any]
 
@@ -79,7 +75,7 @@ def write_page(root: Path, out: Path | None = None) -> list[Path]:
     markdown = page(readme, features, runs, written=time.time(), reports=reports)
     pages = {folder / "runbook.md": markdown, folder / "runbook.html": html(markdown)}
     for path, text in pages.items():
-        _write(path, text)
+        files.write(path, text)
     return list(pages)
 
 
@@ -117,26 +113,6 @@ def _document(path: Path) -> Item | None:
     return {**fold(()), **run}
 
 
-def _write(path: Path, text: str) -> None:
-    """Puts the text in the file's place at once, making its folder."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            os.fchmod(handle, 0o644)  # mkstemp's is for the writer alone
-            file.write(text)
-        Path(temporary).replace(path)
-    except OSError as error:
-        kind = EnvironmentFailed if error.errno in _FULL else Misconfigured
-        remedy = "make room on its disk" if kind is EnvironmentFailed else "choose a folder that can be written to"
-        raise kind(f"{path} cannot be written ({error.strerror}): {remedy}") from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink(missing_ok=True)
-
-
 # -- Markdown --------------------------------------------------------------------------------------------------------
 
 
@@ -171,7 +147,7 @@ def _head(book: Book, written: float) -> list[str]:
     typed = sum(last_typed(command, book.runs) is not None for command in book.commands)
     return [
         f"{_worst(counts)} **{counts.total()} claims: {said}.** {typed} of {len(book.commands)} commands were typed.",
-        f"Written {_when(written)} from the README, the features and the record of the runs.",
+        f"Written {when(written)} from the README, the features and the record of the runs.",
     ]
 
 
@@ -189,7 +165,7 @@ def _overview(book: Book) -> list[str]:
         counts = Counter(claim.state for claim in claims)
         said = ", ".join(f"{counts[it]} {it}" for it in STATES if counts[it]) or "no feature"
         times = [claim.evidence.started for claim in claims if claim.evidence and claim.evidence.started]
-        oldest = _when(min(times)) if times else "none"
+        oldest = when(min(times)) if times else "none"
         steps.append(f"| [{_text(heading)}](#{slug(heading)}) | {_worst(counts)} {said} | {oldest} |")
     return ["## What is proven", "\n".join(steps), *_runs(book)]
 
@@ -202,8 +178,8 @@ def _runs(book: Book) -> list[str]:
     shown = [run for run in book.runs if run is book.runs[0] or proves[run["run_id"]]]
     rows = ["| run | started | target | verdict | claims |", "| --- | --- | --- | --- | --- |"]
     for run in shown:
-        verdict = _text(_cut(run["headline"] or title(run["status"])))
-        about = f"{_when(run['started'])} | {_text(run['target'] or 'not on record')} | {verdict}"
+        verdict = _text(cut(run["headline"] or title(run["status"]), SHOWN_OF_TEXT))
+        about = f"{when(run['started'])} | {_text(run['target'] or 'not on record')} | {verdict}"
         rows.append(f"| {_report(run, book)} | {about} | {proves[run['run_id']]} |")
     others = len(book.runs) - len(shown)
     besides = f" {others} more were read, and say nothing newer." if others else ""
@@ -251,7 +227,7 @@ def _command(line: str, book: Book) -> str:
     status = command.get("status")
     mark = MARKS[CHANGED if status is None else PROVEN if status == 0 else FAILED]
     ended = f"{took(command.get('seconds'))}, exit status {_text(status)}" if status is not None else "never ended"
-    said = f"- {mark} {_code(line)} *{_when(command['started'])}, {ended}*"
+    said = f"- {mark} {_code(line)} *{when(command['started'])}, {ended}*"
     answer = _answer(command)
     return "\n".join([said, "", *_fenced(answer, "  ")]) if answer else said
 
@@ -262,7 +238,7 @@ def _answer(command: Item) -> str:
     left_out = len(lines) - FIRST_LINES - LAST_LINES
     if left_out > 1:
         lines[FIRST_LINES:-LAST_LINES] = [f"[... {left_out} lines left out; run.json has them ...]"]
-    return "\n".join(_cut(line.rstrip(), SHOWN_OF_LINE) for line in lines)
+    return "\n".join(cut(line.rstrip(), SHOWN_OF_LINE) for line in lines)
 
 
 def _what_must_hold(features: Sequence[Feature], book: Book) -> list[str]:
@@ -287,10 +263,10 @@ def _said(claim: Claim, book: Book) -> str:
     """The last evidence of a claim in words."""
     evidence = claim.evidence
     if evidence is None:
-        return f"never run: {_text(_cut(claim.reason))}"
+        return f"never run: {_text(cut(claim.reason, SHOWN_OF_TEXT))}"
     seconds = lasted(evidence.scenario, evidence.run)
     words = STATE_OF_OUTCOME[evidence.scenario["outcome"]]
-    words += f" {_when(evidence.started)}" + (f" in {took(seconds)}" if seconds is not None else "")
+    words += f" {when(evidence.started)}" + (f" in {took(seconds)}" if seconds is not None else "")
     where = f"target {_text(evidence.run['target'] or 'not on record')}, run {_report(evidence.run, book)}"
     return f"{words}, {where}{'; the claim has changed since' if evidence.changed else ''}"
 
@@ -302,7 +278,7 @@ def _fault(evidence: Evidence) -> list[str]:
         return []
     rows = {"at": fault.line, "expected": fault.expected, "seen": fault.seen, "where": fault.where}
     rows |= {"message": fault.message} if fault.message != fault.seen and not fault.expected else {}
-    lines = [f"{name:9} {_cut(one_line(value))}" for name, value in rows.items() if value]
+    lines = [f"{name:9} {cut(one_line(value), SHOWN_OF_TEXT)}" for name, value in rows.items() if value]
     shown = ["", *_fenced("\n".join(lines), "  ")]
     # a command that was cut would be another command
     if fault.paste and len(fault.paste) <= LONGEST_PASTE:
@@ -340,14 +316,6 @@ def _report(run: Item, book: Book) -> str:
         return _text(run["run_id"])
     path = os.path.normpath(f"{book.reports}/{clean(run['run_id'])}/report.html")
     return f"[{_text(run['run_id'])}]({quote(path)})"
-
-
-def _when(t: float | None) -> str:
-    return "at no known time" if t is None else f"{datetime.datetime.fromtimestamp(t, datetime.UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _cut(text: str, width: int = SHOWN_OF_TEXT) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _text(value: object) -> str:

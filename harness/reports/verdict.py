@@ -14,7 +14,7 @@ from harness.errors import ExitStatus
 from harness.record.log import TIME_LIMITS
 from harness.reports import runbook
 from harness.reports.measures import over
-from harness.text import clean, one_line
+from harness.text import clean, cut, one_line
 
 Item = dict[str, Any]
 
@@ -272,7 +272,9 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
         lines.append(f"\n  and {len(verdict.faults) - SHOWN_FAULTS} more faults: see the report")
     findings = (run["diagnosis"] or {"findings": []})["findings"]
     for finding in findings[:SHOWN_FINDINGS]:
-        lines.append(f"  {finding['layer']:9}  {_cut(finding['machine'] + ': ' + finding['finding'], width - 13)}")
+        lines.append(
+            f"  {finding['layer']:9}  {cut(one_line(finding['machine'] + ': ' + finding['finding']), width - 13)}"
+        )
     paste = one_line(findings[0].get("paste", "")) if findings else ""
     if 0 < len(paste) <= width - 13:
         lines.append(f"  {'paste':9}  {paste}")
@@ -290,10 +292,6 @@ def _stands(run: Item) -> bool:
 def _rows(fault: Fault, width: int) -> list[str]:
     rows = {"fault": fault.title, "line": fault.line, "layer": fault.layer, "expected": fault.expected}
     rows |= {"seen": fault.seen, "where": fault.where}
-    cut = {name: _cut(text, 3 * (width - 13)) for name, text in rows.items()} | {"paste": one_line(fault.paste)}
-    return [f"  {name:9}  {text}" for name, text in cut.items() if text]
-
-
-def _cut(text: str, width: int) -> str:
-    line = one_line(text)
-    return line if len(line) <= width else line[: width - 1] + "…"
+    shown = {name: cut(one_line(text), 3 * (width - 13)) for name, text in rows.items()}
+    shown["paste"] = one_line(fault.paste)
+    return [f"  {name:9}  {text}" for name, text in shown.items() if text]
