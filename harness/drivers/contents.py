@@ -87,7 +87,8 @@ class Contents:
         return self._machines.on_all(lambda name: self._machines.run(name, ask).strip())
 
     def deployed_last(self, site: str) -> Deployed:
-        """What was deployed last of a site, as the cluster itself remembers it (in etcd)."""
+        """What was deployed last of a site, as the cluster itself remembers it (in etcd). Raises PlatformWrong where
+        nothing was, or etcd does not say."""
         answer = self._machines.run(self._machines.entry_point, f"{CURL} {deployed_key(site)}", ok=range(256))
         try:
             version, digest = str(json.loads(answer)["node"]["value"]).split()

@@ -121,7 +121,8 @@ class Fleet:
             return []
 
     def units(self) -> dict[str, Unit]:
-        """The registry: unit name -> unit."""
+        """The registry: unit name -> unit. Raises NotAnswering while fleet's API does not answer, and
+        AnswerNotUnderstood."""
         return {unit.name: unit for unit in self._get("units", Unit.read)}
 
     def states(self) -> dict[str, set[str]]:

@@ -33,6 +33,7 @@ T = TypeVar("T")
 # What SSH met is told by MachineUnreachable; paramiko's threads would print tracebacks over the display as well.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
+# Seconds for a connection (and for its banner and its authentication), and for a command to end
 CONNECT_LIMIT = 5.0
 COMMAND_LIMIT = 60.0
 # Seconds for which nobody asks again where every machine refused

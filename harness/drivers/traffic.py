@@ -54,7 +54,8 @@ class Tally:
 
 
 class Traffic:
-    """Requests to one site, from `start` to `stop`."""
+    """Requests to one site, from `start` to `stop`: `rate` a second, each answered as it should be when `ask` gives a
+    page of status 200 whose text is `expected`."""
 
     def __init__(self, site: str, ask: Callable[[], Page], expected: str, rate: int, recorder: Recorder) -> None:
         self.site = site

@@ -42,7 +42,7 @@ class Clock(Protocol):
 
 
 class Waiter:
-    """Gives `until` its recorder and its clock."""
+    """Gives `until` its recorder and its clock; `every` is how many seconds are between two looks."""
 
     def __init__(self, recorder: Recorder, clock: Clock = time, every: float = 0.2) -> None:
         self._recorder = recorder
