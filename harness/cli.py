@@ -305,8 +305,9 @@ def _try_system(arguments: argparse.Namespace) -> int:
 
 
 def _shell_scripts() -> list[str]:
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
-    return [name for name in tracked if (ROOT / name).read_bytes().startswith((b"#!/bin/sh", b"#!/usr/bin/env bash"))]
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout
+    files = [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+    return [name for name in files if (ROOT / name).read_bytes().startswith((b"#!/bin/sh", b"#!/usr/bin/env bash"))]
 
 
 def _bench(arguments: argparse.Namespace) -> None:

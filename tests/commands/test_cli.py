@@ -858,3 +858,17 @@ def test_every_exit_status_is_told_in_the_readme() -> None:
     said = " ".join((ROOT / "README.md").read_text().split())
 
     assert all(f" {int(status)} " in said for status in ExitStatus)
+
+
+def test_shell_scripts_are_found_by_their_first_line_whatever_their_names(checkout: Path) -> None:
+    for name, text in (
+        ("a b.sh", "#!/bin/sh\n"),
+        ("plain", "#!/usr/bin/env bash\n"),
+        ("code.py", "#!/usr/bin/env python3\n"),
+    ):
+        (checkout / name).write_text(text)
+    for command in (["git", "init", "--quiet"], ["git", "add", "--all"]):
+        subprocess.run(command, cwd=checkout, check=True)
+    (checkout / "plain").unlink()  # tracked, and gone
+
+    assert cli._shell_scripts() == ["a b.sh"]
