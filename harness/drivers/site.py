@@ -19,8 +19,9 @@ from harness.model.links import Link
 from harness.seams.http import LeadsAstray, SiteUnreachable, normal
 from harness.seams.patience import patience
 
-# Seconds for a walk through a whole site. 3000 pages take a few of them.
+# Seconds for a walk through a whole site, and what each file that was deployed adds to them. 3000 pages take a few.
 CRAWL_LIMIT = 300.0
+CRAWL_LIMIT_PER_FILE = 0.1
 
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.I)
 
@@ -55,10 +56,9 @@ class Page:
 class PagesWithoutEnd(PlatformWrong):
     """A walk through a site found no end: it makes up pages, or is too slow."""
 
-    def __init__(self, name: str, pages: int, files: int | None, url: str) -> None:
-        deployed = f"{files} files were deployed" if files is not None else f"that took {CRAWL_LIMIT:g} s"
+    def __init__(self, name: str, pages: int, url: str, known_by: str) -> None:
         super().__init__(
-            f"the links of site {name} have no end: it answered for {pages} pages by {url}, and {deployed}",
+            f"the links of site {name} have no end: it answered for {pages} pages by {url}, and {known_by}",
             expected="an end",
             seen=f"{pages} pages, and further links",
             where=url,
@@ -108,9 +108,9 @@ class Site:
 
         Pages and what belongs to them (images, stylesheets and what those import, ...), whatever their status. The
         same host under another scheme or port is inside. A site of any size is walked whole; one that makes up pages
-        has no end, and is known by that: it has more pages than the `files` that were deployed account for, or
-        (where that is not known too) it takes longer than CRAWL_LIMIT. Raises PagesWithoutEnd then, and SiteUnreachable
-        when the site stops answering.
+        has no end, and is known by that: it has more pages than the `files` that were deployed account for. Any walk
+        ends after CRAWL_LIMIT, longer by CRAWL_LIMIT_PER_FILE for each of `files`. Raises PagesWithoutEnd then, which
+        says which of both it was, and SiteUnreachable when the site stops answering.
         """
         return self._walk(files)[0]
 
@@ -171,7 +171,8 @@ class Site:
         queue = deque([Link("entry point", "/", self._home, "page")])
         answers: dict[str, Page | str] = {}
         broken = []
-        ends = time.monotonic() + CRAWL_LIMIT * patience()
+        limit = (CRAWL_LIMIT + CRAWL_LIMIT_PER_FILE * (files or 0)) * patience()
+        ends = time.monotonic() + limit
         paths: set[str] = set()
         bodies: set[int] = set()
         while queue:
@@ -188,7 +189,8 @@ class Site:
                 # a file is a page under its own path, and an index.html under its folder's too; but it is one page
                 made_up = files is not None and (len(paths) > 2 * files + 1 or len(bodies) > files + 1)
                 if made_up or time.monotonic() > ends:
-                    raise PagesWithoutEnd(self.name, max(len(paths), len(bodies)), files, link.url)
+                    known_by = f"{files} files were deployed" if made_up else f"that took {limit:g} s"
+                    raise PagesWithoutEnd(self.name, max(len(paths), len(bodies)), link.url, known_by)
             status = _judge(link, answers[link.url]) if inside else _judge_outside(link)
             if status:
                 broken.append(BrokenLink(link.page, link.text, status))

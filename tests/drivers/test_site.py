@@ -635,6 +635,18 @@ def test_site_that_makes_up_pages_is_given_up_when_nobody_knows_how_many_there_a
         blog.crawl()
 
 
+def test_site_that_is_too_slow_is_not_said_to_make_up_pages(
+    web: Web, blog: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pages are no more than were deployed; and the more were deployed, the longer it may take."""
+    monkeypatch.setattr("harness.drivers.site.CRAWL_LIMIT", 0.1)
+    monkeypatch.setattr("harness.drivers.site.CRAWL_LIMIT_PER_FILE", 0.1 / 100_000)
+    web.answers = Endless(ENDLESS["a calendar"])
+
+    with pytest.raises(PagesWithoutEnd, match=r"by \S+, and that took 0\.2 s$"):
+        blog.crawl(files=100_000)
+
+
 def test_large_site_is_walked_whole(web: Web, blog: Site) -> None:
     """More than any limit on a number of pages was; each leads to the next, and all to an asset."""
     for number in range(510):
