@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.commands.prepared import prepared
-from harness.errors import EnvironmentFailed, ExitStatus, Misconfigured
+from harness.errors import EnvironmentFailed, ExitStatus, Misconfigured, PlatformWrong
 from harness.runs.interrupts import Interrupts
 from harness.setup.cache import FIRST_RUN_BYTES, Cache, cache_folder
 from harness.setup.engine import Engine
@@ -108,8 +108,11 @@ def _make(root: Path, suite: str, folder: Path) -> None:
         _install_missing(toolchain.engine)
         run, include = toolchain.process.run, f"--include={','.join(PACKAGES)}"
         print(f"platform: making a bare {suite}", file=sys.stderr)
-        run(["mmdebstrap", "--quiet", "--variant=minbase", include, suite, str(folder)], within=900)
-        run(["git", "clone", "--quiet", str(root), str(folder / "root/platform")])
+        try:
+            run(["mmdebstrap", "--quiet", "--variant=minbase", include, suite, str(folder)], within=900)
+            run(["git", "clone", "--quiet", str(root), str(folder / "root/platform")])
+        except PlatformWrong as failed:  # no platform was tried: the package source, the disk or the suite's name
+            raise EnvironmentFailed(f"a bare {suite} cannot be made: {failed}") from failed
     if CERTIFICATES.is_dir():
         shutil.rmtree(folder / "etc/ssl/certs")  # its links would be followed out of it
         shutil.copytree(CERTIFICATES, folder / "etc/ssl/certs", ignore_dangling_symlinks=True)

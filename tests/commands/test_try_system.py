@@ -9,7 +9,9 @@ import pytest
 
 from harness.commands import try_system as module
 from harness.commands.try_system import Outcome, try_system
-from harness.errors import Misconfigured
+from harness.errors import EnvironmentFailed, Misconfigured
+
+MAKE = module._make
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +44,19 @@ def test_without_namespaces_it_is_refused_with_the_kernels_word(
     monkeypatch.setattr(subprocess, "run", lambda argv, **options: failed)
     with pytest.raises(Misconfigured, match=r"cannot be had: unshare: .*: Operation not permitted$"):
         try_system(tmp_path, "trixie")
+
+
+def test_a_system_that_cannot_be_made_is_not_the_platforms_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "mmdebstrap"
+    program.write_text("#!/bin/sh\necho 'E: no such suite' >&2\nexit 25\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(module, "_install_missing", lambda engine: None)
+
+    with pytest.raises(EnvironmentFailed, match=r"^a bare foo cannot be made: .* ended with 25: E: no such suite$"):
+        MAKE(tmp_path, "foo", tmp_path / "system")
 
 
 @pytest.mark.parametrize(
