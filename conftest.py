@@ -64,14 +64,6 @@ pytest_plugins = [
 
 
 @pytest.fixture(scope="session")
-def folder() -> Path:
-    named = os.environ.get("PLATFORM_FOLDER")
-    if not named:
-        raise pytest.UsageError("the features run through `make acceptance` (or bin/platform acceptance)")
-    return Path(named)
-
-
-@pytest.fixture(scope="session")
 def process(recorder: Recorder) -> Processes:
     return Processes(recorder)
 

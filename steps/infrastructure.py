@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 
 from pytest_bdd import given, parsers, then
 
@@ -14,8 +13,6 @@ from harness.drivers.shell import OperatorShell
 from harness.drivers.terraform import Terraform
 from harness.seams.wait import Waiter
 from steps.phrases import Variables, phrase, require
-
-OpenPorts = Callable[[list[int]], dict[str, list[int]]]
 
 
 @then(phrase('plan "{plan:Name}" makes exactly the machines that the variables name'))

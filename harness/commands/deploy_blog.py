@@ -59,8 +59,8 @@ ls -1t | grep -vxF "$current" | tail -n +"$2" | xargs -r rm -rf --"""
 def release_archive(folder: Path, version: str) -> bytes:
     """The contents of a folder and their version file, as a gzipped tar archive.
 
-    Raises Misconfigured when the folder is no site: missing, without index.html, with a file of the version's name,
-    with a link that leads out of it.
+    Raises Misconfigured when the folder is no site: missing, without index.html, with a file of the version's name; or
+    when something in it cannot be served as it lies there, see `_refuse`.
     """
     if not folder.is_dir():
         raise Misconfigured(f"{folder} is no folder: give the folder that holds the site's contents")
@@ -82,7 +82,8 @@ def release_archive(folder: Path, version: str) -> bytes:
 
 
 def _refuse(path: Path, folder: Path, root: Path) -> None:
-    """Raises Misconfigured for what cannot be served as it lies there, or must not be."""
+    """Raises Misconfigured for what cannot be served as it lies there, or must not be: names that machines cannot
+    compare, repositories, links that lead out, nowhere or to folders, what is no file, what cannot be read."""
     shown = ascii(str(path)).strip("'")
     try:
         path.name.encode()
