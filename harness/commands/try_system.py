@@ -112,7 +112,8 @@ def _make(root: Path, suite: str, folder: Path) -> None:
             run(["mmdebstrap", "--quiet", "--variant=minbase", include, suite, str(folder)], within=900)
             run(["git", "clone", "--quiet", str(root), str(folder / "root/platform")])
         except PlatformWrong as failed:  # no platform was tried: the package source, the disk or the suite's name
-            raise EnvironmentFailed(f"a bare {suite} cannot be made: {failed}") from failed
+            why = f"a bare {suite} cannot be made (does the package source have it?): {failed}"
+            raise EnvironmentFailed(why) from failed
     if CERTIFICATES.is_dir():
         shutil.rmtree(folder / "etc/ssl/certs")  # its links would be followed out of it
         shutil.copytree(CERTIFICATES, folder / "etc/ssl/certs", ignore_dangling_symlinks=True)

@@ -55,7 +55,7 @@ def test_a_system_that_cannot_be_made_is_not_the_platforms_fault(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr(module, "_install_missing", lambda engine: None)
 
-    with pytest.raises(EnvironmentFailed, match=r"^a bare foo cannot be made: .* ended with 25: E: no such suite$"):
+    with pytest.raises(EnvironmentFailed, match=r"^a bare foo cannot be made .* ended with 25: E: no such suite$"):
         MAKE(tmp_path, "foo", tmp_path / "system")
 
 
