@@ -21,12 +21,9 @@ from harness.runs.standing import chosen, standing
 from harness.runs.workplace import Workplace, in_use
 from harness.setup.limits import Room
 from harness.setup.toolchain import Toolchain
+from tests.bodies import Body, fails, passes, raises
 from tests.places import EXAMPLE, OUTPUTS, FakeAgent, as_printed, checkout, program, surroundings
 
-PLANNED = {
-    "feature": "features/06_start.feature", "feature_title": "6. Start", "title": "a", "line": 8, "tags": ["start"],
-    "steps": [{"keyword": "Then", "text": "every unit is active", "line": 9}],
-}  # fmt: skip
 # A stand-in for Terraform: it says what it was asked, knows one answer, and gives up its state unless it is locked
 TERRAFORM = """#!/bin/sh
 echo "terraform $1 in $PWD" >> {root}/asked
@@ -73,9 +70,6 @@ def room(machines: int, takes: dict[str, int]) -> Iterator[Room]:
     yield Room({}, Path("/proc"))
 
 
-Body = Callable[[Execution], object]
-
-
 @pytest.fixture
 def features(monkeypatch: pytest.MonkeyPatch) -> Callable[[Body], None]:
     """Puts something in the place of pytest: it has applied a plan, and then does what the test says."""
@@ -89,39 +83,6 @@ def features(monkeypatch: pytest.MonkeyPatch) -> Callable[[Body], None]:
         monkeypatch.setattr(Execution, "features", execute)
 
     return put
-
-
-def raises(error: BaseException) -> Callable[..., None]:
-    def fail(*arguments: object) -> None:
-        raise error
-
-    return fail
-
-
-def passes(execution: Execution) -> None:
-    scenario(execution, "passed")
-
-
-def fails(execution: Execution) -> None:
-    scenario(execution, "failed")
-
-
-def scenario(execution: Execution, outcome: str) -> None:
-    recorder = execution.run.recorder
-    error = {
-        "kind": "PlatformWrong",
-        "status": 1,
-        "message": "no",
-        "expected": "",
-        "seen": "",
-        "where": "",
-        "paste": "",
-    }
-    recorder.emit("command.started", id="c", argv=None, line="true", cwd="/", environment=[], typed=True)
-    recorder.emit("command.ended", id="c", status=0, seconds=0, stdout="", stderr="")
-    recorder.emit("scenario.planned", id="a", **PLANNED)
-    recorder.emit("scenario.started", id="a")
-    recorder.emit("scenario.ended", id="a", outcome=outcome, reason="", seconds=1, error=error)
 
 
 @pytest.fixture

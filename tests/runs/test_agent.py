@@ -22,16 +22,11 @@ from harness.runs.run import Run
 from harness.seams.process import Processes
 from harness.seams.wait import Waiter
 from tests.fakes import FakeClock, FakeRunner
-from tests.places import PERSONS_AGENT, RUN_ID, a_run, checkout, program, surroundings
+from tests.places import PERSONS_AGENT, RUN_ID, a_run, checkout, program
 
 needs_agent = pytest.mark.skipif(not shutil.which("ssh-agent"), reason="no ssh-agent on this machine")
 KEY = Keys.generate("operator@x")
-
-
-@pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    with surroundings(tmp_path, monkeypatch) as folder:
-        yield folder
+pytestmark = pytest.mark.usefixtures("temporary")
 
 
 @pytest.fixture

@@ -22,12 +22,8 @@ from harness.runs.check import Check, check, join, nightly
 from harness.runs.execution import Execution
 from harness.runs.run import Run, runs_folder
 from harness.runs.workplace import Workplace, in_use
+from tests.bodies import Body, fails, passes, raises
 from tests.places import OUTPUTS, PERSONS_AGENT, RUN_ID, FakeAgent, as_printed, checkout, program, surroundings
-
-PLANNED = {
-    "feature": "features/08_site.feature", "feature_title": "8. Site", "title": "a", "line": 8, "tags": ["site"],
-    "steps": [{"keyword": "Then", "text": "the blog answers", "line": 9}],
-}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -60,9 +56,6 @@ def kept(root: Path) -> Path:
     return place.folder
 
 
-Body = Callable[[Execution], object]
-
-
 @pytest.fixture
 def features(monkeypatch: pytest.MonkeyPatch, agent: FakeAgent) -> Callable[..., list[dict[str, Any]]]:
     """Puts something in the place of pytest; gives how it was started."""
@@ -80,43 +73,10 @@ def features(monkeypatch: pytest.MonkeyPatch, agent: FakeAgent) -> Callable[...,
     return put
 
 
-def raises(error: BaseException) -> Callable[..., None]:
-    def fail(*arguments: object) -> None:
-        raise error
-
-    return fail
-
-
-def passes(execution: Execution) -> None:
-    scenario(execution, "passed")
-
-
-def fails(execution: Execution) -> None:
-    scenario(execution, "failed")
-
-
 def changes(execution: Execution) -> None:
     for serial in ("9", "10"):
         execution.run.recorder.emit("fingerprint", facts={"Terraform's serial": serial})
     passes(execution)
-
-
-def scenario(execution: Execution, outcome: str) -> None:
-    recorder = execution.run.recorder
-    error = {
-        "kind": "PlatformWrong",
-        "status": 1,
-        "message": "no",
-        "expected": "",
-        "seen": "",
-        "where": "",
-        "paste": "",
-    }
-    recorder.emit("command.started", id="c", argv=None, line="true", cwd="/", environment=[], typed=True)
-    recorder.emit("command.ended", id="c", status=0, seconds=0, stdout="", stderr="")
-    recorder.emit("scenario.planned", id="a", **PLANNED)
-    recorder.emit("scenario.started", id="a")
-    recorder.emit("scenario.ended", id="a", outcome=outcome, reason="", seconds=1, error=error)
 
 
 def folder_of_check(root: Path) -> Path:

@@ -24,20 +24,10 @@ from harness.setup.cache import Cache
 from harness.setup.engine import Engine
 from harness.setup.toolchain import Toolchain
 from tests.fakes import FakeClock, FakeRunner
-from tests.places import a_run, checkout, recorded, surroundings
+from tests.places import a_run, recorded
 
 HEADER = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
-
-
-@pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    with surroundings(tmp_path, monkeypatch) as folder:
-        yield folder
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return checkout(tmp_path / "root")
+pytestmark = pytest.mark.usefixtures("temporary")
 
 
 @pytest.fixture

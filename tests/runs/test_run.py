@@ -13,12 +13,7 @@ import pytest
 from harness.errors import CommandFailed, EnvironmentFailed, HarnessError, Misconfigured
 from harness.runs.run import Run, new_run_id, runs_folder
 from tests.fakes import FakeRunner
-from tests.places import RUN_ID, a_run, checkout, recorded
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return checkout(tmp_path / "root")
+from tests.places import RUN_ID, a_run, recorded
 
 
 @pytest.fixture

@@ -33,22 +33,12 @@ from harness.setup.cache import Cache
 from harness.setup.engine import Engine
 from harness.setup.toolchain import Toolchain
 from tests.fakes import FakeRunner
-from tests.places import EXAMPLE, OUTPUTS, PERSONS_AGENT, RUN_ID, FakeAgent, a_run, checkout, recorded, surroundings
+from tests.places import EXAMPLE, OUTPUTS, PERSONS_AGENT, RUN_ID, FakeAgent, a_run, checkout, recorded
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 needs_agent = pytest.mark.skipif(not shutil.which("ssh-agent"), reason="no ssh-agent on this machine")
 needs_ssh = pytest.mark.skipif(not shutil.which("ssh"), reason="no ssh on this machine")
-
-
-@pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    with surroundings(tmp_path, monkeypatch) as folder:
-        yield folder
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return checkout(tmp_path / "root")
+pytestmark = pytest.mark.usefixtures("temporary")
 
 
 @pytest.fixture
