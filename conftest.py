@@ -79,7 +79,8 @@ def read_only(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(scope="session")
-def workplace(folder: Path) -> Path:
+def workplace(recorder: Recorder) -> Path:
+    """Where the operator works; without a record, which says so, there is none."""
     return Path(os.environ["PLATFORM_WORKPLACE"])
 
 
