@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import shutil
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,17 +15,13 @@ from typing import TYPE_CHECKING
 from harness.errors import ExitStatus, HarnessError, Misconfigured
 from harness.runs.interrupts import outlive_the_terminal
 from harness.seams.patience import patience
-
-# What a command needs beside this it imports itself: `--help` needs none of it.
-from harness.setup.cache import Cache, cache_folder
 from harness.text import did_you_mean
 
+# What a command needs beside this it imports itself: `--help` needs none of it.
 if TYPE_CHECKING:
     from harness.runs.acceptance import Acceptance
-    from harness.runs.execution import Execution
 
 ROOT = Path(__file__).resolve().parent.parent
-SIDE_BY_SIDE = ("--numprocesses", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal")
 # The operator's commands, which have a command line of their own, and what they are
 OPERATORS = {
     "use-new-discovery-url": "harness.commands.use_new_discovery_url",
@@ -245,48 +239,15 @@ def _setup(arguments: argparse.Namespace) -> int:
 
 
 def _test(arguments: argparse.Namespace) -> int:
-    from harness.commands.prepared import prepared
-    from harness.setup.toolchain import FOR_TESTS
+    from harness.commands.own_checks import test
 
-    with prepared(ROOT, FOR_TESTS) as toolchain:
-        environment = toolchain.environment_of_tests()
-    # many tests wait for programs and limits: more of them at once than there are cores. For a few, workers cost more
-    # than they give.
-    chosen = arguments.rest if _names_tests(arguments.rest) else [*arguments.rest, *SIDE_BY_SIDE, "tests"]
-    return _pytest_status(
-        subprocess.run([sys.executable, "-m", "pytest", *chosen], cwd=ROOT, env=environment).returncode
-    )
-
-
-def _names_tests(selection: Sequence[str]) -> bool:
-    return any((ROOT / word.partition("::")[0]).exists() for word in selection)
-
-
-def _pytest_status(status: int) -> int:
-    """pytest's exit status in our terms: its 1 is ours, its 5 is that nothing ran."""
-    known = {0: ExitStatus.VERIFIED, 1: ExitStatus.PLATFORM_WRONG, 2: ExitStatus.INTERRUPTED}
-    known |= {4: ExitStatus.MISCONFIGURED, 5: ExitStatus.NOTHING_VERIFIED}
-    return known.get(status, ExitStatus.INTERNAL_ERROR)
+    return test(ROOT, arguments.rest)
 
 
 def _lint(arguments: argparse.Namespace) -> int:
-    from harness.commands.prepared import prepared
-    from harness.setup.toolchain import FOR_TESTS
+    from harness.commands.own_checks import lint
 
-    with prepared(ROOT, FOR_TESTS) as toolchain:
-        environment = toolchain.environment_of_tests()
-    scripts = _shell_scripts()
-    checks = [
-        [sys.executable, "-m", "ruff", "check"],
-        [sys.executable, "-m", "ruff", "format", "--check"],
-        [sys.executable, "-m", "mypy"],
-        [str(Path(sys.executable).with_name("shellcheck")), "--severity=warning", *scripts],
-        ["terraform", "fmt", "-check", "-recursive", "infra"],
-    ]
-    failed = [check for check in checks if subprocess.run(check, cwd=ROOT, env=environment).returncode != 0]
-    for check in failed:
-        print(f"platform: lint: {Path(check[0]).name} {' '.join(check[1:4])} found problems", file=sys.stderr)
-    return ExitStatus.PLATFORM_WRONG if failed else ExitStatus.VERIFIED
+    return lint(ROOT)
 
 
 def _lint_units(arguments: argparse.Namespace) -> int:
@@ -304,33 +265,18 @@ def _try_system(arguments: argparse.Namespace) -> int:
     return try_system(ROOT, arguments.suite)
 
 
-def _shell_scripts() -> list[str]:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout
-    files = [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
-    return [name for name in files if (ROOT / name).read_bytes().startswith((b"#!/bin/sh", b"#!/usr/bin/env bash"))]
-
-
 def _bench(arguments: argparse.Namespace) -> None:
     if arguments.facts:
+        from harness.commands.bench_facts import table_of_facts
         from harness.runs.check import on_cluster
         from harness.runs.standing import chosen
 
         with on_cluster(ROOT, chosen(ROOT, arguments.run), ["bench", "--facts"]) as execution:
-            _bench_facts(execution, arguments.rounds)
+            print(table_of_facts(execution, arguments.rounds))
         return
     from harness.commands.bench import bench, shown
 
     print(shown(bench(ROOT, arguments.rounds)))
-
-
-def _bench_facts(execution: Execution, rounds: int) -> None:
-    from harness.commands.bench_facts import bench_facts
-
-    outputs = execution.outputs()
-    if outputs is None:
-        raise Misconfigured("this cluster has no machines yet")
-    for way, seconds in bench_facts(execution.workplace, outputs, rounds).items():
-        print(f"{seconds:8.2f}  {way}")
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -343,20 +289,9 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _clean(arguments: argparse.Namespace) -> None:
-    from harness.commands.prepared import forget_images
-    from harness.runs.run import runs_folder
-    from harness.runs.standing import standing, standing_on
+    from harness.commands.clean import clean
 
-    folder = cache_folder()
-    stand = standing(ROOT) + [run for run in standing_on(folder) if Path(run).parent != runs_folder(ROOT)]
-    if stand:
-        raise Misconfigured(f"clusters stand that would be lost, remove them first (make down): {', '.join(stand)}")
-    shutil.rmtree(ROOT / ".runs", ignore_errors=True)
-    # an engine that does not answer is not started for that
-    images = "and its images" if forget_images(ROOT) else "(its images stay: no Docker Engine answers)"
-    left = Cache(folder).clear()
-    kept = f"; not ours, and still there: {', '.join(left)}" if left else ""
-    print(f"removed .runs, the cache {folder} {images}{kept}")
+    print(clean(ROOT))
 
 
 COMMANDS = {

@@ -353,7 +353,7 @@ SEAMS = {
         "harness/runs/agent.py",  # the ssh-agent
         "harness/runs/execution.py",  # pytest
         "harness/runs/acceptance.py",  # a person's shell
-        "harness/cli.py",  # the developers' tools
+        "harness/commands/own_checks.py",  # the developers' tools
         "harness/commands/try_system.py",  # a system in namespaces of its own
         "harness/commands/bench.py",  # whole runs, measured from outside
         "bin/platform",  # before there is a harness

@@ -20,8 +20,9 @@ import testinfra
 
 from harness.drivers.machines import Machines
 from harness.drivers.terraform import Outputs
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Misconfigured
 from harness.record.log import Recorder
+from harness.runs.execution import Execution
 from harness.runs.workplace import Workplace
 from harness.seams.process import Processes
 
@@ -48,6 +49,15 @@ FACTS = (
     "cat /etc/platform/machine.env",
 )
 Answers = dict[str, list[str]]
+
+
+def table_of_facts(execution: Execution, rounds: int) -> str:
+    """The medians of every way, for the cluster of an execution. Raises Misconfigured before it has machines."""
+    outputs = execution.outputs()
+    if outputs is None:
+        raise Misconfigured("this cluster has no machines yet")
+    medians = bench_facts(execution.workplace, outputs, rounds)
+    return "\n".join(f"{seconds:8.2f}  {way}" for way, seconds in medians.items())
 
 
 def bench_facts(workplace: Workplace, outputs: Outputs, rounds: int) -> dict[str, float]:

@@ -15,7 +15,7 @@ from harness.seams.process import Processes
 from harness.seams.wait import Waiter
 from harness.setup.cache import Cache, cache_folder
 from harness.setup.engine import Engine
-from harness.setup.toolchain import CACHE_LABEL, Toolchain
+from harness.setup.toolchain import Toolchain
 
 
 @contextmanager
@@ -31,9 +31,3 @@ def prepared(root: Path, tasks: Iterable[str]) -> Iterator[Toolchain]:
             toolchain.prepare(tasks)
             toolchain.forget_build_files()
         yield toolchain
-
-
-def forget_images(root: Path) -> bool:
-    """Removes the images that were built for this cache; False where no engine answers, which may hold some."""
-    with prepared(root, ()) as toolchain:
-        return toolchain.engine.remove_images(f"{CACHE_LABEL}={toolchain.cache.folder}")

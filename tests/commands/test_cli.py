@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from harness import cli
+from harness.commands import own_checks
 from harness.errors import (
     AnswerNotUnderstood,
     CommandFailed,
@@ -344,7 +345,7 @@ def test_what_argparse_ends_with_is_usage_or_help(
     ("pytest_status", "status"), [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (-9, 3), (-11, 3), (77, 3)]
 )
 def test_the_status_of_pytest_is_put_into_our_terms(pytest_status: int, status: int) -> None:
-    assert cli._pytest_status(pytest_status) == status
+    assert own_checks.pytest_status(pytest_status) == status
 
 
 # -- a command that ends well --------------------------------------------------------------------------------------
@@ -871,4 +872,4 @@ def test_shell_scripts_are_found_by_their_first_line_whatever_their_names(checko
         subprocess.run(command, cwd=checkout, check=True)
     (checkout / "plain").unlink()  # tracked, and gone
 
-    assert cli._shell_scripts() == ["a b.sh"]
+    assert own_checks.shell_scripts(checkout) == ["a b.sh"]
