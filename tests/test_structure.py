@@ -332,6 +332,29 @@ def features_that_know_too_much(root: Path) -> list[str]:
     return faults
 
 
+# What pytest and pytest-bdd give a step beside our own fixtures
+GIVEN_BY_PYTEST = {"request", "datatable", "docstring"}
+
+
+def fixtures_that_nobody_makes(root: Path) -> list[str]:
+    """A parameter of a fixture or step that neither a fixture nor the step's phrase gives. pytest would tell only when
+    a scenario asks for it: on a cluster, minutes later."""
+    made, asked = set(GIVEN_BY_PYTEST), []
+    for path, tree in python_files(root, "conftest.py", "steps", "harness/runs/plugins"):
+        for function in ast.walk(tree):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            marks = " ".join(ast.unparse(mark) for mark in function.decorator_list)
+            if not re.search(r"\b(pytest\.fixture|given|when|then)\b", marks):
+                continue
+            made |= {function.name} if "pytest.fixture" in marks else set()
+            made |= set(re.findall(r"target_fixture='(\w+)'", marks))
+            by_phrase = set(re.findall(r"\{(\w+)[:}]|\?P<(\w+)>", marks))
+            given = {name for pair in by_phrase for name in pair}
+            asked += [(f"{path}:{it.lineno}", it.arg) for it in function.args.args if it.arg not in given]
+    return [f"{where}: nobody makes the fixture {name}" for where, name in asked if name not in made]
+
+
 # == arrows run one way ==============================================================================================
 
 ROOMS = {"harness", "steps", "features", "tests", "conftest", "infra", "units", "sites"}
@@ -719,6 +742,7 @@ GUARDS: list[Guard] = [
     phrases_defined_twice,
     phrases_not_used,
     steps_not_resolved,
+    fixtures_that_nobody_makes,
     step_modules_not_loaded,
     titles_not_unique,
     features_not_formatted,
@@ -892,6 +916,18 @@ AMBIGUOUS += '\n@then(parsers.parse("{count:d} machines are listed"))\ndef more(
         (features_not_bound, LOAD, FEATURE.replace("Loaded", "Loading"), "1 of 2 scenarios are bound"),
         (features_not_bound, BINDER, "", "02_site.feature: 0 of 2 scenarios are bound"),
         (features_not_bound, BINDER, BIND + 'scenarios("01_load.feature")\n', "02_site.feature: 0 of 2"),
+        (
+            fixtures_that_nobody_makes,
+            "steps/cluster.py",
+            STEPS.replace("run(l", "run(folder, l"),
+            "py:9: .* fixture folder",
+        ),
+        (
+            fixtures_that_nobody_makes,
+            "conftest.py",
+            "import pytest\n\n@pytest.fixture\ndef place(folder): ...\n",
+            "conftest.py:4: nobody makes the fixture folder",
+        ),
         (features_not_bound, "features/deep/03_more.feature", FEATURE, "03_more.feature: 0 of 2"),
         (
             features_not_bound,
