@@ -17,19 +17,14 @@ from typing import Any
 
 import pytest
 
-from harness.drivers.cluster import Cluster
-from harness.drivers.contents import Contents
-from harness.drivers.etcd import Etcd, Registration
-from harness.drivers.fleet import Fleet
-from harness.drivers.machines import Machines
-from harness.drivers.name_server import NameServer
+from harness.drivers.cluster import Cluster, Connections
+from harness.drivers.etcd import Registration
 from harness.drivers.power import Power
-from harness.drivers.services import Services
 from harness.drivers.shell import OperatorShell
 from harness.drivers.site import Page, Site
 from harness.drivers.terraform import Outputs, Terraform, target_data
 from harness.drivers.traffic import Traffic, remembered
-from harness.drivers.units import UnitFile, UnitStates, read_units
+from harness.drivers.units import UnitFile, read_units
 from harness.model import tfvars
 from harness.record.log import Recorder
 from harness.runs.fingerprint import fingerprint
@@ -112,23 +107,15 @@ def read_outputs(terraform: Terraform, workplace: Path, read_only: bool) -> Call
 
 
 @pytest.fixture(scope="session")
-def cluster(read_outputs: Callable[[], Outputs], recorder: Recorder, process: Processes) -> Iterator[Cluster]:
-    cluster = Cluster(read_outputs, recorder, process)
-    yield cluster
-    cluster.close()
-
-
-# Parts of the cluster as it is when a scenario first asks: its outputs are read once a scenario.
+def connections(recorder: Recorder) -> Iterator[Connections]:
+    with Connections(recorder) as connections:
+        yield connections
 
 
 @pytest.fixture
-def outputs(cluster: Cluster) -> Outputs:
-    return cluster.outputs
-
-
-@pytest.fixture
-def machines(cluster: Cluster) -> Machines:
-    return cluster.machines
+def cluster(read_outputs: Callable[[], Outputs], connections: Connections, process: Processes) -> Cluster:
+    """As it is when a scenario first asks: machines are added and made again."""
+    return Cluster(read_outputs, connections, process)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -137,26 +124,13 @@ def changes_nothing(request: pytest.FixtureRequest, read_only: bool) -> Iterator
     if not read_only:
         yield
         return
-    recorder, cluster, terraform = (request.getfixturevalue(name) for name in ("recorder", "cluster", "terraform"))
-    state = None if (request.getfixturevalue("workplace") / OUTPUTS).exists() else terraform
-    recorder.emit("fingerprint", facts=fingerprint(cluster.machines, state))
+    needed = ("recorder", "connections", "read_outputs", "terraform", "workplace")
+    recorder, connections, read_outputs, terraform, workplace = map(request.getfixturevalue, needed)
+    state = None if (workplace / OUTPUTS).exists() else terraform
+    machines = connections.machines(read_outputs())
+    recorder.emit("fingerprint", facts=fingerprint(machines, state))
     yield
-    recorder.emit("fingerprint", facts=fingerprint(cluster.machines, state))
-
-
-@pytest.fixture
-def etcd(cluster: Cluster) -> Etcd:
-    return cluster.etcd
-
-
-@pytest.fixture
-def fleet(cluster: Cluster) -> Fleet:
-    return cluster.fleet
-
-
-@pytest.fixture
-def contents(cluster: Cluster) -> Contents:
-    return cluster.contents
+    recorder.emit("fingerprint", facts=fingerprint(machines, state))
 
 
 @pytest.fixture
@@ -175,27 +149,7 @@ def unit_files(operator: OperatorShell) -> list[UnitFile]:
     return read_units(operator.cwd / "units", operator.cwd / "units/app")
 
 
-@pytest.fixture
-def unit_states(cluster: Cluster, unit_files: list[UnitFile]) -> UnitStates:
-    return cluster.unit_states([file.name for file in unit_files])
-
-
-@pytest.fixture
-def sites(cluster: Cluster) -> dict[str, Site]:
-    return cluster.sites
-
-
 # -- what changes, and the requests all the while ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def services(cluster: Cluster) -> Services:
-    return cluster.services
-
-
-@pytest.fixture
-def name_server(cluster: Cluster) -> NameServer:
-    return cluster.name_server
 
 
 @pytest.fixture
@@ -209,21 +163,19 @@ def traffic() -> Iterator[dict[str, Traffic]]:
 
 
 @pytest.fixture
-def start_traffic(
-    traffic: dict[str, Traffic], outputs: Outputs, contents: Contents, recorder: Recorder, name_server: NameServer
-) -> Callable[[str, str, int], None]:
+def start_traffic(traffic: dict[str, Traffic], cluster: Cluster, recorder: Recorder) -> Callable[[str, str, int], None]:
     """Starts requests to a site: at an address, or ("") at the one that its name leads to."""
 
     def start(site: str, address: str, rate: int) -> None:
-        domain = outputs.sites[site]
-        where = (lambda: address) if address else remembered(lambda: name_server.lookup(domain), TRUSTED_FOR)
+        domain = cluster.outputs.sites[site]
+        where = (lambda: address) if address else remembered(lambda: cluster.name_server.lookup(domain), TRUSTED_FOR)
 
         def ask() -> Page:
             # a session of its own for each: requests' own is for one thread
             session = open_session(where(), [domain], None, timeouts=TRAFFIC_TIMEOUTS, whole=TRAFFIC_WHOLE)
             return Site(site, domain, session).fetch("/version.txt")
 
-        traffic[site] = Traffic(site, ask, contents.deployed_last(site).version, rate, recorder)
+        traffic[site] = Traffic(site, ask, cluster.contents.deployed_last(site).version, rate, recorder)
         traffic[site].start()
 
     return start
@@ -254,7 +206,7 @@ def put_back() -> Iterator[contextlib.ExitStack]:
 
 @pytest.fixture
 def lose(
-    power: Power, machines: Machines, change: Callable[[str], None], put_back: contextlib.ExitStack
+    power: Power, cluster: Cluster, change: Callable[[str], None], put_back: contextlib.ExitStack
 ) -> Callable[[str], None]:
     """Takes a machine away, as a power cut does."""
 
@@ -262,22 +214,22 @@ def lose(
         change(f"{name} is lost")
         put_back.callback(power.on, name)
         power.off(name)
-        machines.lose(name)
+        cluster.machines.lose(name)
 
     return lost
 
 
 @pytest.fixture
-def inject(services: Services, change: Callable[[str], None]) -> Iterator[Callable[[str, str], None]]:
+def inject(cluster: Cluster, change: Callable[[str], None]) -> Iterator[Callable[[str, str], None]]:
     """Leaves registrations that no sidekick made, until the scenario ends."""
     injected: list[tuple[str, str]] = []
 
     def put(service: str, value: str) -> None:
         change(f"a registration says {value}")
         injected.append((service, f"injected-{len(injected)}"))
-        services.inject(*injected[-1], value, ttl=math.ceil(300 * patience()))
+        cluster.services.inject(*injected[-1], value, ttl=math.ceil(300 * patience()))
 
     yield put
     with contextlib.ExitStack() as every:
         for service, name in injected:
-            every.callback(services.undo, service, name)
+            every.callback(cluster.services.undo, service, name)

@@ -7,8 +7,6 @@ from collections import Counter
 from pytest_bdd import given, parsers, then
 
 from harness.drivers.cluster import Cluster
-from harness.drivers.contents import Contents
-from harness.drivers.machines import Machines
 from harness.drivers.shell import OperatorShell
 from harness.drivers.terraform import Terraform
 from harness.seams.wait import Waiter
@@ -47,17 +45,19 @@ def second_plan_is_empty(terraform: Terraform) -> None:
 
 
 @then(parsers.parse("every machine answers over SSH within {seconds:d} seconds"))
-def machines_answer(machines: Machines, waiter: Waiter, seconds: int) -> None:
-    waiter.until("every machine answers over SSH", machines.unreachable, lambda silent: not silent, within=seconds)
+def machines_answer(cluster: Cluster, waiter: Waiter, seconds: int) -> None:
+    waiter.until(
+        "every machine answers over SSH", cluster.machines.unreachable, lambda silent: not silent, within=seconds
+    )
 
 
 @then(parsers.parse("no unit is failed on any machine within {seconds:d} seconds"))
-def no_failed_units(machines: Machines, waiter: Waiter, seconds: int) -> None:
+def no_failed_units(cluster: Cluster, waiter: Waiter, seconds: int) -> None:
     """A unit that is failed, or still starting: the machine has not finished its boot."""
     ask = "systemctl is-system-running; systemctl --failed --no-legend --plain | cut -d' ' -f1"
     waiter.until(
         "every machine is running without a failed unit",
-        lambda: machines.on_all(lambda name: machines.run(name, ask).split()),
+        lambda: cluster.machines.on_all(lambda name: cluster.machines.run(name, ask).split()),
         lambda states: all(state == ["running"] for state in states.values()),
         within=seconds,
         show=lambda states: {name: state for name, state in states.items() if state != ["running"]},
@@ -66,14 +66,14 @@ def no_failed_units(machines: Machines, waiter: Waiter, seconds: int) -> None:
 
 
 @then("no two machines share a machine id")
-def machine_ids_differ(machines: Machines) -> None:
-    answers = machines.on_all(lambda name: machines.run(name, "cat /etc/machine-id").strip())
+def machine_ids_differ(cluster: Cluster) -> None:
+    answers = cluster.machines.on_all(lambda name: cluster.machines.run(name, "cat /etc/machine-id").strip())
     _differ(answers, "the machine id")
 
 
 @then("no two machines share an SSH host key")
-def host_keys_differ(machines: Machines) -> None:
-    _differ(machines.host_keys(), "the SSH host key")
+def host_keys_differ(cluster: Cluster) -> None:
+    _differ(cluster.machines.host_keys(), "the SSH host key")
 
 
 def _differ(answers: dict[str, str], what: str) -> None:
@@ -82,10 +82,10 @@ def _differ(answers: dict[str, str], what: str) -> None:
 
 
 @given(phrase("every machine listens on ports {ports:Numbers}"))
-def machines_listen(machines: Machines, ports: list[int]) -> None:
+def machines_listen(cluster: Cluster, ports: list[int]) -> None:
     """The positive control of what is closed to the outside: something is there to be closed."""
     ask = "ss -Hltn | awk '{ print $4 }' | grep -o '[0-9]*$'"
-    listening = machines.on_all(lambda name: set(map(int, machines.run(name, ask).split())))
+    listening = cluster.machines.on_all(lambda name: set(map(int, cluster.machines.run(name, ask).split())))
     missing = {name: sorted(set(ports) - open_) for name, open_ in listening.items() if set(ports) - open_}
     require(not missing, "every machine listens", expected=ports, seen=f"not listening: {missing}")
 
@@ -103,6 +103,6 @@ def ports_are_closed(cluster: Cluster, ports: list[int]) -> None:
 
 
 @then(phrase('every file under "{folder:Name}" is on every machine under "{place:Name}", byte for byte'))
-def files_are_on_machines(contents: Contents, operator: OperatorShell, folder: str, place: str) -> None:
-    missing = contents.missing(operator.cwd / folder, place)
+def files_are_on_machines(cluster: Cluster, operator: OperatorShell, folder: str, place: str) -> None:
+    missing = cluster.contents.missing(operator.cwd / folder, place)
     require(not missing, f"{folder} is on every machine", expected="the same bytes", seen=missing, where=place)

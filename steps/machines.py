@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from pytest_bdd import parsers, then, when
 
-from harness.drivers.etcd import Etcd, Registration
-from harness.drivers.machines import Machines
-from harness.drivers.name_server import NameServer
+from harness.drivers.cluster import Cluster
+from harness.drivers.etcd import Registration
 from harness.drivers.power import Power
 from harness.drivers.shell import OperatorShell
-from harness.drivers.site import Site
 from harness.drivers.terraform import Terraform
-from harness.drivers.units import UnitStates
 from harness.model import tfvars
 from harness.seams.wait import Waiter
 from steps.phrases import Change, Variables, phrase, require
@@ -23,26 +20,24 @@ START_FLEET = "sudo systemctl start fleet.socket fleet.service"
 
 
 @when(phrase('the machine of unit "{unit:Name}" is lost'), target_fixture="lost_machine")
-def machine_of_unit_is_lost(unit_states: UnitStates, lose: Callable[[str], None], unit: str) -> str:
-    machine = unit_states.machine_running(unit)
+def machine_of_unit_is_lost(cluster: Cluster, lose: Callable[[str], None], unit: str) -> str:
+    machine = cluster.units.machine_running(unit)
     lose(machine)
     return machine
 
 
 @when(phrase('machine "{machine:Name}" is lost for good'), target_fixture="lost_machine")
-def machine_is_gone(power: Power, machines: Machines, change: Change, machine: str) -> str:
+def machine_is_gone(power: Power, cluster: Cluster, change: Change, machine: str) -> str:
     change(f"{machine} is lost for good")
     power.gone(machine)
-    machines.lose(machine)
+    cluster.machines.lose(machine)
     return machine
 
 
 @when("the machine that the sites' names lead to is lost", target_fixture="lost_machine")
-def named_machine_is_lost(
-    name_server: NameServer, sites: Mapping[str, Site], machines: Machines, lose: Callable[[str], None]
-) -> str:
-    address = name_server.lookup(next(iter(sites.values())).domain)
-    led_to = [name for name in machines.names if machines.addresses[name] == address]
+def named_machine_is_lost(cluster: Cluster, lose: Callable[[str], None]) -> str:
+    address = cluster.name_server.lookup(next(iter(cluster.sites.values())).domain)
+    led_to = [name for name in cluster.machines.names if cluster.machines.addresses[name] == address]
     require(led_to, "the sites' names lead to a machine", expected="a machine's address", seen=address or "no address")
     lose(led_to[0])
     return led_to[0]
@@ -55,36 +50,36 @@ def machine_is_switched_on(power: Power, lost_machine: str, change: Change) -> N
 
 
 @then(parsers.parse("the lost machine answers over SSH again within {seconds:d} seconds"))
-def lost_machine_answers(machines: Machines, waiter: Waiter, lost_machine: str, seconds: int) -> None:
-    machines.regain(lost_machine)
-    waiter.until("every machine answers over SSH", machines.unreachable, lambda silent: not silent, within=seconds)
+def lost_machine_answers(cluster: Cluster, waiter: Waiter, lost_machine: str, seconds: int) -> None:
+    cluster.machines.regain(lost_machine)
+    waiter.until(
+        "every machine answers over SSH", cluster.machines.unreachable, lambda silent: not silent, within=seconds
+    )
 
 
 @when(phrase('the machine of unit "{unit:Name}" is taken out of service'), target_fixture="machine_out_of_service")
-def machine_is_taken_out(
-    unit_states: UnitStates, machines: Machines, change: Change, put_back: ExitStack, unit: str
-) -> str:
+def machine_is_taken_out(cluster: Cluster, change: Change, put_back: ExitStack, unit: str) -> str:
     """fleet leaves it in order: it stops the machine's units and gives them to others."""
-    machine = unit_states.machine_running(unit)
+    machine = cluster.units.machine_running(unit)
     change(f"{machine} is taken out of service")
-    put_back.callback(machines.run, machine, START_FLEET)
-    machines.run(machine, "sudo systemctl stop fleet.service")
-    machines.lose(machine)
+    put_back.callback(cluster.machines.run, machine, START_FLEET)
+    cluster.machines.run(machine, "sudo systemctl stop fleet.service")
+    cluster.machines.lose(machine)
     return machine
 
 
 @when("that machine is put into service again")
-def machine_is_put_back(machines: Machines, machine_out_of_service: str, change: Change) -> None:
+def machine_is_put_back(cluster: Cluster, machine_out_of_service: str, change: Change) -> None:
     change(f"{machine_out_of_service} is put into service again")
-    machines.regain(machine_out_of_service)
-    machines.run(machine_out_of_service, START_FLEET)
+    cluster.machines.regain(machine_out_of_service)
+    cluster.machines.run(machine_out_of_service, START_FLEET)
 
 
 @then(phrase('unit "{unit:Name}" runs on {number:Machines} within {seconds:d} seconds'))
-def unit_runs_on(unit_states: UnitStates, waiter: Waiter, unit: str, number: int, seconds: int) -> None:
+def unit_runs_on(cluster: Cluster, waiter: Waiter, unit: str, number: int, seconds: int) -> None:
     waiter.until(
         f"{unit} runs on {number} machine(s)",
-        lambda: unit_states.machines_running(unit),
+        lambda: cluster.units.machines_running(unit),
         lambda found: len(found) == number,
         within=seconds,
         paste="fleetctl list-units",
@@ -123,22 +118,20 @@ def plan_destroys_number(terraform: Terraform, plan: str, number: int) -> None:
 
 
 @then(parsers.parse("the cluster has the etcd members that the discovery URL is for, {limit:d} at most"))
-def members_are_those_of_url(etcd: Etcd, registration: Registration, limit: int) -> None:
-    seen = len(etcd.members())
+def members_are_those_of_url(cluster: Cluster, registration: Registration, limit: int) -> None:
+    seen = len(cluster.etcd.members())
     require(seen == registration.size <= limit, "etcd's members are all there", expected=registration.size, seen=seen)
 
 
 @then(parsers.parse("the sites' names lead to one machine of the cluster within {seconds:d} seconds"))
-def names_lead_to_machine(
-    name_server: NameServer, sites: Mapping[str, Site], machines: Machines, waiter: Waiter, seconds: int
-) -> None:
+def names_lead_to_machine(cluster: Cluster, waiter: Waiter, seconds: int) -> None:
     """One that is counted: a machine that was lost is none."""
-    addresses = {machines.addresses[name] for name in machines.names}
+    addresses = {cluster.machines.addresses[name] for name in cluster.machines.names}
     waiter.until(
         "the sites' names lead to one machine of the cluster",
-        lambda: {site.domain: name_server.lookup(site.domain) for site in sites.values()},
+        lambda: {site.domain: cluster.name_server.lookup(site.domain) for site in cluster.sites.values()},
         lambda led: len(set(led.values())) == 1 and set(led.values()) <= addresses,
         within=seconds,
-        where=name_server.address,
-        paste=f"dig @{name_server.address} {next(iter(sites.values())).domain}",
+        where=cluster.name_server.address,
+        paste=f"dig @{cluster.name_server.address} {next(iter(cluster.sites.values())).domain}",
     )

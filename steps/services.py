@@ -9,11 +9,10 @@ from contextlib import ExitStack
 
 from pytest_bdd import given, parsers, then, when
 
+from harness.drivers.cluster import Cluster
 from harness.drivers.machines import Machines
 from harness.drivers.services import Ambassador, Services, is_address, registration
-from harness.drivers.site import Site
 from harness.drivers.traffic import Traffic
-from harness.drivers.units import UnitStates
 from harness.seams.patience import patience
 from harness.seams.wait import Waiter
 from steps.phrases import Change, phrase, require
@@ -27,17 +26,17 @@ Inject = Callable[[str, str], None]
 
 
 @then(phrase('service "{service:Name}" is registered exactly where it runs within {seconds:d} seconds'))
-def registered_where_it_runs(services: Services, waiter: Waiter, service: str, seconds: int) -> None:
+def registered_where_it_runs(cluster: Cluster, waiter: Waiter, service: str, seconds: int) -> None:
     what = f"{service} is registered exactly where it runs"
-    _until_registered(services, waiter, service, seconds, what, lambda addresses: addresses > 0)
+    _until_registered(cluster.services, waiter, service, seconds, what, lambda addresses: addresses > 0)
 
 
 @then(
     phrase('service "{service:Name}" runs and is registered at exactly {number:Addresses} within {seconds:d} seconds')
 )
-def registered_at(services: Services, waiter: Waiter, service: str, number: int, seconds: int) -> None:
+def registered_at(cluster: Cluster, waiter: Waiter, service: str, number: int, seconds: int) -> None:
     what = f"{service} runs and is registered at exactly {number}"
-    _until_registered(services, waiter, service, seconds, what, lambda addresses: addresses == number)
+    _until_registered(cluster.services, waiter, service, seconds, what, lambda addresses: addresses == number)
 
 
 def _until_registered(
@@ -54,10 +53,10 @@ def _until_registered(
 
 
 @then(phrase('service "{service:Name}" is registered nowhere within {seconds:d} seconds'))
-def registered_nowhere(services: Services, waiter: Waiter, service: str, seconds: int) -> None:
+def registered_nowhere(cluster: Cluster, waiter: Waiter, service: str, seconds: int) -> None:
     waiter.until(
         f"{service} is registered nowhere",
-        lambda: sorted(services.registered(service)),
+        lambda: sorted(cluster.services.registered(service)),
         lambda found: not found,
         within=seconds,
         paste=f"curl http://127.0.0.1:2379/v2/keys/services/{service}",
@@ -65,10 +64,10 @@ def registered_nowhere(services: Services, waiter: Waiter, service: str, seconds
 
 
 @then(phrase('every ambassador of "{service:Name}" has exactly the registered instances within {seconds:d} seconds'))
-def ambassadors_follow(services: Services, waiter: Waiter, service: str, seconds: int) -> None:
+def ambassadors_follow(cluster: Cluster, waiter: Waiter, service: str, seconds: int) -> None:
     def wrong() -> dict[str, Ambassador]:
-        registered = {address for address in services.registered(service) if is_address(address)}
-        found = services.ambassadors(service)
+        registered = {address for address in cluster.services.registered(service) if is_address(address)}
+        found = cluster.services.ambassadors(service)
         # what a container finds in etcd under the name of its ambassador counts too
         return {name: it for name, it in found.items() if not registered == it.registered == set(it.servers)}
 
@@ -87,10 +86,10 @@ def ambassadors_follow(services: Services, waiter: Waiter, service: str, seconds
 @then(
     phrase('every ambassador of "{service:Name}" takes the instances that run for healthy within {seconds:d} seconds')
 )
-def ambassadors_reach(services: Services, waiter: Waiter, service: str, seconds: int) -> None:
+def ambassadors_reach(cluster: Cluster, waiter: Waiter, service: str, seconds: int) -> None:
     def seen() -> tuple[set[str], dict[str, Mapping[str, str]]]:
-        running = services.published(service)
-        found = services.ambassadors(service)
+        running = cluster.services.published(service)
+        found = cluster.services.ambassadors(service)
         return running, {name: it.servers for name, it in found.items() if it.healthy != running}
 
     waiter.until(
@@ -109,26 +108,24 @@ def ambassadors_reach(services: Services, waiter: Waiter, service: str, seconds:
 @given(parsers.parse("the sites are asked {rate:d} times a second each, at a machine that runs neither"))
 def sites_are_asked(
     start_traffic: StartTraffic,
-    unit_states: UnitStates,
-    machines: Machines,
+    cluster: Cluster,
     traffic: Streams,
     waiter: Waiter,
-    sites: Mapping[str, Site],
     rate: int,
 ) -> None:
-    running = {name for site in sites for name in unit_states.machines_running(f"{site}.service")}
-    free = [name for name in machines.names if name not in running]
+    running = {name for site in cluster.sites for name in cluster.units.machines_running(f"{site}.service")}
+    free = [name for name in cluster.machines.names if name not in running]
     require(free, "there is a machine that runs no site", expected="one", seen=f"{sorted(running)} run one")
-    for site in sites:
-        start_traffic(site, machines.addresses[free[0]], rate)
+    for site in cluster.sites:
+        start_traffic(site, cluster.machines.addresses[free[0]], rate)
     _until_answered(traffic, waiter)
 
 
 @given(parsers.parse("the sites are asked {rate:d} times a second each, at their names"))
 def sites_are_asked_by_name(
-    start_traffic: StartTraffic, traffic: Streams, waiter: Waiter, sites: Mapping[str, Site], rate: int
+    start_traffic: StartTraffic, traffic: Streams, waiter: Waiter, cluster: Cluster, rate: int
 ) -> None:
-    for site in sites:
+    for site in cluster.sites:
         start_traffic(site, "", rate)
     _until_answered(traffic, waiter)
 
@@ -198,30 +195,30 @@ def answered_with(traffic: Streams, waiter: Waiter, site: str, status: int, seco
 
 
 @when(phrase('unit "{unit:Name}" starts again'))
-def unit_starts_again(unit_states: UnitStates, machines: Machines, change: Change, unit: str) -> None:
-    machine = unit_states.machine_running(unit)
+def unit_starts_again(cluster: Cluster, change: Change, unit: str) -> None:
+    machine = cluster.units.machine_running(unit)
     change(f"{unit} starts again")
-    machines.run(machine, f"sudo systemctl restart {shlex.quote(unit)}")
+    cluster.machines.run(machine, f"sudo systemctl restart {shlex.quote(unit)}")
 
 
 @when(phrase('the container of unit "{unit:Name}" is killed'))
-def container_is_killed(unit_states: UnitStates, machines: Machines, change: Change, unit: str) -> None:
-    machine = unit_states.machine_running(unit)
+def container_is_killed(cluster: Cluster, change: Change, unit: str) -> None:
+    machine = cluster.units.machine_running(unit)
     change(f"the container of {unit} is killed")
-    machines.run(machine, f"docker kill {shlex.quote(unit.removesuffix('.service').replace('@', '-'))}")
+    cluster.machines.run(machine, f"docker kill {shlex.quote(unit.removesuffix('.service').replace('@', '-'))}")
 
 
 @when(phrase('a registration of "{service:Name}" is left that leads to service "{other:Name}"'))
-def stray_registration(services: Services, inject: Inject, service: str, other: str) -> None:
-    running = sorted(services.published(other))
+def stray_registration(cluster: Cluster, inject: Inject, service: str, other: str) -> None:
+    running = sorted(cluster.services.published(other))
     require(running, f"{other} runs", expected="at one address or more", seen="nowhere")
     inject(service, registration(running[0]))
 
 
 @when(phrase('a registration of "{service:Name}" is left that leads to a machine that is gone'))
-def stale_registration(machines: Machines, inject: Inject, service: str) -> None:
+def stale_registration(cluster: Cluster, inject: Inject, service: str) -> None:
     # the cluster's network is a /24, and its last address no machine's
-    network = machines.addresses[machines.names[0]].rpartition(".")[0]
+    network = cluster.machines.addresses[cluster.machines.names[0]].rpartition(".")[0]
     inject(service, registration(f"{network}.254:32768"))
 
 
@@ -232,16 +229,16 @@ def malformed_registrations(inject: Inject, service: str, datatable: list[list[s
 
 
 @when(phrase('unit "{unit:Name}" is stopped on every machine'))
-def unit_stops_everywhere(machines: Machines, change: Change, put_back: ExitStack, unit: str) -> None:
+def unit_stops_everywhere(cluster: Cluster, change: Change, put_back: ExitStack, unit: str) -> None:
     change(f"{unit} is stopped on every machine")
-    put_back.callback(_everywhere, machines, "start", unit)
-    _everywhere(machines, "stop", unit)
+    put_back.callback(_everywhere, cluster.machines, "start", unit)
+    _everywhere(cluster.machines, "stop", unit)
 
 
 @when(phrase('unit "{unit:Name}" is started on every machine'))
-def unit_starts_everywhere(machines: Machines, change: Change, unit: str) -> None:
+def unit_starts_everywhere(cluster: Cluster, change: Change, unit: str) -> None:
     change(f"{unit} is started on every machine")
-    _everywhere(machines, "start", unit)
+    _everywhere(cluster.machines, "start", unit)
 
 
 def _everywhere(machines: Machines, verb: str, unit: str) -> None:

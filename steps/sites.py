@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from pytest_bdd import parsers, then
 
 from harness.drivers.cluster import Cluster
-from harness.drivers.contents import Contents
-from harness.drivers.machines import Machines
 from harness.drivers.shell import OperatorShell
-from harness.drivers.site import Site
 from harness.errors import AnswerNotUnderstood
 from harness.seams.http import SiteUnreachable
 from harness.seams.process import Result
@@ -19,29 +14,36 @@ from steps.phrases import phrase, require
 
 
 @then(phrase('site "{site:Name}" tells the version that the operator was given'))
-def site_tells_given_version(sites: Mapping[str, Site], answer: Result, site: str) -> None:
-    seen, expected = sites[site].version(), answer.stdout.strip()
-    require(seen == expected, f"{site} tells its version", expected=expected, seen=seen, where=sites[site].domain)
+def site_tells_given_version(cluster: Cluster, answer: Result, site: str) -> None:
+    seen, expected = cluster.sites[site].version(), answer.stdout.strip()
+    require(
+        seen == expected, f"{site} tells its version", expected=expected, seen=seen, where=cluster.sites[site].domain
+    )
 
 
 @then(phrase('site "{site:Name}" tells the version that was deployed last'))
-def site_tells_deployed_version(contents: Contents, sites: Mapping[str, Site], site: str) -> None:
-    seen, expected = sites[site].version(), contents.deployed_last(site).version
+def site_tells_deployed_version(cluster: Cluster, site: str) -> None:
+    seen, expected = cluster.sites[site].version(), cluster.contents.deployed_last(site).version
     again = f"./bin/deploy-blog {site} sites/{site}"
     require(
-        seen == expected, f"{site} is up to date", expected=expected, seen=seen, where=sites[site].domain, paste=again
+        seen == expected,
+        f"{site} is up to date",
+        expected=expected,
+        seen=seen,
+        where=cluster.sites[site].domain,
+        paste=again,
     )
 
 
 @then(phrase('site "{site:Name}" serves exactly the files of "{folder:Name}"'))
-def site_serves_folder(sites: Mapping[str, Site], operator: OperatorShell, site: str, folder: str) -> None:
-    seen = sites[site].differences(operator.cwd / folder)
+def site_serves_folder(cluster: Cluster, operator: OperatorShell, site: str, folder: str) -> None:
+    seen = cluster.sites[site].differences(operator.cwd / folder)
     require(not seen, f"{site} serves {folder}", expected="every file byte for byte", seen=seen)
 
 
 @then(phrase('every machine holds every file of "{site:Name}" as it was deployed last, and no other'))
-def machines_hold_release(contents: Contents, site: str) -> None:
-    seen, expected = contents.digests(site), contents.deployed_last(site).digest
+def machines_hold_release(cluster: Cluster, site: str) -> None:
+    seen, expected = cluster.contents.digests(site), cluster.contents.deployed_last(site).digest
     require(
         set(seen.values()) == {expected},
         f"every machine holds {site} as it was deployed",
@@ -52,14 +54,14 @@ def machines_hold_release(contents: Contents, site: str) -> None:
 
 
 @then(phrase('every machine holds the version of "{site:Name}" that the site tells'))
-def machines_hold_version(contents: Contents, sites: Mapping[str, Site], site: str) -> None:
-    seen, expected = contents.versions(site), sites[site].version()
+def machines_hold_version(cluster: Cluster, site: str) -> None:
+    seen, expected = cluster.contents.versions(site), cluster.sites[site].version()
     require(set(seen.values()) == {expected}, f"every machine holds {site}", expected=expected, seen=seen)
 
 
 @then(phrase('site "{site:Name}" answers with status {status:d} and type "{media_type:Name}"'))
-def site_answers(sites: Mapping[str, Site], site: str, status: int, media_type: str) -> None:
-    page = sites[site].fetch("/")
+def site_answers(cluster: Cluster, site: str, status: int, media_type: str) -> None:
+    page = cluster.sites[site].fetch("/")
     require(
         (page.status, page.media_type) == (status, media_type),
         f"{site} answers",
@@ -70,22 +72,22 @@ def site_answers(sites: Mapping[str, Site], site: str, status: int, media_type: 
 
 
 @then(phrase('every link and asset of site "{site:Name}" answers'))
-def links_answer(sites: Mapping[str, Site], contents: Contents, site: str) -> None:
-    broken = [str(link) for link in sites[site].broken_links(contents.files(site))]
+def links_answer(cluster: Cluster, site: str) -> None:
+    broken = [str(link) for link in cluster.sites[site].broken_links(cluster.contents.files(site))]
     require(not broken, f"every link of {site} answers", expected="no broken link", seen=broken)
 
 
 @then(phrase('site "{site:Name}" serves exactly the contents deployed as "{deployed:Name}"'))
-def site_serves_deployed(contents: Contents, sites: Mapping[str, Site], site: str, deployed: str) -> None:
-    wrong = contents.differences(deployed, sites[site])
+def site_serves_deployed(cluster: Cluster, site: str, deployed: str) -> None:
+    wrong = cluster.contents.differences(deployed, cluster.sites[site])
     require(not wrong, f"{site} serves what was deployed as {deployed}", expected="the same files", seen=wrong)
 
 
 @then(phrase('site "{site:Name}" serves no page of site "{other:Name}"'))
-def site_serves_nothing_of(sites: Mapping[str, Site], contents: Contents, site: str, other: str) -> None:
+def site_serves_nothing_of(cluster: Cluster, site: str, other: str) -> None:
     """Pages: a stylesheet or a logo may well be the same in two languages."""
-    own = {page.body for page in sites[site].pages(contents.files(site))}
-    shared = [page.url for page in sites[other].pages(contents.files(other)) if page.body in own]
+    own = {page.body for page in cluster.sites[site].pages(cluster.contents.files(site))}
+    shared = [page.url for page in cluster.sites[other].pages(cluster.contents.files(other)) if page.body in own]
     require(own and not shared, f"{site} and {other} share nothing", expected="no common page", seen=shared)
 
 
@@ -103,23 +105,21 @@ def entry_point_answers(cluster: Cluster, name: str, status: int) -> None:
 )
 def every_machine_is_entry(
     cluster: Cluster,
-    contents: Contents,
-    machines: Machines,
     waiter: Waiter,
     site: str,
     seconds: int,
 ) -> None:
-    expected = contents.deployed_last(site).version
+    expected = cluster.contents.deployed_last(site).version
 
     def told(name: str) -> str:
         try:
-            return cluster.site_at(site, machines.addresses[name]).version()
+            return cluster.site_at(site, cluster.machines.addresses[name]).version()
         except (SiteUnreachable, AnswerNotUnderstood) as failed:
             return failed.seen
 
     waiter.until(
         f"every machine is an entry point of {site}, version {expected}",
-        lambda: machines.on_all(told),
+        lambda: cluster.machines.on_all(told),
         lambda seen: set(seen.values()) == {expected},
         within=seconds,
         paste="fleetctl list-units",

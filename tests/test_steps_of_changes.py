@@ -159,6 +159,11 @@ def unit_states() -> FakeStates:
 
 
 @pytest.fixture
+def cluster(machines: FakeMachines, services: FakeServices, unit_states: FakeStates, sites: Any) -> Any:
+    return SimpleNamespace(machines=machines, services=services, units=unit_states, sites=sites)
+
+
+@pytest.fixture
 def waiter(recorder: Recorder, clock: FakeClock) -> Waiter:
     return Waiter(recorder, clock)
 
@@ -756,21 +761,19 @@ def test_malformed_registrations_are_left_each_with_a_name_of_its_own(step: Step
 
 @pytest.mark.parametrize(("patience", "ttl"), [("1", 300), ("2.5", 750), ("1.0001", 301)])
 def test_plant_lives_as_long_as_patience_says(
-    root: Any, services: FakeServices, monkeypatch: pytest.MonkeyPatch, patience: str, ttl: int
+    root: Any, cluster: Any, monkeypatch: pytest.MonkeyPatch, patience: str, ttl: int
 ) -> None:
     lives: list[int] = []
     monkeypatch.setenv("PATIENCE", patience)
-    monkeypatch.setattr(services, "inject", lambda *_, ttl: lives.append(ttl))
+    monkeypatch.setattr(cluster.services, "inject", lambda *_, ttl: lives.append(ttl))
 
-    next(inspect.unwrap(root.inject)(services, lambda what: None))("blog", "a")
+    next(inspect.unwrap(root.inject)(cluster, lambda what: None))("blog", "a")
 
     assert lives == [ttl]
 
 
-def test_plants_are_uprooted_when_the_scenario_ends(
-    root: Any, services: FakeServices, log: list[tuple[str, ...]]
-) -> None:
-    fixture = inspect.unwrap(root.inject)(services, lambda what: None)
+def test_plants_are_uprooted_when_the_scenario_ends(root: Any, cluster: Any, log: list[tuple[str, ...]]) -> None:
+    fixture = inspect.unwrap(root.inject)(cluster, lambda what: None)
     put = next(fixture)
     put("blog", "a")
     put("jpblog", "b")
@@ -847,18 +850,22 @@ def sites() -> Any:
 NAMED_IS_LOST = "the machine that the sites' names lead to is lost"
 
 
-def test_machine_that_the_names_lead_to_is_lost(step: Step, log: list[tuple[str, ...]]) -> None:
-    assert step("when", NAMED_IS_LOST, name_server=Names(("192.0.2.12", "192.0.2.12"))) == "coreos-2"
+def test_machine_that_the_names_lead_to_is_lost(step: Step, cluster: Any, log: list[tuple[str, ...]]) -> None:
+    cluster.name_server = Names(("192.0.2.12", "192.0.2.12"))
+
+    assert step("when", NAMED_IS_LOST) == "coreos-2"
 
     assert log == [("change", "coreos-2 is lost"), ("power off", "coreos-2"), ("lose", "coreos-2")]
 
 
 @pytest.mark.parametrize("address", ["", "192.0.2.99"])
 def test_names_that_lead_to_no_machine_are_the_platforms_fault(
-    step: Step, log: list[tuple[str, ...]], address: str
+    step: Step, cluster: Any, log: list[tuple[str, ...]], address: str
 ) -> None:
+    cluster.name_server = Names((address, address))
+
     with pytest.raises(PlatformWrong) as raised:
-        step("when", NAMED_IS_LOST, name_server=Names((address, address)))
+        step("when", NAMED_IS_LOST)
 
     assert (raised.value.expected, raised.value.seen) == ("a machine's address", address or "no address")
     assert log == []
@@ -969,20 +976,20 @@ LEAD = "the sites' names lead to one machine of the cluster within 60 seconds"
         ("192.0.2.99", "192.0.2.99"),
     ],
 )
-def test_names_that_do_not_lead_to_one_machine(step: Step, machines: FakeMachines, blog: str, jpblog: str) -> None:
-    machines.lost = {"coreos-1"}
+def test_names_that_do_not_lead_to_one_machine(step: Step, cluster: Any, blog: str, jpblog: str) -> None:
+    cluster.machines.lost, cluster.name_server = {"coreos-1"}, Names((blog, jpblog))
 
-    wrong = red(step, LEAD, name_server=Names((blog, jpblog)))
+    wrong = red(step, LEAD)
 
     assert wrong.seen == str({"genkisugimoto.com": blog, "jp.genkisugimoto.com": jpblog})
     assert (wrong.where, wrong.paste) == ("192.0.2.4", "dig @192.0.2.4 genkisugimoto.com")
 
 
-def test_names_lead_to_one_machine_in_the_end(step: Step, machines: FakeMachines, clock: FakeClock) -> None:
-    machines.lost = {"coreos-0"}
+def test_names_lead_to_one_machine_in_the_end(step: Step, cluster: Any, clock: FakeClock) -> None:
     old, new = "192.0.2.10", "192.0.2.12"
+    cluster.machines.lost, cluster.name_server = {"coreos-0"}, Names((old, old), ("", old), (new, old), (new, new))
 
-    step("then", LEAD, name_server=Names((old, old), ("", old), (new, old), (new, new)))
+    step("then", LEAD)
 
     assert len(clock.slept) == 3
 
@@ -1044,17 +1051,17 @@ MEMBERS = "the cluster has the etcd members that the discovery URL is for, 5 at 
 
 
 @pytest.mark.parametrize(("members", "size"), [(0, 3), (2, 3), (4, 3), (6, 6), (5, 7)])
-def test_members_that_are_not_those_of_the_url(step: Step, members: int, size: int) -> None:
-    etcd = SimpleNamespace(members=lambda: {f"coreos-{number}" for number in range(members)})
+def test_members_that_are_not_those_of_the_url(step: Step, cluster: Any, members: int, size: int) -> None:
+    cluster.etcd = SimpleNamespace(members=lambda: {f"coreos-{number}" for number in range(members)})
 
-    red(step, MEMBERS, etcd=etcd, registration=Registration(size, []))
+    red(step, MEMBERS, registration=Registration(size, []))
 
 
 @pytest.mark.parametrize("members", [1, 3, 5])
-def test_members_are_those_of_the_url(step: Step, members: int) -> None:
-    etcd = SimpleNamespace(members=lambda: {f"coreos-{number}" for number in range(members)})
+def test_members_are_those_of_the_url(step: Step, cluster: Any, members: int) -> None:
+    cluster.etcd = SimpleNamespace(members=lambda: {f"coreos-{number}" for number in range(members)})
 
-    step("then", MEMBERS, etcd=etcd, registration=Registration(members, []))
+    step("then", MEMBERS, registration=Registration(members, []))
 
 
 # == what a run cannot execute =======================================================================================

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.drivers.cluster import Cluster
+from harness.drivers.cluster import Cluster, Connections
 from harness.drivers.contents import Contents, Deployed, release_digest
 from harness.drivers.machines import Machines
 from harness.drivers.site import Site
@@ -232,9 +232,7 @@ def deploy(site: str, folder: Path) -> str:
         outputs = Terraform(process, target, os.environ).outputs()
         if site not in outputs.sites:
             raise Misconfigured(f"there is no site {site}: sites are {', '.join(sorted(outputs.sites))}")
-        cluster = Cluster(lambda: outputs, recorder, process)
-        try:
+        with Connections(recorder) as connections:
+            cluster = Cluster(lambda: outputs, connections, process)
             Deployment(cluster.sites[site], cluster.machines, Waiter(recorder), version).bring(archive)
-        finally:
-            cluster.close()
     return version

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 
 from harness.drivers.contents import Contents
 from harness.drivers.etcd import Etcd
@@ -18,57 +19,74 @@ from harness.seams.http import open_session
 from harness.seams.process import Runner
 
 
+class Connections:
+    """The SSH connections to machines, kept for all who ask for the same outputs."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self._kept: list[tuple[Outputs, Machines]] = []
+
+    def machines(self, outputs: Outputs) -> Machines:
+        for made_from, kept in self._kept:
+            if made_from == outputs:
+                return kept
+        self._kept.append((outputs, Machines(outputs, self.recorder)))
+        return self._kept[-1][1]
+
+    def close(self) -> None:
+        for _, machines in self._kept:
+            machines.close()
+        self._kept.clear()
+
+    def __enter__(self) -> Connections:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+
 class Cluster:
-    """What a target's outputs tell of, as `read_outputs` gives them: each time it is asked, for machines are added and
-    made again. Connections last as long as the outputs stay the same; results are never kept."""
+    """What a target's outputs tell of, as they are when a part of it is first asked for. Results are never kept."""
 
-    def __init__(self, read_outputs: Callable[[], Outputs], recorder: Recorder, process: Runner) -> None:
+    def __init__(self, read_outputs: Callable[[], Outputs], connections: Connections, process: Runner) -> None:
         self._read_outputs = read_outputs
-        self._recorder = recorder
+        self._connections = connections
+        self._recorder = connections.recorder
         self._process = process
-        self._connections: list[tuple[Outputs, Machines]] = []
 
-    @property
+    @cached_property
     def outputs(self) -> Outputs:
         return self._read_outputs()
 
-    @property
+    @cached_property
     def machines(self) -> Machines:
-        """Over the kept SSH connections."""
-        outputs = self.outputs
-        for made_from, kept in self._connections:
-            if made_from == outputs:
-                return kept
-        self._connections.append((outputs, Machines(outputs, self._recorder)))
-        return self._connections[-1][1]
+        return self._connections.machines(self.outputs)
 
-    def close(self) -> None:
-        """Ends the connections."""
-        for _, machines in self._connections:
-            machines.close()
-        self._connections.clear()
-
-    @property
+    @cached_property
     def etcd(self) -> Etcd:
         return Etcd(self.machines)
 
-    @property
+    @cached_property
     def fleet(self) -> Fleet:
         return Fleet(self.machines)
 
-    @property
+    @cached_property
+    def units(self) -> UnitStates:
+        return UnitStates(self.fleet, self.machines)
+
+    @cached_property
     def services(self) -> Services:
         return Services(self.machines)
 
-    @property
+    @cached_property
     def contents(self) -> Contents:
         return Contents(self.machines)
 
-    @property
+    @cached_property
     def name_server(self) -> NameServer:
         return NameServer(self.outputs.name_server, self._process)
 
-    @property
+    @cached_property
     def sites(self) -> dict[str, Site]:
         """Name -> site, through the entry point."""
         outputs = self.outputs
@@ -83,9 +101,6 @@ class Cluster:
     def page_of(self, domain: str) -> Page:
         """What the entry point answers to a host name, be it a site's or nobody's."""
         return Site(domain, domain, open_session(self.outputs.entry_point, [domain], self._recorder)).fetch("/")
-
-    def unit_states(self, names: Collection[str]) -> UnitStates:
-        return UnitStates(self.fleet, self.machines, names)
 
     def open_ports(self, ports: Iterable[int]) -> dict[str, list[int]]:
         """Machine -> those of the ports that are open to the outside."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.drivers.etcd import CURL
+from harness.drivers.etcd import Etcd
 from harness.drivers.machines import Machines
 from harness.drivers.site import Site
 from harness.errors import PlatformWrong
@@ -35,9 +34,8 @@ def release_digest(files: Mapping[str, bytes]) -> str:
 
 
 def deployed_key(site: str) -> str:
-    """Where the cluster remembers which version of a site was deployed last: a key of etcd's, as a machine asks for
-    it."""
-    return f"http://127.0.0.1:2379/v2/keys/platform/deployed/{site}"
+    """The key of etcd where the cluster remembers which version of a site was deployed last."""
+    return f"/platform/deployed/{site}"
 
 
 class Contents:
@@ -45,6 +43,7 @@ class Contents:
 
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
+        self._etcd = Etcd(machines)
 
     def _digests(self, machine: str, folder: str) -> dict[str, str]:
         """Path relative to `folder` -> SHA-256 in hexadecimal; empty when there is no such folder."""
@@ -88,24 +87,22 @@ class Contents:
 
     def deployed_last(self, site: str) -> Deployed:
         """What was deployed last of a site, as the cluster itself remembers it (in etcd). Raises PlatformWrong where
-        nothing was, or etcd does not say."""
-        answer = self._machines.run(self._machines.entry_point, f"{CURL} {deployed_key(site)}", ok=range(256))
+        nothing was, or etcd does not say (NotAnswering, AnswerNotUnderstood)."""
+        node = self._etcd.get(deployed_key(site))
         try:
-            version, digest = str(json.loads(answer)["node"]["value"]).split()
+            version, digest = str((node or {})["value"]).split()
             return Deployed(version, digest)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError):
             raise PlatformWrong(
                 f"the cluster remembers no deployment of {site}",
-                expected="a version",
-                seen=answer.strip() or "no answer",
+                expected="a version and a digest",
+                seen=str((node or {}).get("value", "no key")),
                 paste=f"./bin/deploy-blog {site} sites/{site}",
             ) from None
 
     def remember(self, site: str, deployed: Deployed) -> None:
         """Makes this the one that was deployed last."""
-        value = f"'value={deployed.version} {deployed.digest}'"
-        put = f"{CURL} --fail -X PUT {deployed_key(site)} --data-urlencode {value}"
-        self._machines.run(self._machines.entry_point, put)
+        self._etcd.put(deployed_key(site), f"{deployed.version} {deployed.digest}")
 
     def differences(self, deployed: str, site: Site) -> list[str]:
         """One line for each deployed file that `site` serves otherwise; what the entry point's machine holds counts."""

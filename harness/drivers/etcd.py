@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 import urllib.parse
 from dataclasses import dataclass
@@ -11,15 +12,18 @@ from typing import Any
 import requests
 
 from harness.drivers.machines import Machines
-from harness.errors import AnswerNotUnderstood, EnvironmentFailed
+from harness.errors import AnswerNotUnderstood, CommandFailed, EnvironmentFailed
 from harness.record.log import Recorder
 from harness.seams.http import LeadsAstray, SiteUnreachable, open_session
+from harness.seams.wait import NotAnswering
 
 # etcd 3.4's FAQ advises a cluster of five members in production, and seven at most: each one more makes every write
 # slower. With 40 members on one machine the cluster did not come to rest at all.
 MEMBERS_AT_MOST = 5
 CURL = "curl --silent --show-error --max-time 3"
 ASK = f"{CURL} http://127.0.0.1:2379/health; echo; {CURL} http://127.0.0.1:2379/v2/members"
+KEYS = "http://127.0.0.1:2379/v2/keys"
+KEY_NOT_FOUND = 100  # etcd's errorCode
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,43 @@ class Registration:
 
 
 class Etcd:
-    """The cluster's etcd, asked on its machines: it cannot be reached from outside."""
+    """The cluster's etcd, asked on its machines: it cannot be reached from outside. Keys are asked of the way in."""
 
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """A key such as /services/blog as a v2 node, with all below it; None where there is no such key. What begins
+        with an underscore is hidden from the listing of what is above it.
+
+        Raises NotAnswering while etcd gives no answer, or has no leader to give one, and AnswerNotUnderstood.
+        """
+        ask = f"{CURL} {shlex.quote(f'{KEYS}{key}?recursive=true')}"
+        try:
+            answer = self._machines.run(self._machines.entry_point, ask)
+        except CommandFailed as failed:
+            raise NotAnswering.of(failed) from failed
+        try:
+            body = json.loads(answer)
+            code = body.get("errorCode")
+            if code is None:
+                return {**body["node"]}
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as wrong:
+            raise AnswerNotUnderstood(f"etcd's key {key}", answer, repr(wrong)) from wrong
+        if code == KEY_NOT_FOUND:
+            return None
+        raise NotAnswering([ask], "an error of etcd", answer, "", self._machines.entry_point)
+
+    def put(self, key: str, value: str, ttl: int | None = None) -> None:
+        """Sets a key, for `ttl` seconds where that is given. Raises CommandFailed when etcd does not take it."""
+        lives = "" if ttl is None else f" -d ttl={ttl}"
+        data = shlex.quote(f"value={value}")
+        put = f"{CURL} --fail -X PUT {shlex.quote(KEYS + key)} --data-urlencode {data}{lives}"
+        self._machines.run(self._machines.entry_point, put)
+
+    def delete(self, key: str) -> None:
+        """Removes a key; one that is gone already is gone."""
+        self._machines.run(self._machines.entry_point, f"{CURL} -X DELETE {shlex.quote(KEYS + key)}")
 
     def members(self) -> set[str]:
         """Names of the members, as the way in lists them; none while it is not healthy."""

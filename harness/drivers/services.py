@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.drivers.etcd import CURL
+from harness.drivers.etcd import Etcd
 from harness.drivers.machines import Machines
 from harness.errors import AnswerNotUnderstood, CommandFailed
 from harness.seams.wait import NotAnswering
 
-KEYS = "http://127.0.0.1:2379/v2/keys/services"
 APP_PORT = "80/tcp"
-KEY_NOT_FOUND = 100  # etcd's errorCode
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,7 @@ class Services:
 
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
+        self._etcd = Etcd(machines)
 
     def published(self, service: str) -> set[str]:
         """Where instances run, HOST:PORT, as the machines' Docker Engines say; every machine is asked."""
@@ -54,22 +52,13 @@ class Services:
     def registered(self, service: str) -> set[str]:
         """What etcd holds, HOST:PORT each; "malformed: ..." of a value that is no registration.
 
-        Raises NotAnswering while etcd gives no answer, or has no leader to give one.
+        Raises NotAnswering while etcd gives no answer, and AnswerNotUnderstood.
         """
-        ask = f"{CURL} {KEYS}/{service}?recursive=true"
+        node = self._etcd.get(f"/services/{service}") or {}
         try:
-            answer = self._machines.run(self._machines.entry_point, ask)
-        except CommandFailed as failed:
-            raise NotAnswering.of(failed) from failed
-        try:
-            body = json.loads(answer)
-            if body.get("errorCode") == KEY_NOT_FOUND:
-                return set()
-            if "errorCode" in body:
-                raise NotAnswering([ask], "an error of etcd", answer, "", self._machines.entry_point)
-            return {_address(node["value"]) for node in body["node"].get("nodes", ())}
-        except (ValueError, KeyError, AttributeError, TypeError) as wrong:
-            raise AnswerNotUnderstood(f"etcd's keys of {service}", answer, repr(wrong)) from wrong
+            return {_address(below["value"]) for below in node.get("nodes", ())}
+        except (KeyError, TypeError) as wrong:
+            raise AnswerNotUnderstood(f"etcd's keys of {service}", str(node), repr(wrong)) from wrong
 
     def ambassadors(self, service: str) -> dict[str, Ambassador]:
         """Machine -> what the service's ambassador there says. Raises NotAnswering while one says nothing."""
@@ -91,12 +80,11 @@ class Services:
 
     def inject(self, service: str, name: str, value: str, ttl: int) -> None:
         """Puts a registration that no sidekick made; it is gone after `ttl` seconds."""
-        put = f"{CURL} --fail -X PUT {KEYS}/{service}/{name} --data-urlencode value={shlex.quote(value)} -d ttl={ttl}"
-        self._machines.run(self._machines.entry_point, put)
+        self._etcd.put(f"/services/{service}/{name}", value, ttl)
 
     def undo(self, service: str, name: str) -> None:
         """Removes a registration that was injected; one whose time was over is gone already."""
-        self._machines.run(self._machines.entry_point, f"{CURL} -X DELETE {KEYS}/{service}/{name}")
+        self._etcd.delete(f"/services/{service}/{name}")
 
 
 def registration(address: str) -> str:

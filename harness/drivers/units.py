@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,22 +91,21 @@ class UnitState:
 
 
 class UnitStates:
-    """The states of a set of units."""
+    """What runs on the machines of a cluster."""
 
-    def __init__(self, fleet: Fleet, machines: Machines, names: Collection[str]) -> None:
+    def __init__(self, fleet: Fleet, machines: Machines) -> None:
         self._fleet = fleet
         self._machines = machines
-        self._names = sorted(names)
 
-    def now(self) -> dict[str, UnitState]:
-        """Unit (with its machine behind an @ where fleet has it on several) -> state. A unit that is on no machine has
-        a state that says so."""
+    def now(self, units: Iterable[str]) -> dict[str, UnitState]:
+        """Of these units: unit (with its machine behind an @ where fleet has it on several) -> state. A unit that is on
+        no machine has a state that says so."""
         places = self._fleet.states()
         ours = set(self._machines.names)
         names_by_id = {machine.id: machine.name for machine in self._fleet.machines() if machine.name in ours}
         asked: dict[str, list[str]] = {}
         states: dict[str, UnitState] = {}
-        for unit in self._names:
+        for unit in sorted(units):
             on = sorted(names_by_id.get(machine_id, "") for machine_id in places.get(unit, ()))
             if not [name for name in on if name]:
                 states[unit] = UnitState("", "unknown", "not placed", "", "0", "0")

@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.drivers.etcd import MEMBERS_AT_MOST, Etcd
-from harness.drivers.fleet import API, Fleet
+from harness.drivers.cluster import Cluster
+from harness.drivers.etcd import MEMBERS_AT_MOST
+from harness.drivers.fleet import API
 from harness.drivers.machines import Machines
 from harness.drivers.services import Services
-from harness.drivers.units import UnitStates
 from harness.errors import HarnessError, PlatformWrong
 from harness.record.log import Recorder
 from harness.seams.process import Runner
@@ -96,9 +96,9 @@ def collect(
         list(pool.map(ask, machines.names))
 
 
-def diagnose(machines: Machines, units: Sequence[str]) -> list[Finding]:
+def diagnose(cluster: Cluster, units: Sequence[str]) -> list[Finding]:
     """What is wrong, from the lowest layer up. A layer that is wrong ends it: what stands on it cannot be judged."""
-    fleet = Fleet(machines)
+    machines, fleet = cluster.machines, cluster.fleet
 
     def loaded() -> list[str]:
         """A unit that was never loaded is not wrong: the runbook did not come that far."""
@@ -110,7 +110,7 @@ def diagnose(machines: Machines, units: Sequence[str]) -> list[Finding]:
             Finding("provision", name, reason, f"ssh core@{machines.addresses[name]}")
             for name, reason in machines.unreachable().items()
         ],
-        "bootstrap": lambda: _bootstrap(machines, fleet),
+        "bootstrap": lambda: _bootstrap(cluster),
         "schedule": lambda: [
             Finding("schedule", "cluster", f"{placement.unit}: {placement.objection}", "fleetctl list-unit-files")
             for placement in fleet.placements(loaded(), "")
@@ -123,10 +123,10 @@ def diagnose(machines: Machines, units: Sequence[str]) -> list[Finding]:
                 f"{unit}: {state.short}",
                 f"fleetctl status {unit.removesuffix('@' + state.machine)}",
             )
-            for unit, state in UnitStates(fleet, machines, loaded()).now().items()
+            for unit, state in cluster.units.now(loaded()).items()
             if not state.runs
         ],
-        "discovery": lambda: _discovery(Services(machines), loaded()),
+        "discovery": lambda: _discovery(cluster.services, loaded()),
     }
     for layer, look in layers.items():
         try:
@@ -138,11 +138,12 @@ def diagnose(machines: Machines, units: Sequence[str]) -> list[Finding]:
     return []
 
 
-def _bootstrap(machines: Machines, fleet: Fleet) -> list[Finding]:
+def _bootstrap(cluster: Cluster) -> list[Finding]:
+    machines, fleet = cluster.machines, cluster.fleet
     listed = {machine.name for machine in fleet.machines()}
     findings = [
         Finding("bootstrap", name, f"etcd: {objection}", "ETCDCTL_API=2 etcdctl cluster-health")
-        for name, objection in Etcd(machines).problems(MEMBERS_AT_MOST).items()
+        for name, objection in cluster.etcd.problems(MEMBERS_AT_MOST).items()
     ]
     findings += [
         Finding("bootstrap", name, "fleet does not list it", "fleetctl list-machines")

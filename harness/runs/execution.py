@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from harness.drivers.cluster import Cluster
+from harness.drivers.cluster import Cluster, Connections
 from harness.drivers.terraform import Outputs, target_data
 from harness.drivers.units import read_units
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong
@@ -156,14 +156,15 @@ class Execution:
         outputs = self.outputs()
         if outputs is None:
             return
-        cluster = Cluster(lambda: outputs, self.run.recorder, self.run.process)
-        machines = cluster.machines
         folder, console = self.run.folder / "evidence", target.get("console", [])
-        evidence.collect(machines, folder, self.run.recorder, self.run.process, console, self.workplace.run_id)
         operators = self.workplace.shell.cwd
         units = [unit.name for unit in read_units(operators / "units", operators / "units/app")]
-        evidence.record(self.run.recorder, evidence.diagnose(machines, units))
-        cluster.close()
+        with Connections(self.run.recorder) as connections:
+            machines = connections.machines(outputs)
+            evidence.collect(machines, folder, self.run.recorder, self.run.process, console, self.workplace.run_id)
+            evidence.record(
+                self.run.recorder, evidence.diagnose(Cluster(lambda: outputs, connections, self.run.process), units)
+            )
 
     def close(self) -> verdict.Verdict:
         """Ends the record with its verdict, and writes what is made from it."""

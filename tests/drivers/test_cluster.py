@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from harness.drivers import cluster as module
-from harness.drivers.cluster import Cluster
+from harness.drivers.cluster import Cluster, Connections
 from harness.drivers.terraform import Outputs
 from harness.record.log import Recorder
 from tests.fakes import FakeRunner
@@ -25,32 +26,46 @@ def said() -> list[Outputs]:
 
 
 @pytest.fixture
-def cluster(said: list[Outputs], recorder: Recorder, runner: FakeRunner) -> Cluster:
-    return Cluster(lambda: said[-1], recorder, runner)
+def connections(recorder: Recorder) -> Connections:
+    return Connections(recorder)
 
 
-def test_connections_last_as_long_as_the_outputs_are_the_same(cluster: Cluster, said: list[Outputs]) -> None:
-    first = cluster.machines
+@pytest.fixture
+def now(said: list[Outputs], connections: Connections, runner: FakeRunner) -> Callable[[], Cluster]:
+    """The cluster as the target's outputs tell of it now."""
+    return lambda: Cluster(lambda: said[-1], connections, runner)
+
+
+def test_connections_last_as_long_as_the_outputs_are_the_same(now: Callable[[], Cluster], said: list[Outputs]) -> None:
+    first = now().machines
     said.append(outputs(3))
-    assert cluster.machines is first
+    assert now().machines is first
 
     said.append(outputs(4))
-    assert cluster.machines is not first
-    assert cluster.machines.names[-1] == "coreos-3"
+    assert now().machines is not first
+    assert now().machines.names[-1] == "coreos-3"
     said.append(outputs(3))
-    assert cluster.machines is first
+    assert now().machines is first
 
 
-def test_what_is_asked_is_asked_of_the_machines_that_are_there_now(cluster: Cluster, said: list[Outputs]) -> None:
-    before = cluster.fleet
+def test_a_cluster_is_as_it_was_when_it_was_first_asked_for(now: Callable[[], Cluster], said: list[Outputs]) -> None:
+    before = now()
+    assert before.fleet._machines is before.machines
     said.append(outputs(4))
 
-    assert cluster.fleet._machines is cluster.machines is not before._machines
+    assert len(before.machines.names) == 3
+    assert len(now().machines.names) == 4
 
 
-def test_a_site_is_asked_at_the_entry_point_or_where_one_says(cluster: Cluster) -> None:
+def test_nothing_is_asked_of_the_target_before_a_part_is(connections: Connections, runner: FakeRunner) -> None:
+    Cluster(lambda: pytest.fail("the outputs were read"), connections, runner)
+
+
+def test_a_site_is_asked_at_the_entry_point_or_where_one_says(now: Callable[[], Cluster]) -> None:
     def address(session: Any) -> str:
         return str(session.get_adapter("http://x")._address)
+
+    cluster = now()
 
     assert {name: site.domain for name, site in cluster.sites.items()} == {
         "blog": "blog.example",
@@ -60,12 +75,14 @@ def test_a_site_is_asked_at_the_entry_point_or_where_one_says(cluster: Cluster) 
     assert address(cluster.site_at("blog", "192.0.2.12")._session) == "192.0.2.12"
 
 
-def test_all_connections_are_ended(cluster: Cluster, said: list[Outputs], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_connections_are_ended(
+    now: Callable[[], Cluster], connections: Connections, said: list[Outputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
     closed: list[list[str]] = []
     monkeypatch.setattr(module.Machines, "close", lambda machines: closed.append(machines.names))
-    _ = cluster.machines
-    said.append(outputs(1))
-    _ = cluster.machines
-    cluster.close()
+    with connections:
+        _ = now().machines
+        said.append(outputs(1))
+        _ = now().machines
 
     assert closed == [["coreos-0", "coreos-1", "coreos-2"], ["coreos-0"]]

@@ -16,6 +16,7 @@ from harness.drivers.etcd import Etcd, Registration
 from harness.drivers.machines import MachineUnreachable
 from harness.errors import AnswerNotUnderstood, EnvironmentFailed
 from harness.seams.http import SiteUnreachable
+from harness.seams.wait import NotAnswering
 from tests.transcripts.machines import NAMES, RecordedMachines
 
 NOT_FOUND = "404 page not found\n"
@@ -302,3 +303,42 @@ def test_discovery_service_that_answers_at_an_ipv6_address(monkeypatch: pytest.M
         finally:
             server.shutdown()
             thread.join()
+
+
+# -- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_asked_of_the_way_in_with_all_below_it(machines: RecordedMachines) -> None:
+    machines.on("v2/keys", '{"action": "get", "node": {"key": "/a", "dir": true}}')
+
+    assert Etcd(machines).get("/a") == {"key": "/a", "dir": True}
+    ((name, command),) = machines.asked
+    assert name == machines.entry_point and command.endswith(" 'http://127.0.0.1:2379/v2/keys/a?recursive=true'")
+
+
+def test_a_key_that_is_not_there(machines: RecordedMachines) -> None:
+    machines.on("v2/keys", '{"errorCode":100,"message":"Key not found","cause":"/a","index":8}')
+
+    assert Etcd(machines).get("/a") is None
+
+
+@pytest.mark.parametrize("answer", ["", "\n", "<html>", "[]", "null", "7", '{"node": 7}', "{}", "[" * 9999])
+def test_an_answer_that_is_no_key(machines: RecordedMachines, answer: str) -> None:
+    with pytest.raises(AnswerNotUnderstood, match="etcd's key /a"):
+        Etcd(machines.on("v2/keys", answer)).get("/a")
+
+
+def test_an_etcd_without_a_leader_may_answer_later(machines: RecordedMachines) -> None:
+    machines.on("v2/keys", '{"errorCode":300,"message":"Raft Internal Error","cause":"no leader","index":8}')
+
+    with pytest.raises(NotAnswering, match="no leader"):
+        Etcd(machines).get("/a")
+
+
+@pytest.mark.parametrize(("ttl", "end"), [(None, "value=it'\"'\"'s'"), (60, "-d ttl=60")])
+def test_a_key_is_put(machines: RecordedMachines, ttl: int | None, end: str) -> None:
+    Etcd(machines.on("v2/keys", "{}")).put("/a", "it's", ttl)
+
+    ((_, command),) = machines.asked
+    assert " --fail -X PUT http://127.0.0.1:2379/v2/keys/a --data-urlencode 'value=it" in command
+    assert command.endswith(end)

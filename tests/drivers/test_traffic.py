@@ -600,6 +600,11 @@ def name_server() -> Names:
     return Names()
 
 
+@pytest.fixture
+def cluster(outputs: Outputs, contents: Any, name_server: Names) -> Any:
+    return SimpleNamespace(outputs=outputs, contents=contents, name_server=name_server)
+
+
 Start = Callable[[str, str, int], None]
 
 

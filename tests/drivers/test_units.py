@@ -267,7 +267,7 @@ def machines() -> RecordedMachines:
 
 @pytest.fixture
 def states(machines: RecordedMachines) -> UnitStates:
-    return UnitStates(Fleet(machines), machines, UNITS)
+    return UnitStates(Fleet(machines), machines)
 
 
 def shows(machines: RecordedMachines, unit: str, machine: str = "coreos-0", **properties: Any) -> None:
@@ -287,11 +287,11 @@ def publish(machines: RecordedMachines, name: str, *on: str) -> None:
 
 
 def test_recorded_units_run(states: UnitStates) -> None:
-    assert states.now() == {
+    assert states.now(UNITS) == {
         "blog.service": UnitState("coreos-0", "active", "running", "success", "409", "0"),
         "entry.service": UnitState("coreos-0", "active", "running", "success", "426", "0"),
     }
-    assert all(state.runs for state in states.now().values())
+    assert all(state.runs for state in states.now(UNITS).values())
 
 
 @pytest.mark.parametrize(
@@ -308,31 +308,31 @@ def test_recorded_units_run(states: UnitStates) -> None:
 def test_unit_that_does_not_run(machines: RecordedMachines, states: UnitStates, active: str, sub: str) -> None:
     shows(machines, "blog.service", ActiveState=active, SubState=sub)
 
-    assert not states.now()["blog.service"].runs
-    assert states.now()["blog.service"].short.startswith(f"{active}/{sub} pid 409 restarts 0 on coreos-0")
+    assert not states.now(UNITS)["blog.service"].runs
+    assert states.now(UNITS)["blog.service"].short.startswith(f"{active}/{sub} pid 409 restarts 0 on coreos-0")
 
 
 @pytest.mark.parametrize("changed", [{"NRestarts": 1}, {"MainPID": 500}, {"MainPID": 500, "NRestarts": 1}])
 def test_unit_that_was_restarted_is_not_as_before(
     machines: RecordedMachines, states: UnitStates, changed: dict[str, int]
 ) -> None:
-    before = states.now()
+    before = states.now(UNITS)
     shows(machines, "entry.service", "coreos-0", **changed)
 
-    after = states.now()
+    after = states.now(UNITS)
 
     assert after != before and all(state.runs for state in after.values())
     assert after["blog.service"] == before["blog.service"]
 
 
 def test_units_left_alone_are_as_before(states: UnitStates) -> None:
-    assert states.now() == states.now()
+    assert states.now(UNITS) == states.now(UNITS)
 
 
 def test_unit_on_no_machine(machines: RecordedMachines, states: UnitStates) -> None:
     publish(machines, "blog.service")
 
-    state = states.now()["blog.service"]
+    state = states.now(UNITS)["blog.service"]
 
     assert not state.runs
     assert (state.machine, state.sub) == ("", "not placed") and state.short.endswith("on no machine")
@@ -341,21 +341,21 @@ def test_unit_on_no_machine(machines: RecordedMachines, states: UnitStates) -> N
 def test_unit_on_a_machine_that_is_gone(machines: RecordedMachines, states: UnitStates) -> None:
     publish(machines, "blog.service", "f" * 32)
 
-    assert not states.now()["blog.service"].runs
+    assert not states.now(UNITS)["blog.service"].runs
 
 
 def test_unit_on_a_machine_that_is_none_of_ours(machines: RecordedMachines, states: UnitStates) -> None:
     machines.change("fleet/v1/machines", lambda answer: answer["machines"].append({"id": "f" * 32, "metadata": {}}))
     publish(machines, "blog.service", "f" * 32)
 
-    assert not states.now()["blog.service"].runs
+    assert not states.now(UNITS)["blog.service"].runs
 
 
 def test_global_unit_on_two_machines(machines: RecordedMachines, states: UnitStates) -> None:
     publish(machines, "blog.service", "coreos-0", "coreos-2")
     shows(machines, "blog.service", "coreos-2", ActiveState="failed", SubState="failed")
 
-    now = states.now()
+    now = states.now(UNITS)
 
     assert sorted(now) == ["blog.service@coreos-0", "blog.service@coreos-2", "entry.service"]
     assert [name for name, state in now.items() if not state.runs] == ["blog.service@coreos-2"]
@@ -364,7 +364,7 @@ def test_global_unit_on_two_machines(machines: RecordedMachines, states: UnitSta
 def test_each_machine_is_asked_once_and_only_where_there_are_units(
     machines: RecordedMachines, states: UnitStates
 ) -> None:
-    states.now()
+    states.now(UNITS)
 
     asked = [(name, command) for name, command in machines.asked if command.startswith("systemctl show")]
     assert [(name, command.partition(" -- ")[2]) for name, command in asked] == [
@@ -376,7 +376,7 @@ def test_systemd_that_cannot_be_asked_is_told(machines: RecordedMachines, states
     machines.fails("systemctl show", 1, "Failed to connect to bus")
 
     with pytest.raises(CommandFailed, match="Failed to connect to bus"):
-        states.now()
+        states.now(UNITS)
 
 
 @pytest.mark.parametrize("answer", ["", "junk\n", "Id=blog.service\n"])
@@ -384,11 +384,11 @@ def test_answer_of_systemd_that_is_junk(machines: RecordedMachines, states: Unit
     machines.on("systemctl show", answer)
 
     with pytest.raises(AnswerNotUnderstood):
-        states.now()
+        states.now(UNITS)
 
 
 def test_no_units_are_no_states(machines: RecordedMachines) -> None:
-    assert UnitStates(Fleet(machines), machines, []).now() == {}
+    assert UnitStates(Fleet(machines), machines).now([]) == {}
 
 
 # -- every machine is asked, whatever fleet believes -----------------------------------------------------------------

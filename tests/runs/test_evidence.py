@@ -7,12 +7,16 @@ import shlex
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from harness.drivers.etcd import Etcd
+from harness.drivers.fleet import Fleet
 from harness.drivers.machines import MachineUnreachable
-from harness.drivers.services import registration
+from harness.drivers.services import Services, registration
+from harness.drivers.units import UnitStates
 from harness.errors import EnvironmentFailed, Misconfigured
 from harness.record.log import Recorder, Redactor
 from harness.runs import evidence
@@ -189,14 +193,20 @@ def layers(findings: list[Finding]) -> set[tuple[str, str]]:
     return {(finding.layer, finding.machine) for finding in findings}
 
 
+def cluster_of(machines: RecordedMachines) -> Any:
+    fleet = Fleet(machines)
+    units, services = UnitStates(fleet, machines), Services(machines)
+    return SimpleNamespace(machines=machines, etcd=Etcd(machines), fleet=fleet, units=units, services=services)
+
+
 def test_all_is_well(machines: RecordedMachines) -> None:
-    assert diagnose(machines, UNITS) == []
+    assert diagnose(cluster_of(machines), UNITS) == []
 
 
 def test_machine_that_is_unreachable(machines: RecordedMachines) -> None:
     machines.on("", SILENT, "coreos-1")
 
-    assert diagnose(machines, UNITS) == [
+    assert diagnose(cluster_of(machines), UNITS) == [
         Finding("provision", "coreos-1", str(SILENT), f"ssh core@{machines.addresses['coreos-1']}")
     ]
 
@@ -204,7 +214,7 @@ def test_machine_that_is_unreachable(machines: RecordedMachines) -> None:
 def test_machine_whose_etcd_is_unhealthy(machines: RecordedMachines) -> None:
     machines.on("2379/health", "\n", "coreos-1")
 
-    findings = diagnose(machines, UNITS)
+    findings = diagnose(cluster_of(machines), UNITS)
 
     assert ("bootstrap", "coreos-1") in layers(findings)
     assert findings[0].finding == "etcd: not healthy"
@@ -213,7 +223,7 @@ def test_machine_whose_etcd_is_unhealthy(machines: RecordedMachines) -> None:
 def test_machines_beside_one_whose_etcd_is_unhealthy_are_not_named(machines: RecordedMachines) -> None:
     machines.on("2379/health", "\n", "coreos-1")
 
-    assert layers(diagnose(machines, UNITS)) == {("bootstrap", "coreos-1")}
+    assert layers(diagnose(cluster_of(machines), UNITS)) == {("bootstrap", "coreos-1")}
 
 
 def test_machine_that_fleet_does_not_list(machines: RecordedMachines) -> None:
@@ -222,7 +232,7 @@ def test_machine_that_fleet_does_not_list(machines: RecordedMachines) -> None:
         lambda answer: answer.update(machines=[it for it in answer["machines"] if it["id"] != IDS["coreos-2"]]),
     )
 
-    assert diagnose(machines, UNITS) == [
+    assert diagnose(cluster_of(machines), UNITS) == [
         Finding("bootstrap", "coreos-2", "fleet does not list it", "fleetctl list-machines")
     ]
 
@@ -230,7 +240,7 @@ def test_machine_that_fleet_does_not_list(machines: RecordedMachines) -> None:
 def test_fleet_that_does_not_answer(machines: RecordedMachines) -> None:
     machines.fails("fleet/v1", 22, "curl: (22) The requested URL returned error: 503")
 
-    findings = diagnose(machines, UNITS)
+    findings = diagnose(cluster_of(machines), UNITS)
 
     assert layers(findings) == {("bootstrap", name) for name in NAMES}
     assert {finding.finding for finding in findings} == {"fleet does not list it"}
@@ -240,7 +250,7 @@ def test_service_of_the_machine_that_is_failed(machines: RecordedMachines) -> No
     machines.on("systemctl --failed --no-legend", "filter.service\nblog.service\n", "coreos-1")
 
     # blog.service is fleet's, and judged by its own layer
-    assert diagnose(machines, UNITS) == [
+    assert diagnose(cluster_of(machines), UNITS) == [
         Finding("bootstrap", "coreos-1", "filter.service is failed", "systemctl status filter.service")
     ]
 
@@ -248,7 +258,7 @@ def test_service_of_the_machine_that_is_failed(machines: RecordedMachines) -> No
 def test_unit_that_is_on_no_machine(machines: RecordedMachines) -> None:
     change_unit(machines, "blog.service", machineID="", currentState="inactive")
 
-    assert diagnose(machines, UNITS) == [
+    assert diagnose(cluster_of(machines), UNITS) == [
         Finding("schedule", "cluster", "blog.service: on no machine (1 would be allowed)", "fleetctl list-unit-files")
     ]
 
@@ -256,7 +266,7 @@ def test_unit_that_is_on_no_machine(machines: RecordedMachines) -> None:
 def test_unit_that_is_where_it_must_not_be(machines: RecordedMachines) -> None:
     change_unit(machines, "entry.service", machineID=IDS["coreos-2"])
 
-    (finding,) = diagnose(machines, UNITS)
+    (finding,) = diagnose(cluster_of(machines), UNITS)
 
     assert finding.layer == "schedule" and "forbids this machine" in finding.finding
 
@@ -265,7 +275,7 @@ def test_unit_that_is_where_it_must_not_be(machines: RecordedMachines) -> None:
 def test_unit_that_does_not_run(machines: RecordedMachines, active: str, sub: str) -> None:
     fail_unit(machines, "blog.service", active, sub)
 
-    assert diagnose(machines, UNITS) == [
+    assert diagnose(cluster_of(machines), UNITS) == [
         Finding(
             "unit",
             "coreos-0",
@@ -320,14 +330,14 @@ WITH_AMBASSADOR = [*UNITS, AMBASSADOR]
 
 
 def test_service_that_is_found_is_well(discovery: RecordedMachines) -> None:
-    assert diagnose(discovery, WITH_AMBASSADOR) == []
+    assert diagnose(cluster_of(discovery), WITH_AMBASSADOR) == []
 
 
 def test_service_that_is_not_registered(discovery: RecordedMachines) -> None:
     discovery.on("v2/keys/services/blog", '{"errorCode":100,"message":"Key not found"}')
     discovery.on("ambassador.show blog", show([], {}))
 
-    first, *others = diagnose(discovery, WITH_AMBASSADOR)
+    first, *others = diagnose(cluster_of(discovery), WITH_AMBASSADOR)
 
     assert first == Finding(
         "discovery",
@@ -343,7 +353,7 @@ def test_service_that_is_not_registered(discovery: RecordedMachines) -> None:
 def test_service_that_is_registered_where_it_does_not_run(discovery: RecordedMachines) -> None:
     register(discovery, RUNS, "10.215.249.11:49160")
 
-    (finding,) = diagnose(discovery, WITH_AMBASSADOR)
+    (finding,) = diagnose(cluster_of(discovery), WITH_AMBASSADOR)
 
     assert (finding.layer, finding.machine) == ("discovery", "cluster")
     assert finding.finding == f"blog runs at {RUNS}, registered is {RUNS}, 10.215.249.11:49160"
@@ -353,7 +363,7 @@ def test_service_that_runs_nowhere_and_is_registered(discovery: RecordedMachines
     discovery.on("docker ps", "")
 
     assert f"blog runs at no address, registered is {RUNS}" in [
-        it.finding for it in diagnose(discovery, WITH_AMBASSADOR)
+        it.finding for it in diagnose(cluster_of(discovery), WITH_AMBASSADOR)
     ]
 
 
@@ -363,7 +373,7 @@ def test_service_that_runs_nowhere_and_is_registered(discovery: RecordedMachines
 def test_ambassador_whose_servers_are_others(discovery: RecordedMachines, servers: dict[str, str]) -> None:
     discovery.on("ambassador.show blog", show([RUNS], servers), "coreos-2")
 
-    assert diagnose(discovery, WITH_AMBASSADOR) == [
+    assert diagnose(cluster_of(discovery), WITH_AMBASSADOR) == [
         Finding(
             "discovery",
             "coreos-2",
@@ -380,14 +390,14 @@ def test_registration_left_behind_that_the_ambassadors_pass_over_is_told_of_the_
     register(discovery, RUNS, gone)
     discovery.on("ambassador.show blog", show([RUNS, gone], {RUNS: "UP", gone: "DOWN"}))
 
-    assert layers(diagnose(discovery, WITH_AMBASSADOR)) == {("discovery", "cluster")}
+    assert layers(diagnose(cluster_of(discovery), WITH_AMBASSADOR)) == {("discovery", "cluster")}
 
 
 @pytest.mark.parametrize("answer", ["", "Traceback (most recent call last):", "[]", '{"servers": {}}'])
 def test_ambassador_that_says_something_else_is_what_is_wrong(discovery: RecordedMachines, answer: str) -> None:
     discovery.on("ambassador.show blog", answer, "coreos-1")
 
-    (finding,) = diagnose(discovery, WITH_AMBASSADOR)
+    (finding,) = diagnose(cluster_of(discovery), WITH_AMBASSADOR)
 
     assert finding.layer == "discovery" and "the ambassador of blog on coreos-1" in finding.finding
 
@@ -395,14 +405,14 @@ def test_ambassador_that_says_something_else_is_what_is_wrong(discovery: Recorde
 def test_ambassador_that_cannot_be_asked_is_what_is_wrong(discovery: RecordedMachines) -> None:
     discovery.fails("ambassador.show blog", 1, "Error response from daemon: No such container", "coreos-1")
 
-    (finding,) = diagnose(discovery, WITH_AMBASSADOR)
+    (finding,) = diagnose(cluster_of(discovery), WITH_AMBASSADOR)
 
     assert (finding.layer, finding.machine) == ("discovery", "coreos-1")
     assert "No such container" in finding.finding
 
 
 def test_service_whose_ambassador_was_never_loaded_is_not_asked_for(machines: RecordedMachines) -> None:
-    assert diagnose(machines, WITH_AMBASSADOR) == []
+    assert diagnose(cluster_of(machines), WITH_AMBASSADOR) == []
     assert not [command for _, command in machines.asked if "services/" in command or "docker" in command]
 
 
@@ -410,33 +420,33 @@ def test_unit_that_does_not_run_is_named_before_what_is_registered(discovery: Re
     fail_unit(discovery, "blog.service")
     discovery.on("docker ps", "")
 
-    assert {layer for layer, _ in layers(diagnose(discovery, WITH_AMBASSADOR))} == {"unit"}
+    assert {layer for layer, _ in layers(diagnose(cluster_of(discovery), WITH_AMBASSADOR))} == {"unit"}
 
 
 def test_unit_that_was_never_loaded_is_no_unit_that_is_wrong(machines: RecordedMachines) -> None:
     forget_unit(machines, "blog.service")
 
-    assert diagnose(machines, UNITS) == []
+    assert diagnose(cluster_of(machines), UNITS) == []
 
 
 def test_lowest_layer_alone_is_named(machines: RecordedMachines) -> None:
     fail_unit(machines, "blog.service")
-    assert {layer for layer, _ in layers(diagnose(machines, UNITS))} == {"unit"}
+    assert {layer for layer, _ in layers(diagnose(cluster_of(machines), UNITS))} == {"unit"}
 
     change_unit(machines, "entry.service", currentState="loaded")
-    assert {layer for layer, _ in layers(diagnose(machines, UNITS))} == {"schedule"}
+    assert {layer for layer, _ in layers(diagnose(cluster_of(machines), UNITS))} == {"schedule"}
 
     machines.on("2379/health", "\n", "coreos-1")
-    assert {layer for layer, _ in layers(diagnose(machines, UNITS))} == {"bootstrap"}
+    assert {layer for layer, _ in layers(diagnose(cluster_of(machines), UNITS))} == {"bootstrap"}
 
     machines.on("", SILENT, "coreos-1")
-    assert {layer for layer, _ in layers(diagnose(machines, UNITS))} == {"provision"}
+    assert {layer for layer, _ in layers(diagnose(cluster_of(machines), UNITS))} == {"provision"}
 
 
 def test_every_finding_has_something_to_paste(machines: RecordedMachines) -> None:
     machines.on("2379/health", "\n", "coreos-1").on("systemctl --failed --no-legend", "ssh.service\n")
 
-    findings = diagnose(machines, UNITS)
+    findings = diagnose(cluster_of(machines), UNITS)
 
     assert findings and all(finding.paste for finding in findings)
 
@@ -460,7 +470,7 @@ def test_nothing_found_is_not_recorded(recorder: Recorder, events: Events) -> No
 def test_a_layer_that_cannot_be_asked_is_what_is_wrong(machines: RecordedMachines) -> None:
     machines.fails("/fleet/v1/units", 28, "curl: (28) Operation timed out after 10001 milliseconds")
 
-    (finding,) = diagnose(machines, UNITS)
+    (finding,) = diagnose(cluster_of(machines), UNITS)
 
     assert finding.layer == "bootstrap"
     assert "Operation timed out" in finding.finding

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ def listing(*nodes: dict[str, Any]) -> str:
     return json.dumps({"action": "get", "node": folder("/", *nodes)}) + "\n"
 
 
-def answer(own: str, fleets: str) -> str:
-    """What KEYS prints: the two answers with an `echo` between them."""
-    return f"{own}\n{fleets}"
+def answer(own: str, fleets: str) -> Callable[[str], str]:
+    """What etcd answers to the two questions."""
+    return lambda command: fleets if "_coreos.com" in command else own
 
 
 SERVICES = (key("/services/blog", 20), key("/services/jpblog", 22))
