@@ -111,7 +111,7 @@ def every_machine_is_entry(
 ) -> None:
     expected = cluster.contents.deployed_last(site).version
 
-    def told(name: str) -> str:
+    def version_there(name: str) -> str:
         try:
             return cluster.site_at(site, cluster.machines.addresses[name]).version()
         except (SiteUnreachable, AnswerNotUnderstood) as failed:
@@ -119,7 +119,7 @@ def every_machine_is_entry(
 
     waiter.until(
         f"every machine is an entry point of {site}, version {expected}",
-        lambda: cluster.machines.on_all(told),
+        lambda: cluster.machines.on_all(version_there),
         lambda seen: set(seen.values()) == {expected},
         within=seconds,
         paste="fleetctl list-units",

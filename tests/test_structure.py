@@ -383,9 +383,9 @@ SEAMS = {
     },
     "pty": set(),
     "asyncio": set(),
-    "paramiko": {"harness/drivers/machines.py"},
+    "paramiko": {"harness/seams/ssh.py"},
     "testinfra": {
-        "harness/drivers/machines.py",
+        "harness/seams/ssh.py",
         "harness/commands/bench_facts.py",  # what asking costs its way, measured beside ours
     },
     "python_terraform": {"harness/drivers/terraform.py"},

@@ -146,7 +146,7 @@ class Deployment:
             self.waiter.until(
                 f'site "{self.site.name}" tells version {self.version}',
                 self._told,
-                lambda told: told == self.version,
+                lambda served_version: served_version == self.version,
                 within=ANSWER_LIMIT,
             )
             Contents(self.machines).remember(self.site.name, Deployed(self.version, digest_of(archive)))

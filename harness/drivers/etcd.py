@@ -41,8 +41,8 @@ class Registration:
         try:
             address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
         except OSError as unknown:
-            said = f"the discovery service {host} cannot be looked up: {unknown.strerror}"
-            raise EnvironmentFailed(said) from unknown
+            message = f"the discovery service {host} cannot be looked up: {unknown.strerror}"
+            raise EnvironmentFailed(message) from unknown
         return cls.read(url, open_session(str(address), [host], recorder))
 
     @classmethod

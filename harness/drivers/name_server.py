@@ -21,10 +21,10 @@ class NameServer:
         """
         ask = ["dig", "+short", "+tcp", "+tries=2", "+time=2", f"@{self.address}", name, "A"]
         try:
-            said = self._process.run(ask).stdout.splitlines()
+            lines = self._process.run(ask).stdout.splitlines()
         except CommandFailed as silent:
             raise NotAnswering.of(silent) from silent
-        answer = [line for line in said if not line.startswith(";")]  # its remarks, of an attempt that failed
+        answer = [line for line in lines if not line.startswith(";")]  # its remarks, of an attempt that failed
         if len(answer) > 1:
             raise PlatformWrong(f"{name} has several addresses", expected="one", seen=", ".join(answer))
         return "".join(answer)

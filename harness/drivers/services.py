@@ -64,19 +64,19 @@ class Services:
         """Machine -> what the service's ambassador there says. Raises NotAnswering while one says nothing."""
         ask = f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}"
 
-        def told(name: str) -> Ambassador:
+        def ask_one(name: str) -> Ambassador:
             try:
                 answer = self._machines.run(name, ask)
             except CommandFailed as failed:  # no such container yet, or its proxy is not up
                 raise NotAnswering.of(failed) from failed
             try:
-                said = json.loads(answer)
-                servers = {str(address): str(status) for address, status in said["servers"].items()}
-                return Ambassador(frozenset(said["registered"]), tuple(said["malformed"]), servers)
+                document = json.loads(answer)
+                servers = {str(address): str(status) for address, status in document["servers"].items()}
+                return Ambassador(frozenset(document["registered"]), tuple(document["malformed"]), servers)
             except (ValueError, KeyError, TypeError, AttributeError) as wrong:
                 raise AnswerNotUnderstood(f"the ambassador of {service} on {name}", answer, repr(wrong)) from wrong
 
-        return self._machines.on_all(told)
+        return self._machines.on_all(ask_one)
 
     def inject(self, service: str, name: str, value: str, ttl: int) -> None:
         """Puts a registration that no sidekick made; it is gone after `ttl` seconds."""
@@ -104,9 +104,9 @@ def is_address(registered: str) -> bool:
 
 def _address(value: str) -> str:
     try:
-        said = json.loads(value)
-        if isinstance(said["host"], str) and type(said["port"]) is int:
-            return f"{said['host']}:{said['port']}"
+        document = json.loads(value)
+        if isinstance(document["host"], str) and type(document["port"]) is int:
+            return f"{document['host']}:{document['port']}"
     except (ValueError, KeyError, TypeError, RecursionError):
         pass  # what it is then stands in the answer
     return f"malformed: {value}"

@@ -44,8 +44,8 @@ class Page:
     def text(self) -> str:
         """The body, read as browsers do: as its byte order mark says, else the header, else its own <meta>, else as
         UTF-8. In a label that nobody knows there is no sense."""
-        said = _CHARSET.search(self.content_type)
-        label = said[1] if said else None
+        declared = _CHARSET.search(self.content_type)
+        label = declared[1] if declared else None
         if label is None and links.is_html(self.media_type):
             label = links.declared_charset(self.body[:1024].decode("ascii", "replace"))
             label = "utf-8" if (label or "").lower().startswith("utf-16") else label  # it was read as ASCII

@@ -121,10 +121,12 @@ class Traffic:
         return tally
 
     def _note(self, tally: Tally) -> None:
-        said = f"{tally.made} requests, {tally.failed} failed, {tally.wrong} wrong, right after {tally.right_after:g} s"
+        summary = (
+            f"{tally.made} requests, {tally.failed} failed, {tally.wrong} wrong, right after {tally.right_after:g} s"
+        )
         self._recorder.emit(
             "note",
-            text=f"site {self.site} at {self.rate} a second, {self.change or 'no change'}: {said}"
+            text=f"site {self.site} at {self.rate} a second, {self.change or 'no change'}: {summary}"
             + (f" (first: {tally.first_seen})" if tally.first_seen else ""),
         )
 

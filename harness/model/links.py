@@ -80,9 +80,9 @@ def declared_charset(head: str) -> str | None:
         if meta.attributes.get("charset"):
             return meta.attributes["charset"]
         if (meta.attributes.get("http-equiv") or "").lower() == "content-type":
-            said = re.search(r"charset\s*=\s*[\"']?([^\s\"';]+)", meta.attributes.get("content") or "", re.I)
-            if said:
-                return said[1]
+            charset = re.search(r"charset\s*=\s*[\"']?([^\s\"';]+)", meta.attributes.get("content") or "", re.I)
+            if charset:
+                return charset[1]
     return None
 
 

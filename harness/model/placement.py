@@ -40,13 +40,13 @@ class Requirements:
     @classmethod
     def of(cls, name: str, options: Iterable[tuple[str, str, str]]) -> Requirements:
         """Those of a unit of this name with these options (section, name, value)."""
-        said: dict[str, list[str]] = {}
+        options_named: dict[str, list[str]] = {}
         for section, option, line in options:
             if section == SECTION:
-                said.setdefault(option, []).extend(_expanded(value, name) for value in _values(line))
+                options_named.setdefault(option, []).extend(_expanded(value, name) for value in _values(line))
 
         def get(*options: str) -> list[str]:
-            return [value for option in options for value in said.get(option, ())]
+            return [value for option in options for value in options_named.get(option, ())]
 
         metadata: dict[str, set[str]] = {}
         ignored = []

@@ -151,20 +151,20 @@ def _value(text: str, start: int, end: int) -> str | int | float | Other:
 
 def _unquoted(text: str, start: int, end: int) -> str | Other:
     """What the quoted string between its quotes says; Other, if it has a template in it."""
-    said, at = "", start
+    text_read, at = "", start
     while at < end:
         escape = _ESCAPE.match(text, at)
         if escape:
-            said += _unescaped(escape)
+            text_read += _unescaped(escape)
             at = escape.end()
         elif text[at] == "\\":
             raise _Malformed(at, f"{text[at : at + 2]} is no escape in a string: write \\\\ for a backslash")
         elif text.startswith(("${", "%{"), at):
             return Other(text[start - 1 : end + 1])
         else:
-            said += text[at]
+            text_read += text[at]
             at += 1
-    return said
+    return text_read
 
 
 def _unescaped(escape: re.Match[str]) -> str:

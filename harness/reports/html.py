@@ -95,12 +95,12 @@ def _view(run: Item) -> Item:
     faults = judge(run).faults
     counts = Counter(scenario["outcome"] for scenario in scenarios)
     findings = (run["diagnosis"] or {}).get("findings") or []
-    said = counted(counts)
+    summary = counted(counts)
     return {
         "run": run,
         "outcome": OUTCOME_OF_STATUS.get(run["status"], "error"),
         "title": title(run["status"]),
-        "headline": run["headline"] or (f"scenarios: {said}" if said else "no scenario was planned"),
+        "headline": run["headline"] or (f"scenarios: {summary}" if summary else "no scenario was planned"),
         "when": _when(run["started"]),
         "seconds": lasted(run, run),
         "marks": MARKS,
@@ -148,9 +148,9 @@ def _scenario(number: int, scenario: Item, doings: Doings, run: Item) -> Item:
         done = _shown(doings.get((scenario["id"], index), []), step["started"] or scenario["started"], run)
         steps.append({**step, "seconds": lasted(step, run), "said": _message(step["error"]), "doings": done})
     around = _shown(doings.get((scenario["id"], None), []), scenario["started"], run)
-    told = any(step["said"] for step in steps)
+    has_message = any(step["said"] for step in steps)
     seconds = lasted(scenario, run)
-    return {**scenario, "number": number, "steps": steps, "around": around, "told": told, "seconds": seconds}
+    return {**scenario, "number": number, "steps": steps, "around": around, "told": has_message, "seconds": seconds}
 
 
 def _message(error: object) -> str:

@@ -68,8 +68,8 @@ def _run_suite(root: ET.Element, run: Item, faults: list[Fault]) -> None:
             _fault(_case(suite, "run", f"{fault.title}: {fault.seen}", None), fault, fault.seen)
     red = {child.tag for case in root.iter("testcase") for child in case} & {"failure", "error"}
     if run["status"] != ExitStatus.VERIFIED and not red:
-        said = run["headline"] or title(run["status"])
-        _red(_case(suite, "stages", "verdict", None), "error", said)
+        headline = run["headline"] or title(run["status"])
+        _red(_case(suite, "stages", "verdict", None), "error", headline)
 
 
 def _stage_case(suite: ET.Element, name: str, stage: Item | None, fault: Fault | None, run: Item) -> None:

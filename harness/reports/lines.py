@@ -63,8 +63,8 @@ def ticking(seconds: float) -> str:
 
 def ended(text: str, outcome: str, seconds: float | None, **layout: Any) -> Line:
     """A finished thing; what did not simply pass says so in words, too."""
-    said = "" if outcome in ("passed", "done") else outcome.replace("_", " ")
-    right = ", ".join(filter(None, (said, "" if outcome in ("not_run", "cached") else took(seconds))))
+    shown = "" if outcome in ("passed", "done") else outcome.replace("_", " ")
+    right = ", ".join(filter(None, (shown, "" if outcome in ("not_run", "cached") else took(seconds))))
     return Line(text, MARKS.get(outcome, "·"), right, style=STYLES.get(outcome, "yellow"), **layout)
 
 
@@ -72,16 +72,16 @@ def fault(error: object, indent: int) -> list[Line]:
     """What was expected, last seen and where, and the command to paste; of a bare text that text."""
     if not error:
         return []
-    said = error if isinstance(error, dict) else {"message": error}
+    shown = error if isinstance(error, dict) else {"message": error}
     lines = []
-    if said.get("layer"):
-        lines.append(_labelled("layer", said["layer"], indent))
-    if said.get("message") and not (said.get("expected") and said.get("seen")):
-        lines.append(Line(one_line(said["message"]), indent=indent))
+    if shown.get("layer"):
+        lines.append(_labelled("layer", shown["layer"], indent))
+    if shown.get("message") and not (shown.get("expected") and shown.get("seen")):
+        lines.append(Line(one_line(shown["message"]), indent=indent))
     for name, label in (("expected", "expected"), ("seen", "last seen"), ("where", "where")):
-        if said.get(name):
-            lines.append(_labelled(label, said[name], indent))
-    if paste := clean(said.get("paste")).strip():
+        if shown.get(name):
+            lines.append(_labelled(label, shown[name], indent))
+    if paste := clean(shown.get("paste")).strip():
         lines.append(Line(paste, "$", indent=indent, verbatim=True))
     return lines
 

@@ -89,8 +89,10 @@ def _newest(records: Path, features: Sequence[Feature], commands: Sequence[str])
         run = _document(path)
         if run is None:
             continue
-        told = [evidence_of(feature, it, [*runs, run]) for feature in features for it in feature.scenarios]
-        number = sum(it is not None for it in (*told, *(last_typed(command, [*runs, run]) for command in commands)))
+        evidences = [evidence_of(feature, it, [*runs, run]) for feature in features for it in feature.scenarios]
+        number = sum(
+            it is not None for it in (*evidences, *(last_typed(command, [*runs, run]) for command in commands))
+        )
         if number > known:
             known = number
             runs.append(run)
@@ -143,10 +145,11 @@ def page(
 
 def _head(book: Book, written: float) -> list[str]:
     counts = Counter(claim.state for claim in book.every_claim())
-    said = ", ".join(f"{counts[it]} {it}" for it in COUNTED if counts[it] or it in (PROVEN, FAILED, NEVER))
+    summary = ", ".join(f"{counts[it]} {it}" for it in COUNTED if counts[it] or it in (PROVEN, FAILED, NEVER))
     typed = sum(last_typed(command, book.runs) is not None for command in book.commands)
     return [
-        f"{_worst(counts)} **{counts.total()} claims: {said}.** {typed} of {len(book.commands)} commands were typed.",
+        f"{_worst(counts)} **{counts.total()} claims: {summary}.** "
+        f"{typed} of {len(book.commands)} commands were typed.",
         f"Written {when(written)} from the README, the features and the record of the runs.",
     ]
 
@@ -163,10 +166,10 @@ def _overview(book: Book) -> list[str]:
     for heading, features in rows:
         claims = [claim for feature in features for claim in book.claims[feature]]
         counts = Counter(claim.state for claim in claims)
-        said = ", ".join(f"{counts[it]} {it}" for it in STATES if counts[it]) or "no feature"
+        summary = ", ".join(f"{counts[it]} {it}" for it in STATES if counts[it]) or "no feature"
         times = [claim.evidence.started for claim in claims if claim.evidence and claim.evidence.started]
         oldest = when(min(times)) if times else "none"
-        steps.append(f"| [{_text(heading)}](#{slug(heading)}) | {_worst(counts)} {said} | {oldest} |")
+        steps.append(f"| [{_text(heading)}](#{slug(heading)}) | {_worst(counts)} {summary} | {oldest} |")
     return ["## What is proven", "\n".join(steps), *_runs(book)]
 
 
@@ -227,9 +230,9 @@ def _command(line: str, book: Book) -> str:
     status = command.get("status")
     mark = MARKS[CHANGED if status is None else PROVEN if status == 0 else FAILED]
     ended = f"{took(command.get('seconds'))}, exit status {_text(status)}" if status is not None else "never ended"
-    said = f"- {mark} {_code(line)} *{when(command['started'])}, {ended}*"
+    summary = f"- {mark} {_code(line)} *{when(command['started'])}, {ended}*"
     answer = _answer(command)
-    return "\n".join([said, "", *_fenced(answer, "  ")]) if answer else said
+    return "\n".join([summary, "", *_fenced(answer, "  ")]) if answer else summary
 
 
 def _answer(command: Item) -> str:

@@ -216,8 +216,8 @@ def feature(path: str, text: str) -> Feature:
         document: Any = Parser().parse(text)
     except CompositeParserException as refused:
         first = refused.errors[0]
-        said = str(first).partition(": ")[2]
-        raise Misconfigured(f"{path}:{first.location['line']}: mend this line, it is no Gherkin: {said}") from refused
+        reason = str(first).partition(": ")[2]
+        raise Misconfigured(f"{path}:{first.location['line']}: mend this line, it is no Gherkin: {reason}") from refused
     if "feature" not in document:
         raise Misconfigured(f"{path} holds no Feature: write one, or remove the file")
     document["uri"] = path

@@ -145,8 +145,8 @@ class Acceptance:
 def _wanted(root: Path, machines: int | None) -> int:
     """The number of machines: what was asked for, else what the example variables say. Raises Misconfigured for one
     that no cluster may have."""
-    said = machines if machines is not None else tfvars.read((root / EXAMPLE).read_text(), EXAMPLE).get("machines")
-    wanted = said if isinstance(said, int) else 1
+    given = machines if machines is not None else tfvars.read((root / EXAMPLE).read_text(), EXAMPLE).get("machines")
+    wanted = given if isinstance(given, int) else 1
     if not 1 <= wanted <= MACHINES_AT_MOST:
         raise Misconfigured(
             f"machines = {wanted}: a cluster has 1 to {MACHINES_AT_MOST} (fleet's authors advise no more)"

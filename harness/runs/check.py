@@ -94,9 +94,9 @@ class Check:
         document = execution.document()
         if quiet and judged.status is ExitStatus.VERIFIED:
             report = f"{os.path.relpath(run.folder)}/report.html"
-            said = f"{counted(judged.counts)} in {took(lasted(document, document))}"
+            summary = f"{counted(judged.counts)} in {took(lasted(document, document))}"
             cluster = "cluster of the outputs" if self._outputs_only else f"cluster {workplace.run_id}"
-            print(f"{judged.headline} ({said}, {cluster}): {report}")
+            print(f"{judged.headline} ({summary}, {cluster}): {report}")
         else:
             print(verdict.screen(document, judged), file=sys.stderr)
         return judged.status

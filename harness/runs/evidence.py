@@ -167,10 +167,10 @@ def _discovery(services: Services, units: Sequence[str]) -> list[Finding]:
     for service in (unit.removesuffix(AMBASSADOR) for unit in units if unit.endswith(AMBASSADOR)):
         runs, registered = services.published(service), services.registered(service)
         if runs != registered:
-            said = f"{service} runs at {', '.join(sorted(runs)) or 'no address'}, registered is"
+            where = f"{service} runs at {', '.join(sorted(runs)) or 'no address'}, registered is"
             paste = f"curl http://127.0.0.1:2379/v2/keys/services/{service}?recursive=true"
             findings.append(
-                Finding("discovery", "cluster", f"{said} {', '.join(sorted(registered)) or 'nothing'}", paste)
+                Finding("discovery", "cluster", f"{where} {', '.join(sorted(registered)) or 'nothing'}", paste)
             )
         findings += [
             Finding(

@@ -135,8 +135,8 @@ class _EntryPoint(requests.adapters.HTTPAdapter):
 
     def build_connection_pool_key_attributes(self, *args: Any, **kwargs: Any) -> Any:
         """Where to connect: requests asks its adapters here (2.32 and later). TLS still speaks of the name."""
-        told: tuple[Any, Any] = super().build_connection_pool_key_attributes(*args, **kwargs)
-        host, pool = told
+        key: tuple[Any, Any] = super().build_connection_pool_key_attributes(*args, **kwargs)
+        host, pool = key
         if host["host"] in self._names:
             if host["scheme"] == "https":
                 pool = pool | {"server_hostname": host["host"], "assert_hostname": host["host"]}

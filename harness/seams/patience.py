@@ -15,13 +15,13 @@ MOST = 100
 
 def patience() -> float:
     """By what time limits are multiplied: 1 unless asked for. Raises Misconfigured for what is no factor."""
-    said = os.environ.get("PATIENCE") or "1"
+    given = os.environ.get("PATIENCE") or "1"
     try:
-        factor = float(said)
+        factor = float(given)
     except ValueError:
         factor = 0
     if not 1 <= factor <= MOST:
         raise Misconfigured(
-            f"PATIENCE = {said}: give how many times as long limits are to be, a number from 1 to {MOST}"
+            f"PATIENCE = {given}: give how many times as long limits are to be, a number from 1 to {MOST}"
         )
     return factor

@@ -127,8 +127,8 @@ class _Wait:
         self._outcome = "failed"
         return False
 
-    def _expired(self, expected: str, said: str) -> WaitExpired:
-        return WaitExpired(f"{self._what}: {said}", expected=expected, seen=str(self._shown), **self._place)
+    def _expired(self, expected: str, reason: str) -> WaitExpired:
+        return WaitExpired(f"{self._what}: {reason}", expected=expected, seen=str(self._shown), **self._place)
 
     def _late(self, took: float) -> AnsweredLate:
         limit, took_s = f"within {self._within:g} s", f"{took:.1f} s"

@@ -132,13 +132,13 @@ def _promises(file: Path, proc: Path) -> dict[str, Promise]:
     """Process -> what it was promised, of the processes that still run and whose promise has not ended. Everybody may
     write the file: what is none of ours in it is passed over."""
     try:
-        said = json.loads(file.read_text() or "{}")
+        written = json.loads(file.read_text() or "{}")
     except (ValueError, RecursionError):  # a full disk cut it
         return {}
     now = time.time()
     return {
         pid: promise
-        for pid, promise in (said.items() if isinstance(said, dict) else ())
+        for pid, promise in (written.items() if isinstance(written, dict) else ())
         if _is_promise(promise) and promise.get(UNTIL, now) >= now and pid.isdecimal() and (proc / pid).exists()
     }
 

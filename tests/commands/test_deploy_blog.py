@@ -18,11 +18,11 @@ import pytest
 from harness.commands import deploy_blog as deployment
 from harness.commands.deploy_blog import Deployment, deploy, main, release_archive
 from harness.drivers.contents import Contents
-from harness.drivers.machines import MachineUnreachable
 from harness.drivers.site import Page, Site
 from harness.errors import CommandFailed, ExitStatus, Misconfigured, PlatformWrong
 from harness.record.log import Recorder
 from harness.seams.http import SiteUnreachable
+from harness.seams.ssh import MachineUnreachable
 from harness.seams.wait import Waiter
 from tests.fakes import FakeClock
 from tests.transcripts.machines import FOLDER, NAMES, FolderMachines

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from harness.drivers.contents import RELEASE_DIGEST, Contents, Deployed, deployed_key, release_digest
-from harness.drivers.machines import MachineUnreachable
 from harness.drivers.site import Page, Site
 from harness.errors import CommandFailed, ExitStatus, PlatformWrong
 from harness.seams.http import SiteUnreachable
+from harness.seams.ssh import MachineUnreachable
 from harness.seams.wait import NotAnswering
 from tests.transcripts.machines import NAMES, FolderMachines, RecordedMachines
 
@@ -294,7 +294,6 @@ UNKNOWN = '{"errorCode":100,"message":"Key not found","cause":"/platform/deploye
         '{"node": {"value": "0123456789abcdef"}}',
         '{"node": {"value": ""}}',
         '{"node": {"dir": true}}',
-        '{"node": []}',
     ],
 )
 def test_cluster_that_remembers_no_deployment(answer: str) -> None:

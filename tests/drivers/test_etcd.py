@@ -13,9 +13,9 @@ import pytest
 import requests
 
 from harness.drivers.etcd import Etcd, Registration
-from harness.drivers.machines import MachineUnreachable
 from harness.errors import AnswerNotUnderstood, EnvironmentFailed
 from harness.seams.http import SiteUnreachable
+from harness.seams.ssh import MachineUnreachable
 from harness.seams.wait import NotAnswering
 from tests.transcripts.machines import NAMES, RecordedMachines
 

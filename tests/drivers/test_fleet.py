@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from harness.drivers.fleet import Fleet, FleetMachine, Placement, Unit
-from harness.drivers.machines import MachineUnreachable
 from harness.errors import AnswerNotUnderstood, CommandFailed
+from harness.seams.ssh import MachineUnreachable
 from harness.seams.wait import NotAnswering
 from tests.transcripts.machines import IDS, UNITS, RecordedMachines
 

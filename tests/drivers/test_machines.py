@@ -21,11 +21,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from paramiko import common
 
-from harness.drivers import machines as seam
-from harness.drivers.machines import MachineBackend, Machines, MachineUnreachable, open_ports
+from harness.drivers.machines import Machines, open_ports
 from harness.drivers.terraform import Outputs
+from harness.drivers.way_in import REFUSAL_HOLDS
 from harness.errors import CommandFailed, ExitStatus, PlatformWrong
 from harness.record.log import Recorder
+from harness.seams import ssh as seam
+from harness.seams.ssh import MachineBackend, MachineUnreachable
 
 # documentation addresses: that they are never connected to is part of the proof
 ADDRESSES = {"coreos-0": "192.0.2.10", "coreos-1": "192.0.2.11", "coreos-2": "192.0.2.12"}
@@ -794,7 +796,7 @@ def test_a_way_in_that_another_thread_forgets_meanwhile_is_still_one(
     machines = connect()
 
     def forget() -> None:
-        machines._way_in = ""  # as a command does that failed just now
+        machines._way_in.doubt()  # as a command does that failed just now
 
     monkeypatch.setattr(machines, "close", forget)
 
@@ -808,7 +810,7 @@ def test_machines_that_refuse_are_asked_again_at_once(connect: Connect, all_at_h
     with pytest.raises(MachineUnreachable, match="refused"):
         machines.run("coreos-1", "true")
     all_at_hand["at"] = at
-    time.sleep(seam.REFUSAL_HOLDS)
+    time.sleep(REFUSAL_HOLDS)
 
     assert machines.run("coreos-2", "whoami") == "coreos-2"
 

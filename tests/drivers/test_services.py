@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from harness.drivers.machines import MachineUnreachable
 from harness.drivers.services import Ambassador, Services, is_address, registration
 from harness.errors import AnswerNotUnderstood, CommandFailed, ExitStatus, PlatformWrong, WaitExpired
 from harness.record.log import Recorder
+from harness.seams.ssh import MachineUnreachable
 from harness.seams.wait import NotAnswering, Waiter
 from tests.fakes import FakeClock
 from tests.places import program
@@ -194,7 +194,7 @@ def keys(*values: str, **more: Any) -> str:
 def test_rubbish_of_etcd_is_not_an_empty_directory(machines: RecordedMachines, services: Services, answer: str) -> None:
     machines.on("keys/services/blog", answer)
 
-    with pytest.raises(AnswerNotUnderstood, match="services/blog not understood|keys of blog not understood"):
+    with pytest.raises(AnswerNotUnderstood, match=r"services/blog not understood|keys of blog not understood"):
         services.registered("blog")
 
 

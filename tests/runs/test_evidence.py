@@ -14,13 +14,13 @@ import pytest
 
 from harness.drivers.etcd import Etcd
 from harness.drivers.fleet import Fleet
-from harness.drivers.machines import MachineUnreachable
 from harness.drivers.services import Services, registration
 from harness.drivers.units import UnitStates
 from harness.errors import EnvironmentFailed, Misconfigured
 from harness.record.log import Recorder, Redactor
 from harness.runs import evidence
 from harness.runs.evidence import QUESTIONS, Finding, collect, diagnose
+from harness.seams.ssh import MachineUnreachable
 from tests.fakes import FakeRunner
 from tests.transcripts.machines import IDS, NAMES, UNITS, RecordedMachines
 

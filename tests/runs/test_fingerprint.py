@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from harness.drivers.machines import MachineUnreachable
 from harness.drivers.terraform import Terraform
 from harness.errors import AnswerNotUnderstood
 from harness.runs.fingerprint import fingerprint
+from harness.seams.ssh import MachineUnreachable
 from tests.fakes import FakeRunner
 from tests.transcripts.machines import NAMES, RecordedMachines
 

@@ -129,8 +129,8 @@ def _known(workplace: Path) -> tuple[int, str, bool, bool]:
     whether there is more than the target's outputs."""
     outputs = workplace / OUTPUTS
     if outputs.exists():
-        said = Outputs.read(json.loads(outputs.read_text()))
-        return len(said.machines), said.name_server, False, False
+        given = Outputs.read(json.loads(outputs.read_text()))
+        return len(given.machines), given.name_server, False, False
     nowhere = Recorder(Path(os.devnull))
     shell = OperatorShell(Processes(nowhere), workplace / SHELL_STATE)
     nowhere.close()  # nothing is typed

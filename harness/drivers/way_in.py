@@ -1,0 +1,95 @@
+"""Which machine is the way in to a cluster."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from harness.record.log import Recorder
+from harness.seams import ssh
+from harness.seams.patience import patience
+from harness.seams.ssh import MachineUnreachable
+
+# Seconds for which nobody asks again where every machine refused
+REFUSAL_HOLDS = 0.1
+
+
+class WayIn:
+    """The preferred machine, and while that takes no connection the first other that does.
+
+    `counted` names the machines that may be one; `moved` is called when another one than before was chosen.
+    """
+
+    def __init__(
+        self,
+        addresses: Mapping[str, str],
+        preferred: str,
+        counted: Callable[[], list[str]],
+        moved: Callable[[], None],
+        recorder: Recorder,
+    ) -> None:
+        self._addresses = addresses
+        self._preferred = preferred
+        self._counted = counted
+        self._moved = moved
+        self._recorder = recorder
+        self._name = self._before = ""
+        # no machine answered: until when (monotonic seconds) nobody asks again, and the error that is raised meanwhile
+        self._nobody: tuple[float, MachineUnreachable] | None = None
+        self._choosing = threading.Lock()
+
+    def name(self) -> str:
+        """Raises MachineUnreachable, of the preferred one, when none answers."""
+        with self._choosing:
+            name = self._name  # which another thread, whose command failed, may doubt meanwhile
+            if not name:
+                name = self._name = self._choose()
+                if name != self._before:
+                    self._moved()
+                self._before = name
+            return name
+
+    def doubt(self) -> None:
+        """It is chosen again when it is next needed."""
+        self._name = ""
+
+    def forget(self) -> None:
+        """The same, also where none answered a moment ago: there are others now."""
+        self._name, self._nobody = "", None
+
+    def _choose(self) -> str:
+        if self._nobody is not None and time.monotonic() < self._nobody[0]:
+            raise self._nobody[1]  # who asked meanwhile need not wait for the same silence again
+        counted = self._counted()
+        refused = self._refusal(self._preferred) if self._preferred in counted else None
+        if refused is None and self._preferred in counted:
+            return self._preferred
+        others = [name for name in counted if name != self._preferred]
+        pool = ThreadPoolExecutor(max_workers=32)
+        try:
+            for name, silent in zip(others, pool.map(self._refusal, others), strict=True):
+                if silent is None:
+                    if refused:
+                        self._recorder.emit("note", text=f"{refused}; the way in is {name}")
+                    return name
+                refused = refused or silent
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # one answered: the silent ones are not waited for
+        refused = refused or MachineUnreachable.of(self._preferred, "the entry point", OSError("it was taken away"))
+        # a machine that boots refuses until its sshd is up, and to ask again costs nothing; silence costs the limit
+        at_once = isinstance(refused.__cause__, ConnectionRefusedError)
+        self._nobody = (time.monotonic() + (REFUSAL_HOLDS if at_once else ssh.CONNECT_LIMIT * patience()), refused)
+        raise refused
+
+    def _refusal(self, name: str) -> MachineUnreachable | None:
+        """Why a machine takes no connection from here; None when it does."""
+        try:
+            socket.create_connection((self._addresses[name], 22), ssh.CONNECT_LIMIT * patience()).close()
+        except OSError as failed:
+            refusal = MachineUnreachable.of(name, "the entry point", failed)
+            refusal.__cause__ = failed
+            return refusal
+        return None

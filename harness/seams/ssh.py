@@ -1,0 +1,188 @@
+"""The seam to machines: every command on one passes a testinfra backend over paramiko, over one kept connection.
+
+Host keys are pinned: testinfra's own paramiko backend connects to an unknown key with a warning, this one refuses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import paramiko
+from paramiko import SSHClient as Client
+from paramiko import Transport
+from testinfra.backend.base import CommandResult
+from testinfra.backend.paramiko import ParamikoBackend
+from testinfra.host import Host
+
+from harness.errors import PlatformWrong
+from harness.record.log import Recorder
+from harness.seams.patience import patience
+
+# What SSH met is told by MachineUnreachable; paramiko's threads would print tracebacks over the display as well.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+# Seconds for a connection (and for its banner and its authentication), and for a command to end
+CONNECT_LIMIT = 5.0
+COMMAND_LIMIT = 60.0
+
+# What a connection that fails raises
+FAILURES = (paramiko.SSHException, OSError, EOFError)
+
+__all__ = ["FAILURES", "Client", "Host", "MachineBackend", "MachineUnreachable", "Transport", "connect"]
+
+
+class MachineUnreachable(PlatformWrong):
+    """SSH to a machine failed: the check could not be made, which is not the same as a check that is false."""
+
+    @classmethod
+    def of(cls, name: str, role: str, failed: BaseException) -> MachineUnreachable:
+        reason = str(failed) or type(failed).__name__
+        message = f"{role} {name} does not answer over SSH: {reason}"
+        return cls(message, expected=f"an answer of {name}", seen=reason, where=name)
+
+
+def _close(open_: Client | paramiko.Channel) -> None:
+    """Never raises: closing may meet the end of what it runs over."""
+    with contextlib.suppress(*FAILURES):
+        open_.close()
+
+
+class MachineBackend(ParamikoBackend):  # type: ignore[misc]
+    """testinfra's paramiko backend over a connection that it is given, recorded, with a limit for every command."""
+
+    NAME = "machine"
+
+    def __init__(self, name: str, user: str, connect: Callable[[], Client], recorder: Recorder) -> None:
+        super().__init__(f"{user}@{name}")
+        self.testinfra_host = Host(self)
+        self.set_host(self.testinfra_host)
+        self._machine = name
+        self._connect = connect
+        self._recorder = recorder
+        self._connection: Client | None = None
+        self._connecting = threading.Lock()
+
+    @property
+    def client(self) -> Client:
+        """The kept connection, made again where it dropped; threads that ask at once share one."""
+        with self._connecting:
+            connection = self._connection
+            if connection is None or not _alive(connection):
+                connection = self._connection = self._connect()
+            return connection
+
+    @property
+    def transport(self) -> Transport:
+        transport = self.client.get_transport()
+        assert transport is not None
+        return transport
+
+    def close(self) -> None:
+        """Never raises: over an entry point that is just going, closing meets its end.
+
+        Waits for nobody who is connecting, which may go through the one who closes; who holds the connection already
+        finds that it has ended.
+        """
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            _close(connection)
+
+    def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
+        return self.run_with_input(self.get_command(command, *args), b"")
+
+    def run_with_input(self, command: str, data: bytes) -> CommandResult:
+        """Runs a command that reads `data`; raises MachineUnreachable when SSH fails or the command does not end."""
+        started = time.monotonic()
+        status: int | str = "unreachable"
+        stdout = stderr = b""
+        try:
+            exit_status, stdout, stderr, ended = self._exchange(command, data)
+            limit = COMMAND_LIMIT * patience()
+            # paramiko says -1 of a command that was killed, and also of one that it heard no end of
+            if exit_status == -1 and time.monotonic() - started >= limit:
+                raise TimeoutError(f"`{command}` did not end within {limit:g} s")
+            if exit_status == -1 and not ended:
+                raise EOFError("the connection dropped")
+            status = exit_status
+        except FAILURES as failed:
+            raise MachineUnreachable.of(self._machine, "machine", failed) from failed
+        finally:
+            self._recorder.emit(
+                "remote",
+                machine=self._machine,
+                command=command,
+                status=status,
+                seconds=round(time.monotonic() - started, 3),
+                stdout=stdout[:4096].decode(errors="replace"),
+                stderr=stderr[:4096].decode(errors="replace"),
+            )
+        return self.result(status, command.encode(), stdout, stderr)
+
+    def _exchange(self, command: str, data: bytes) -> tuple[int, bytes, bytes, bool]:
+        """Exit status, both streams, and whether their end was heard."""
+        channel = self.transport.open_session(timeout=CONNECT_LIMIT * patience())
+        channel.settimeout(COMMAND_LIMIT * patience())
+        # Without input nothing is sent behind the command, not even its end: paramiko may send that after its
+        # answer to a close that came meanwhile, and sshd then drops the connection, with all that goes through it.
+        channel.exec_command((command if data else f"{{ {command}\n}} </dev/null").encode())
+        # the channel's own limit is one between two bytes; closing it ends whatever still reads
+        limit = threading.Timer(COMMAND_LIMIT * patience(), _close, [channel])
+        limit.start()
+        try:
+            if data:
+                channel.sendall(data)
+                channel.shutdown_write()
+            # both streams at once: a command that fills one's window would wait for ever
+            with ThreadPoolExecutor(1) as pool:
+                errors = pool.submit(channel.makefile_stderr("rb").read)
+                stdout, stderr = channel.makefile("rb").read(), errors.result()
+            return channel.recv_exit_status(), stdout, stderr, bool(channel.eof_received)
+        finally:
+            limit.cancel()
+
+
+def connect(address: str, user: str, known_hosts: str, through: Transport | None = None) -> Client:
+    """A new connection, straight or through another's transport; keys are those of the agent.
+
+    Raises what paramiko and the socket raise, for a host key that is not pinned too.
+    """
+    limit = CONNECT_LIMIT * patience()
+    client = Client()
+    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    _pin(client, known_hosts)
+    sock = None
+    if through is not None:
+        sock = through.open_channel("direct-tcpip", (address, 22), ("127.0.0.1", 0), timeout=limit)
+    client.connect(
+        address,
+        username=user,
+        sock=sock,
+        timeout=limit,
+        banner_timeout=limit,
+        auth_timeout=limit,
+        look_for_keys=False,
+        allow_agent="SSH_AUTH_SOCK" in os.environ,
+    )
+    return client
+
+
+def _pin(client: Client, known_hosts: str) -> None:
+    keys = client.get_host_keys()
+    for line in io.StringIO(known_hosts):
+        entry = paramiko.hostkeys.HostKeyEntry.from_line(line)
+        if entry is not None and entry.key is not None:
+            for name in entry.hostnames or ():
+                keys.add(name, entry.key.get_name(), entry.key)
+
+
+def _alive(client: Client) -> bool:
+    transport = client.get_transport()
+    return transport is not None and transport.is_active()
