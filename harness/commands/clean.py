@@ -31,4 +31,4 @@ def clean(root: Path) -> str:
 def _forget_images(root: Path) -> bool:
     """Removes the images that were built for this cache; False where no engine answers, which may hold some."""
     with prepared(root, ()) as toolchain:
-        return toolchain.engine.remove_images(f"{CACHE_LABEL}={toolchain.cache.folder}")
+        return toolchain.images.remove(f"{CACHE_LABEL}={toolchain.cache.folder}")

@@ -14,7 +14,6 @@ from harness.reports.display import Display
 from harness.seams.process import Processes
 from harness.seams.wait import Waiter
 from harness.setup.cache import Cache, cache_folder
-from harness.setup.engine import Engine
 from harness.setup.toolchain import Toolchain
 
 
@@ -25,8 +24,8 @@ def prepared(root: Path, tasks: Iterable[str]) -> Iterator[Toolchain]:
         log = Path(scratch) / "events.jsonl"
         recorder = Recorder(log)
         process = Processes(recorder)
-        engine = Engine(process, recorder, Waiter(recorder))
-        toolchain = Toolchain(root, Cache(cache_folder()), process, recorder, engine, process.end_all)
+        waiter, cache = Waiter(recorder), Cache(cache_folder())
+        toolchain = Toolchain(root, cache, process, recorder, waiter, process.end_all)
         with Display(log, Console(stderr=True)):
             toolchain.prepare(tasks)
             toolchain.forget_build_files()

@@ -24,7 +24,7 @@ from harness.commands.prepared import prepared
 from harness.errors import EnvironmentFailed, ExitStatus, Misconfigured, PlatformWrong
 from harness.runs.interrupts import Interrupts
 from harness.setup.cache import FIRST_RUN_BYTES, Cache, cache_folder
-from harness.setup.engine import Engine
+from harness.setup.packages import Packages
 
 # What a stranger has: nothing that the project could lean on
 PACKAGES = ("ca-certificates", "git", "make", "python3")
@@ -105,7 +105,7 @@ def _require_namespaces() -> None:
 def _make(root: Path, suite: str, folder: Path) -> None:
     """A bare system in this folder, with a clean clone of HEAD."""
     with prepared(root, ()) as toolchain:
-        _install_missing(toolchain.engine)
+        _install_missing(toolchain.packages)
         run, include = toolchain.process.run, f"--include={','.join(PACKAGES)}"
         print(f"platform: making a bare {suite}", file=sys.stderr)
         try:
@@ -124,8 +124,8 @@ def _make(root: Path, suite: str, folder: Path) -> None:
     (folder / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
 
 
-def _install_missing(engine: Engine) -> None:
-    engine.install([package for program, package in NEEDED.items() if not shutil.which(program)])
+def _install_missing(packages: Packages) -> None:
+    packages.install([package for program, package in NEEDED.items() if not shutil.which(program)])
 
 
 class _System:

@@ -17,11 +17,16 @@ import itertools
 import json
 import os
 import re
+import subprocess
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from harness.errors import HarnessError
 
 SCHEMA = "platform.run/1"
 # The fact that says by how much time limits were stretched
@@ -107,6 +112,13 @@ def _replaced(text: str, forms: dict[str, str]) -> str:
     return text
 
 
+@dataclass
+class Task:
+    """A task under way. Who does it says how it ends, where that is not `done`."""
+
+    outcome: str = "done"
+
+
 class Recorder:
     """Appends events to a log; safe from several threads and processes (one write(2) a line, O_APPEND)."""
 
@@ -131,6 +143,23 @@ class Recorder:
         except OSError as refused:
             # a full disk must not keep the teardown from its work: who ends the run asks what was lost
             self.lost = refused.strerror or str(refused)
+
+    @contextmanager
+    def task(self, name: str) -> Iterator[Task]:
+        """Records a task: its time in seconds, and how it ended. One that raises has failed, unless it was said to be
+        interrupted; what is raised comes out."""
+        self.emit("task.started", task=name)
+        task, started, error = Task(), time.monotonic(), None
+        try:
+            yield task
+        except BaseException as failed:
+            if task.outcome != "interrupted":
+                task.outcome = "failed"
+                error = str(failed) if isinstance(failed, HarnessError | OSError | subprocess.SubprocessError) else None
+            raise
+        finally:
+            seconds = round(time.monotonic() - started, 3)
+            self.emit("task.ended", task=name, seconds=seconds, outcome=task.outcome, error=error)
 
     def new_id(self, prefix: str) -> str:
         """An id that no other event of the run has: it carries the process."""

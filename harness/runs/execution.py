@@ -35,7 +35,6 @@ from harness.runs.workplace import OUTPUTS, Workplace
 from harness.seams.patience import patience
 from harness.seams.process import Processes
 from harness.setup.cache import Cache, cache_folder
-from harness.setup.engine import Engine
 from harness.setup.toolchain import Toolchain
 
 # pytest's own exit statuses: all passed, some failed, nothing collected
@@ -59,8 +58,8 @@ class Execution:
         self.console = Console(stderr=True)
         # a starter of its own: an interrupt ends set-up's commands for good, and those of the teardown must still start
         process, recorder = Processes(run.recorder), run.recorder
-        engine = Engine(process, recorder, run.waiter)
-        self.toolchain = Toolchain(run.root, Cache(cache_folder()), process, recorder, engine, process.end_all)
+        cache = Cache(cache_folder())
+        self.toolchain = Toolchain(run.root, cache, process, recorder, run.waiter, process.end_all)
         self._command = list(command)
 
     def begin(self, selection: Sequence[str] | None = None) -> None:

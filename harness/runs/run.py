@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import secrets
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -72,17 +71,8 @@ class Run:
 
     def task(self, name: str, do: Callable[..., object], *arguments: object) -> None:
         """Does one thing, recorded with its time and how it ended."""
-        self.recorder.emit("task.started", task=name)
-        started, outcome, error = time.monotonic(), "failed", None
-        try:
+        with self.recorder.task(name):
             do(*arguments)
-            outcome = "done"
-        except (HarnessError, OSError, subprocess.SubprocessError) as failed:
-            error = str(failed)
-            raise
-        finally:
-            seconds = round(time.monotonic() - started, 3)
-            self.recorder.emit("task.ended", task=name, seconds=seconds, outcome=outcome, error=error)
 
 
 def runs_folder(root: Path) -> Path:

@@ -1,1 +1,1 @@
-"""What a run needs and this machine lacks: toolchain, engine, images, cache, room."""
+"""What a run needs and this machine lacks: toolchain, packages, engine, images, cache, room."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import re
@@ -16,17 +17,19 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from graphlib import TopologicalSorter
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from harness.errors import EnvironmentFailed, HarnessError, Misconfigured, PlatformWrong
+from harness.errors import Misconfigured
 from harness.record.log import Recorder
 from harness.seams.process import Runner
+from harness.seams.wait import Waiter
 from harness.setup.cache import BUILD_FILES, FIRST_RUN_BYTES, Cache, key_of
 from harness.setup.engine import Engine
+from harness.setup.images import Images
+from harness.setup.packages import UNPACKED, Packages
+from harness.setup.tasks import Tasks
 
 # The version that fleetd and fleetctl are stamped with: the client compares its own with the cluster's.
 FLEET_VERSION = "1.0.0"
@@ -63,14 +66,6 @@ PACKAGES_OF_TESTS = {
     "rsync": "rsync",
     "systemd-analyze": "systemd",
 }
-# Runs a program of a package that was unpacked, with the libraries that were unpacked beside it
-UNPACKED = """#!/bin/sh
-here=$(dirname "$(readlink -f "$0")")
-libraries=$(echo "$here"/usr/lib/*-linux-gnu/systemd "$here"/usr/lib/*-linux-gnu "$here"/lib/*-linux-gnu | tr ' ' :)
-# systemd's own units too: a minimal system has none; where they are depends on the release
-units="${{SYSTEMD_UNIT_PATH%:}}:$here/usr/lib/systemd/system:$here/lib/systemd/system:"
-SYSTEMD_UNIT_PATH=${{units#:}} LD_LIBRARY_PATH=$libraries exec "$here"/usr/*bin/{name} "$@"
-"""
 
 
 @dataclass
@@ -81,9 +76,12 @@ class Toolchain:
     cache: Cache
     process: Runner
     recorder: Recorder
-    engine: Engine
+    waiter: InitVar[Waiter]
     # ends the commands that tasks wait for, when the person interrupts
     end_commands: Callable[[], None] = lambda: None
+    packages: Packages = field(init=False)
+    engine: Engine = field(init=False)
+    images: Images = field(init=False)
     # task -> the folder of programs that it made
     programs: dict[str, Path] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
@@ -94,10 +92,14 @@ class Toolchain:
     _go: str = ""
     _base: str = ""
     _units_images: dict[str, str] = field(default_factory=dict)
-    _given_up: bool = False
 
     # task -> (what it stands on, what does it)
     TASKS: ClassVar[dict[str, tuple[tuple[str, ...], Callable[[Toolchain], str]]]]
+
+    def __post_init__(self, waiter: Waiter) -> None:
+        self.packages = Packages(self.process)
+        self.engine = Engine(self.process, self.recorder, waiter, self.packages)
+        self.images = Images(self.process, waiter, self.packages, self.engine)
 
     @property
     def path(self) -> list[Path]:
@@ -110,69 +112,18 @@ class Toolchain:
 
         Raises Misconfigured (this machine lacks something the person has to see to) or EnvironmentFailed.
         """
-        wanted: dict[str, tuple[str, ...]] = {}
-        queue = list(tasks)
-        while queue:
-            name = queue.pop()
-            wanted[name] = self.TASKS[name][0]
-            queue += [below for below in wanted[name] if below not in wanted]
-        order = TopologicalSorter(wanted)
-        order.prepare()
-        running: dict[Future[None], str] = {}
-        failure: BaseException | None = None
-        with ThreadPoolExecutor() as pool:
-            while order.is_active() and (running or failure is None):
-                if failure is None:
-                    running |= {pool.submit(self._do, name): name for name in order.get_ready()}
-                try:
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
-                except KeyboardInterrupt:
-                    self._give_up()
-                    raise
-                for future in done:
-                    order.done(running.pop(future))
-                    if failure is None and (failure := future.exception()) is not None:
-                        self._give_up()
-        if failure is not None:
-            raise failure
+        graph = {name: (below, functools.partial(do, self)) for name, (below, do) in self.TASKS.items()}
+        Tasks(graph, self.recorder, self.end_commands).do(tasks)
         self.recorder.emit("run.facts", **self.facts)
-
-    def _give_up(self) -> None:
-        """Nobody needs any more what is still being made."""
-        self._given_up = True
-        self.end_commands()
-
-    def _do(self, name: str) -> None:
-        self.recorder.emit("task.started", task=name)
-        started = time.monotonic()
-        outcome, error = "failed", None
-        try:
-            outcome = self.TASKS[name][1](self)
-        except KeyboardInterrupt:
-            outcome = "interrupted"
-            raise
-        except (PlatformWrong, OSError) as failed:
-            if self._given_up:
-                outcome = "interrupted"
-                raise
-            # nothing of the platform runs yet: a command that fails here is this machine's or the network's fault
-            error = f"set-up of {name}: {failed}"
-            raise EnvironmentFailed(error) from failed
-        except HarnessError as failed:
-            error = str(failed)
-            raise
-        finally:
-            seconds = round(time.monotonic() - started, 3)
-            self.recorder.emit("task.ended", task=name, seconds=seconds, outcome=outcome, error=error)
 
     # -- what this machine has -----------------------------------------------------------------------------------
 
-    def packages(self) -> str:
+    def system_packages(self) -> str:
         needed = {"mmdebstrap": "mmdebstrap", "ssh-agent": "openssh-client", "dig": "bind9-dnsutils"}
         missing = [package for program, package in needed.items() if not shutil.which(program)]
         if not DEBIAN_KEYRING.exists():
             missing.append("debian-archive-keyring")
-        return self.engine.install(missing)
+        return self.packages.install(missing)
 
     def go(self) -> str:
         needed = max(_go_directive(self.root / f"infra/toolchain/{name}/go.mod") for name in ("fleet", "provider"))
@@ -293,8 +244,8 @@ class Toolchain:
         source = self.root / "infra/image"
         tag = f"platform-base:{self._image_key(source / 'packages', source / 'build-base')}"
         self._base = tag
-        return self.engine.make_image(
-            tag, self.cache, lambda: self.engine.import_root([str(source / "build-base")], self._labels)
+        return self.images.make(
+            tag, self.cache, lambda: self.images.import_root([str(source / "build-base")], self._labels)
         )
 
     def boot_image(self) -> str:
@@ -308,11 +259,11 @@ class Toolchain:
             shutil.copytree(source / "files", context / "files", symlinks=True)
             for file in (source / "Dockerfile", self._fleet / "fleetd", self._fleet / "fleetctl"):
                 shutil.copy2(file, context)
-            image = self.engine.build(context, {"BASE": self._base}, self._labels)
+            image = self.images.build(context, {"BASE": self._base}, self._labels)
             shutil.rmtree(context)
             return image
 
-        outcome = self.engine.make_image(self.machine_image, self.cache, build)
+        outcome = self.images.make(self.machine_image, self.cache, build)
         self.facts["machine image"] = self.machine_image
         return outcome
 
@@ -322,9 +273,7 @@ class Toolchain:
         tag = f"platform-{name}:{self._image_key(source)}"
         self._units_images[f"{name}:1"] = tag
         script, entrypoint = str(source / "build-base"), ENTRYPOINTS.get(name, ())
-        return self.engine.make_image(
-            tag, self.cache, lambda: self.engine.import_root([script], self._labels, entrypoint)
-        )
+        return self.images.make(tag, self.cache, lambda: self.images.import_root([script], self._labels, entrypoint))
 
     def web_image(self) -> str:
         return self._unit_image("web")
@@ -339,7 +288,7 @@ class Toolchain:
         self.registry_storage = self.cache.entry(
             "registry",
             key_of(*images, *images.values()),
-            lambda folder: self.engine.fill_registry(folder, self.machine_image, images),
+            lambda folder: self.images.fill_registry(folder, self.machine_image, images),
         )
         return _fresh(self.registry_storage, before)
 
@@ -353,16 +302,7 @@ class Toolchain:
 
         def build(folder: Path) -> None:
             for name in missing:
-                package = PACKAGES_OF_TESTS[name]
-                self.engine.unpack(package, folder)
-                plan = ["apt-get", "install", "--simulate", "--no-install-recommends", package]
-                # one line for each; what would only be renewed is there
-                for below in re.findall(r"^Inst (\S+) \(", self.process.run(plan).stdout, re.MULTILINE):
-                    if below != package:
-                        self.engine.unpack(below, folder)
-                program = folder / name
-                program.write_text(UNPACKED.format(name=name))
-                program.chmod(0o755)
+                self.packages.unpack_program(name, PACKAGES_OF_TESTS[name], folder)
 
         folder = self.cache.entry("programs-of-tests", key_of(UNPACKED, *missing, str(PACKAGES_OF_TESTS)), build)
         self.programs["programs of tests"] = folder
@@ -396,7 +336,7 @@ class Toolchain:
 
 Toolchain.TASKS = {
     "disk space": ((), Toolchain.space),
-    "system packages": (("disk space",), Toolchain.packages),
+    "system packages": (("disk space",), Toolchain.system_packages),
     "docker engine": (("system packages",), Toolchain.start_engine),
     "go": (("disk space",), Toolchain.go),
     "terraform": (("disk space",), Toolchain.terraform),

@@ -53,7 +53,7 @@ def test_a_system_that_cannot_be_made_is_not_the_platforms_fault(
     program.write_text("#!/bin/sh\necho 'E: no such suite' >&2\nexit 25\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(module, "_install_missing", lambda engine: None)
+    monkeypatch.setattr(module, "_install_missing", lambda packages: None)
 
     with pytest.raises(EnvironmentFailed, match=r"^a bare foo cannot be made .* ended with 25: E: no such suite$"):
         MAKE(tmp_path, "foo", tmp_path / "system")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from harness.errors import ExitStatus
+from harness.errors import EnvironmentFailed, ExitStatus
 from harness.record.log import EVENTS, SCHEMA, Recorder, Redactor, fold, read_events
 from harness.reports import verdict
 from harness.runs.agent import Keys
@@ -147,6 +147,36 @@ def test_threads_at_once_get_ids_of_their_own(recorder: Recorder) -> None:
 
     assert len(given) == 16_000
     assert len(set(given)) == 16_000
+
+
+# -- tasks ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_is_done_unless_something_else_is_said(recorder: Recorder, events: Events) -> None:
+    with recorder.task("fleet"):
+        recorder.emit("note", text="under way")
+    with recorder.task("go") as task:
+        task.outcome = "cached"
+
+    assert [event["kind"] for event in events()][:3] == ["task.started", "note", "task.ended"]
+    ended = [(event["task"], event["outcome"], event["error"]) for event in events("task.ended")]
+    assert ended == [("fleet", "done", None), ("go", "cached", None)]
+    assert all(0 <= event["seconds"] < 1 for event in events("task.ended"))
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome", "error"),
+    [("done", "failed", "no disk"), ("cached", "failed", "no disk"), ("interrupted", "interrupted", None)],
+)
+def test_a_task_that_raises_has_failed_unless_it_was_interrupted(
+    recorder: Recorder, events: Events, said: str, outcome: str, error: str | None
+) -> None:
+    with pytest.raises(EnvironmentFailed, match="no disk"), recorder.task("fleet") as task:
+        task.outcome = said
+        raise EnvironmentFailed("no disk")
+
+    (ended,) = events("task.ended")
+    assert (ended["outcome"], ended["error"]) == (outcome, error)
 
 
 # -- reading a log that was cut off --------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from harness.runs.ground import SUBNETS, free_subnet, make_ground
 from harness.runs.workplace import Workplace
 from harness.seams.wait import Waiter
 from harness.setup.cache import Cache
-from harness.setup.engine import Engine
 from harness.setup.toolchain import Toolchain
 from tests.fakes import FakeClock, FakeRunner
 from tests.places import a_run, recorded
@@ -43,8 +42,7 @@ def place(root: Path, runner: FakeRunner) -> Iterator[Workplace]:
 
 @pytest.fixture
 def toolchain(root: Path, tmp_path: Path, recorder: Recorder, runner: FakeRunner) -> Toolchain:
-    engine = Engine(runner, recorder, Waiter(recorder))
-    toolchain = Toolchain(root, Cache(tmp_path / "cache"), runner, recorder, engine)
+    toolchain = Toolchain(root, Cache(tmp_path / "cache"), runner, recorder, Waiter(recorder))
     toolchain.machine_image = "platform-machine:abc"
     return toolchain
 

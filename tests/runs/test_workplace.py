@@ -30,7 +30,6 @@ from harness.runs.workplace import (
 from harness.seams.process import Processes
 from harness.seams.wait import Waiter
 from harness.setup.cache import Cache
-from harness.setup.engine import Engine
 from harness.setup.toolchain import Toolchain
 from tests.fakes import FakeRunner
 from tests.places import EXAMPLE, OUTPUTS, PERSONS_AGENT, RUN_ID, FakeAgent, a_run, checkout, recorded
@@ -64,8 +63,7 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> FakeAgent:
 
 @pytest.fixture
 def toolchain(root: Path, tmp_path: Path, recorder: Recorder, runner: FakeRunner) -> Toolchain:
-    engine = Engine(runner, recorder, Waiter(recorder))
-    toolchain = Toolchain(root, Cache(tmp_path / "cache"), runner, recorder, engine)
+    toolchain = Toolchain(root, Cache(tmp_path / "cache"), runner, recorder, Waiter(recorder))
     toolchain.programs = {"fleet": Path("/opt/tools")}
     toolchain.terraform_config = Path("/opt/terraformrc")
     return toolchain
