@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from harness.seams.process import Result
+from harness.seams.process import Call, Result, Runner
 
 
 @dataclass(frozen=True)
@@ -22,20 +20,8 @@ class Answer:
     does: Callable[[], object] | None = None
 
 
-@dataclass(frozen=True)
-class Call:
-    """How a command was started."""
-
-    argv: tuple[str, ...]
-    cwd: Path | None
-    env: Mapping[str, str] | None
-    add_env: Mapping[str, str] | None
-    stdin: str | None
-    within: float
-
-
 @dataclass
-class FakeRunner:
+class FakeRunner(Runner):
     """A Runner that starts nothing: it knows answers, and remembers what it was asked.
 
         runner = FakeRunner().on("docker version", stdout="28.1").on("docker rm", status=1, stderr="in use")
@@ -61,29 +47,16 @@ class FakeRunner:
         self.answers.insert(0, Answer(prefix, stdout, stderr, status, raises, does))
         return self
 
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        cwd: Path | None = None,
-        env: Mapping[str, str] | None = None,
-        add_env: Mapping[str, str] | None = None,
-        stdin: str | None = None,
-        within: float = 600,
-        line: str | None = None,
-        ok: Collection[int] | None = (0,),
-    ) -> Result:
-        command = line or shlex.join(argv)
-        self.calls.append(command)
-        self.details.append(Call(tuple(argv), cwd, env, add_env, stdin, within))
-        answer = next((answer for answer in self.answers if command.startswith(answer.prefix)), None)
-        assert answer is not None, f"nothing is known of the command `{command}`"
+    def _execute(self, call: Call) -> Result:
+        self.calls.append(call.shown)
+        self.details.append(call)
+        answer = next((answer for answer in self.answers if call.shown.startswith(answer.prefix)), None)
+        assert answer is not None, f"nothing is known of the command `{call.shown}`"
         if answer.does is not None:
             answer.does()
         if answer.raises is not None:
             raise answer.raises
-        result = Result(tuple(argv) if line is None else (line,), answer.status, answer.stdout, answer.stderr, 0.0)
-        return result if ok is None else result.expect(*ok)
+        return call.result(answer.status, answer.stdout, answer.stderr, 0.0)
 
 
 @dataclass

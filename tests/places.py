@@ -19,7 +19,8 @@ from harness.runs.run import Run
 from harness.runs.workplace import OPERATORS_FILES
 from harness.seams.process import Runner
 
-RUN_ID = "20260801-120000-ab12"
+# of each process that runs tests its own: what a teardown looks for, it ends
+RUN_ID = f"20260801-120000-{os.getpid() & 0xFFFF:04x}"
 EXAMPLE = '# a comment\nmachines = 3  # of them\ndiscovery_url = ""\n'
 PERSONS_AGENT = "/the/persons/own"
 OUTPUTS = Outputs(

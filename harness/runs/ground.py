@@ -56,7 +56,7 @@ def _made(workplace: Workplace, toolchain: Toolchain) -> tuple[str, dict[str, st
     run, module = workplace.run, workplace.run.root / "infra/ground" / workplace.target
     shutil.copytree(module, workplace.ground_folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
     workplace.ground_folder.chmod(0o700)  # Terraform's state holds what its variables hold
-    ground = Terraform(run.process, workplace.ground_folder, workplace.environment)
+    ground = workplace.ground()
     fixed = {
         "run_id": workplace.run_id,
         "machine_image": toolchain.machine_image,

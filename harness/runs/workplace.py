@@ -164,7 +164,12 @@ class Workplace:
             self._agent = None
 
     def terraform(self) -> Terraform:
+        """Of the machines."""
         return Terraform(self.run.process, self.target_folder, self.environment, VARIABLES)
+
+    def ground(self) -> Terraform:
+        """Of what they stand on."""
+        return Terraform(self.run.process, self.ground_folder, self.environment)
 
     def keep(self, outputs: Outputs) -> None:
         """Writes how the cluster is reached: `env` for a shell, `ssh_config` for ssh."""
@@ -203,11 +208,9 @@ class Workplace:
             with contextlib.ExitStack() as stack:
                 stack.callback(run.task, "look for leaks", self.leftovers().sweep)
                 stack.callback(run.task, "end ssh-agent", self._end_agent, environment)
-                stack.callback(run.task, "destroy ground", self._destroy, self.ground_folder, environment, None)
+                stack.callback(run.task, "destroy ground", _destroy, self.ground())
                 if self.shell_state.exists() and not (self.folder / OUTPUTS).exists():
-                    stack.callback(
-                        run.task, "destroy machines", self._destroy, self.target_folder, environment, VARIABLES
-                    )
+                    stack.callback(run.task, "destroy machines", _destroy, self.terraform())
         except (HarnessError, OSError, subprocess.SubprocessError) as failed:
             raise EnvironmentFailed(
                 f"the teardown is not complete (remove the rest with `bin/platform down --run {self.run_id}`): {failed}"
@@ -217,11 +220,6 @@ class Workplace:
     def leftovers(self) -> Leftovers:
         """What carries the id of the run that made the cluster."""
         return Leftovers(self.run.process, self.run.recorder, self.run_id, self.folder)
-
-    def _destroy(self, folder: Path, environment: Mapping[str, str], variables: str | None) -> None:
-        terraform = Terraform(self.run.process, folder, environment, variables)
-        if terraform.has_state():
-            terraform.destroy()
 
     def _end_agent(self, environment: Mapping[str, str]) -> None:
         agent = self._agent or Agent.of(self.run_id, environment)
@@ -240,6 +238,11 @@ class Workplace:
         """Removes the operator's shell and key: nobody reaches a cluster from here any more."""
         self.key.unlink(missing_ok=True)
         self.shell_state.unlink(missing_ok=True)
+
+
+def _destroy(terraform: Terraform) -> None:
+    if terraform.has_state():
+        terraform.destroy()
 
 
 def _in_ssh_config(path: Path) -> str:

@@ -1,8 +1,7 @@
 """The seam to external commands: every program the harness starts, it starts here.
 
-One function, `Processes.run`, takes an argv and gives a `Result`; argv, working folder, names of added environment
-variables, start, end, both streams and status are recorded. Tests put a fake in its place: anything with the same
-`run`.
+One function, `Runner.run`, takes an argv and gives a `Result`; argv, working folder, names of added environment
+variables, start, end, both streams and status are recorded. Tests put another Runner in the place of `Processes`.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ import signal
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from harness.errors import CommandFailed, Misconfigured, PlatformWrong
 from harness.record.log import Recorder
@@ -46,8 +45,33 @@ class Result:
         return self
 
 
-class Runner(Protocol):
-    """What drivers need of this module."""
+@dataclass(frozen=True)
+class Call:
+    """How a command is started: see `Runner.run`."""
+
+    argv: tuple[str, ...]
+    cwd: Path | None
+    env: Mapping[str, str] | None
+    add_env: Mapping[str, str] | None
+    stdin: str | None
+    within: float
+    line: str | None
+
+    @property
+    def shown(self) -> str:
+        """What a person would paste."""
+        return self.line or shlex.join(self.argv)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**(os.environ if self.env is None else self.env), **(self.add_env or {})}
+
+    def result(self, status: int, stdout: str, stderr: str, seconds: float) -> Result:
+        return Result(self.argv if self.line is None else (self.line,), status, stdout, stderr, seconds)
+
+
+class Runner(ABC):
+    """What runs commands."""
 
     def run(
         self,
@@ -60,10 +84,24 @@ class Runner(Protocol):
         within: float = 600,
         line: str | None = None,
         ok: Collection[int] | None = (0,),
-    ) -> Result: ...
+    ) -> Result:
+        """Runs `argv` to its end, for at most `within` seconds.
+
+        `env` replaces the environment, `add_env` adds to it. `line` is the runbook's line that is typed, where
+        it is one. `ok` lists the statuses that are answers (None: all). The command gets a process group of its own,
+        so that a Ctrl-C at the terminal reaches only the harness, which then ends the group in order.
+
+        Raises CommandFailed for another status, PlatformWrong when the time ran out, Misconfigured when there is no
+        such program.
+        """
+        result = self._execute(Call(tuple(argv), cwd, env, add_env, stdin, within, line))
+        return result if ok is None else result.expect(*ok)
+
+    @abstractmethod
+    def _execute(self, call: Call) -> Result: ...
 
 
-class Processes:
+class Processes(Runner):
     """Runs commands and records them."""
 
     def __init__(self, recorder: Recorder) -> None:
@@ -97,35 +135,14 @@ class Processes:
         half = STREAM_LIMIT // 2
         return f"{stream[:half]}\n[... {len(stream) - STREAM_LIMIT} characters left out ...]\n{stream[-half:]}"
 
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        cwd: Path | None = None,
-        env: Mapping[str, str] | None = None,
-        add_env: Mapping[str, str] | None = None,
-        stdin: str | None = None,
-        within: float = 600,
-        line: str | None = None,
-        ok: Collection[int] | None = (0,),
-    ) -> Result:
-        """Runs `argv` to its end, for at most `within` seconds.
-
-        `env` replaces the environment, `add_env` adds to it. `line` is the runbook's line that is typed, where
-        it is one. `ok` lists the statuses that are answers (None: all). The command gets a process group of its own,
-        so that a Ctrl-C at the terminal reaches only the harness, which then ends the group in order.
-
-        Raises CommandFailed for another status, PlatformWrong when the time ran out, Misconfigured when there is no
-        such program.
-        """
-        within *= patience()
-        event, shown = self._recorder.new_id("command"), line or shlex.join(argv)
+    def _execute(self, call: Call) -> Result:
+        within, event = call.within * patience(), self._recorder.new_id("command")
         started = time.monotonic()
         status: int | str = "interrupted"
         stdout = stderr = ""
-        process = self._start(event, argv, line, shown, cwd, {**(os.environ if env is None else env)}, add_env, stdin)
+        process = self._start(event, call)
         try:
-            stdout, stderr = process.communicate(stdin, timeout=within)
+            stdout, stderr = process.communicate(call.stdin, timeout=within)
             status = process.returncode
         except subprocess.TimeoutExpired:
             stdout, stderr = _end_group(process)
@@ -139,22 +156,12 @@ class Processes:
             short = {"stdout": self._short(stdout), "stderr": self._short(stderr)}
             self._recorder.emit("command.ended", id=event, status=status, seconds=seconds, **short)
         if isinstance(status, str):
-            raise _without_end(shown, within, stdout, stderr)
-        result = Result(tuple(argv) if line is None else (line,), status, stdout, stderr, seconds)
-        return result if ok is None else result.expect(*ok)
+            raise _without_end(call.shown, within, stdout, stderr)
+        return call.result(status, stdout, stderr, seconds)
 
-    def _start(
-        self,
-        event: str,
-        argv: Sequence[str],
-        line: str | None,
-        shown: str,
-        cwd: Path | None,
-        env: Mapping[str, str],
-        add_env: Mapping[str, str] | None,
-        stdin: str | None,
-    ) -> subprocess.Popen[str]:
+    def _start(self, event: str, call: Call) -> subprocess.Popen[str]:
         """The process, recorded and known to `end_all`. Raises Misconfigured when it cannot be started."""
+        argv, cwd = call.argv, call.cwd
         try:
             with self._starting:
                 if self._ending:
@@ -162,23 +169,24 @@ class Processes:
                 self._recorder.emit(
                     "command.started",
                     id=event,
-                    argv=list(argv) if line is None else None,
-                    line=line,
+                    argv=list(argv) if call.line is None else None,
+                    line=call.line,
                     cwd=str(cwd or Path.cwd()),
-                    environment=sorted(add_env or ()),
-                    typed=line is not None,
+                    environment=sorted(call.add_env or ()),
+                    typed=call.line is not None,
                 )
-                process = _opened(argv, cwd, {**env, **(add_env or {})}, stdin is not None)
+                process = _opened(argv, cwd, call.environment, call.stdin is not None)
                 self._running.add(process)
                 return process
         except OSError as missing:
             nothing = {"seconds": 0, "stdout": "", "stderr": str(missing)}
             self._recorder.emit("command.ended", id=event, status="not found", **nothing)
+            needed = f"(needed for `{call.shown}`)"
             if cwd is not None and not cwd.is_dir():
-                raise Misconfigured(f"{cwd} is no folder (needed for `{shown}`)") from missing
+                raise Misconfigured(f"{cwd} is no folder {needed}") from missing
             if isinstance(missing, FileNotFoundError):
-                raise Misconfigured(f"{argv[0]} is not installed or not on PATH (needed for `{shown}`)") from missing
-            raise Misconfigured(f"{argv[0]} cannot be run: {missing.strerror} (needed for `{shown}`)") from missing
+                raise Misconfigured(f"{argv[0]} is not installed or not on PATH {needed}") from missing
+            raise Misconfigured(f"{argv[0]} cannot be run: {missing.strerror} {needed}") from missing
 
 
 def _opened(argv: Sequence[str], cwd: Path | None, env: Mapping[str, str], reads: bool) -> subprocess.Popen[str]:
