@@ -28,11 +28,14 @@ from harness.drivers.units import UnitFile, read_units
 from harness.model import tfvars
 from harness.record.log import Recorder
 from harness.runs.fingerprint import fingerprint
+from harness.runs.progress import Progress, backing_services
+from harness.runs.watch import Watch
 from harness.runs.workplace import OUTPUTS, SHELL_STATE
 from harness.seams.http import open_session
 from harness.seams.patience import patience
 from harness.seams.process import Processes
 from harness.seams.wait import Waiter
+from harness.snapshot.look import Looker
 
 ROOT = Path(__file__).parent
 # Of a request that is one of many, seconds: to connect and between two bytes, for all of it; and how long the name
@@ -131,6 +134,42 @@ def changes_nothing(request: pytest.FixtureRequest, read_only: bool) -> Iterator
     recorder.emit("fingerprint", facts=fingerprint(machines, state))
     yield
     recorder.emit("fingerprint", facts=fingerprint(machines, state))
+
+
+@pytest.fixture(scope="session")
+def watch(
+    recorder: Recorder,
+    operator: OperatorShell,
+    workplace: Path,
+    terraform: Terraform,
+    read_outputs: Callable[[], Outputs],
+    connections: Connections,
+    process: Processes,
+) -> Watch:
+    folder = Path(os.environ["PLATFORM_FOLDER"])
+    plan = None if (workplace / OUTPUTS).exists() else lambda: terraform.second_plan().changed
+    progress = Progress(operator.typed, builds=folder == workplace)
+
+    def looker() -> Looker:
+        cluster = Cluster(read_outputs, connections, process)
+        return Looker(cluster, progress.intended(cluster, operator.cwd), backing_services(operator), plan)
+
+    return Watch(looker, recorder, folder)
+
+
+@pytest.fixture(autouse=True)
+def settles(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After a scenario that changes something all rules hold, when what it took away is back."""
+    choosing = request.config.pluginmanager.get_plugin("choosing")
+    if choosing is None or not choosing.changes(request.node):
+        yield
+        return
+    watch, terraform = request.getfixturevalue("watch"), request.getfixturevalue("terraform")
+    watch.fresh = True
+    yield
+    if terraform.has_state() and not choosing.broken_by:
+        watch.settled()
+    watch.fresh = False
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "record": (),
     "seams": ("record",),
     "drivers": ("model", "seams", "record"),
+    "snapshot": ("model", "seams", "record", "drivers"),
+    "rules": ("model", "snapshot"),
     "setup": ("seams", "record"),
     "reports": ("record", "model"),
-    "runs": ("model", "record", "seams", "drivers", "setup", "reports"),
-    "commands": ("model", "record", "seams", "drivers", "setup", "reports", "runs"),
+    "runs": ("model", "record", "seams", "drivers", "snapshot", "rules", "setup", "reports"),
+    "commands": ("model", "record", "seams", "drivers", "snapshot", "rules", "setup", "reports", "runs"),
 }

@@ -13,6 +13,7 @@ from harness.drivers.power import Power
 from harness.drivers.shell import OperatorShell
 from harness.drivers.terraform import Terraform
 from harness.model import tfvars
+from harness.runs.watch import Watch
 from harness.seams.wait import Waiter
 from steps.phrases import Change, Variables, phrase, require
 
@@ -50,11 +51,9 @@ def machine_is_switched_on(power: Power, lost_machine: str, change: Change) -> N
 
 
 @then(parsers.parse("the lost machine answers over SSH again within {seconds:d} seconds"))
-def lost_machine_answers(cluster: Cluster, waiter: Waiter, lost_machine: str, seconds: int) -> None:
+def lost_machine_answers(cluster: Cluster, watch: Watch, lost_machine: str, seconds: int) -> None:
     cluster.machines.regain(lost_machine)
-    waiter.until(
-        "every machine answers over SSH", cluster.machines.unreachable, lambda silent: not silent, within=seconds
-    )
+    watch.until("every machine answers over SSH", ("machine-answers", "answer-is-whole"), seconds)
 
 
 @when(phrase('the machine of unit "{unit:Name}" is taken out of service'), target_fixture="machine_out_of_service")
@@ -124,14 +123,6 @@ def members_are_those_of_url(cluster: Cluster, registration: Registration, limit
 
 
 @then(parsers.parse("the sites' names lead to one machine of the cluster within {seconds:d} seconds"))
-def names_lead_to_machine(cluster: Cluster, waiter: Waiter, seconds: int) -> None:
+def names_lead_to_machine(watch: Watch, seconds: int) -> None:
     """One that is counted: a machine that was lost is none."""
-    addresses = {cluster.machines.addresses[name] for name in cluster.machines.names}
-    waiter.until(
-        "the sites' names lead to one machine of the cluster",
-        lambda: {site.domain: cluster.name_server.lookup(site.domain) for site in cluster.sites.values()},
-        lambda led: len(set(led.values())) == 1 and set(led.values()) <= addresses,
-        within=seconds,
-        where=cluster.name_server.address,
-        paste=f"dig @{cluster.name_server.address} {next(iter(cluster.sites.values())).domain}",
-    )
+    watch.until("the sites' names lead to one machine of the cluster", ("name-leads",), seconds)

@@ -13,6 +13,7 @@ from harness.drivers.cluster import Cluster
 from harness.drivers.machines import Machines
 from harness.drivers.services import Ambassador, Services, is_address, registration
 from harness.drivers.traffic import Traffic
+from harness.runs.watch import Watch
 from harness.seams.patience import patience
 from harness.seams.wait import Waiter
 from steps.phrases import Change, phrase, require
@@ -23,12 +24,6 @@ Inject = Callable[[str, str], None]
 
 
 # -- what holds ------------------------------------------------------------------------------------------------------
-
-
-@then(phrase('service "{service:Name}" is registered exactly where it runs within {seconds:d} seconds'))
-def registered_where_it_runs(cluster: Cluster, waiter: Waiter, service: str, seconds: int) -> None:
-    what = f"{service} is registered exactly where it runs"
-    _until_registered(cluster.services, waiter, service, seconds, what, lambda addresses: addresses > 0)
 
 
 @then(
@@ -243,3 +238,18 @@ def unit_starts_everywhere(cluster: Cluster, change: Change, unit: str) -> None:
 
 def _everywhere(machines: Machines, verb: str, unit: str) -> None:
     machines.on_all(lambda name: machines.run(name, f"sudo systemctl {verb} {shlex.quote(unit)}"))
+
+
+@then(parsers.parse("every service is registered exactly where it runs within {seconds:d} seconds"))
+def services_are_registered(watch: Watch, seconds: int) -> None:
+    rules = ("registrations-are-known", "instance-is-registered", "registration-is-right")
+    watch.until("every service is registered exactly where it runs", rules, seconds)
+
+
+@then(
+    parsers.parse(
+        "every ambassador has exactly the registered instances, and takes them for healthy, within {seconds:d} seconds"
+    )
+)
+def ambassadors_follow_and_reach(watch: Watch, seconds: int) -> None:
+    watch.until("every ambassador follows its service", ("ambassador-follows", "ambassador-reaches"), seconds)

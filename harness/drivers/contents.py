@@ -53,6 +53,10 @@ class Contents:
             for digest, path in (line.split("  ", 1) for line in listed.split("\n") if line)
         }
 
+    def file_digests(self, site: str, machine: str) -> dict[str, str]:
+        """Path -> SHA-256 in hexadecimal, of the files of the release that is current on a machine."""
+        return self._digests(machine, f"/home/core/{site}/current")
+
     def missing(self, source: Path, place: str) -> list[str]:
         """One line for each file of `source` that a machine does not hold, byte for byte, under `place`."""
         wanted = {

@@ -34,6 +34,8 @@ class OperatorShell:
         self._read_only = read_only
         # variables that are this process's own and not carried on: an ssh-agent that ends with it
         self.own: dict[str, str] = {}
+        # lines that were typed here and ended well
+        self.typed: list[str] = []
 
     @classmethod
     def open(cls, process: Runner, state: Path, cwd: Path, env: Mapping[str, str]) -> OperatorShell:
@@ -63,7 +65,7 @@ class OperatorShell:
         after.touch(mode=0o600)
         script = WRAPPED.format(after=shlex.quote(str(after)), env=shutil.which("env"), line=line)
         try:
-            return self._process.run(
+            result = self._process.run(
                 ["bash", "--noprofile", "--norc", "-c", script],
                 cwd=Path(cwd),
                 env=env | self.own,
@@ -71,6 +73,8 @@ class OperatorShell:
                 line=line,
                 ok=ok,
             )
+            self.typed.append(line)
+            return result
         finally:
             self._take_over(after)
 

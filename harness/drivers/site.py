@@ -112,7 +112,7 @@ class Site:
         ends after CRAWL_LIMIT, longer by CRAWL_LIMIT_PER_FILE for each of `files`. Raises PagesWithoutEnd then, which
         says which of both it was, and SiteUnreachable when the site stops answering.
         """
-        return self._walk(files)[0]
+        return self.walk(files)[0]
 
     def broken_links(self, files: int | None = None) -> list[BrokenLink]:
         """Every link inside the site that does not end at status 200 in a fitting type; see `crawl`.
@@ -120,7 +120,7 @@ class Site:
         Hyperlinks to other hosts are passed over; what a page loads from another host is broken ("leads outside"), and
         so is a redirect out of the site.
         """
-        return self._walk(files)[1]
+        return self.walk(files)[1]
 
     def pages(self, files: int | None = None) -> list[Page]:
         """The HTML pages of the site; see `crawl`."""
@@ -167,7 +167,8 @@ class Site:
     def _has(self, url: str) -> bool:
         return urllib.parse.urlsplit(url).hostname == self.domain
 
-    def _walk(self, files: int | None) -> tuple[list[Page], list[BrokenLink]]:
+    def walk(self, files: int | None) -> tuple[list[Page], list[BrokenLink]]:
+        """Both of one walk: what `crawl` and `broken_links` give."""
         queue = deque([Link("entry point", "/", self._home, "page")])
         answers: dict[str, Page | str] = {}
         broken = []

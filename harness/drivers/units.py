@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.drivers.fleet import Fleet
 from harness.drivers.machines import Machines
 from harness.errors import AnswerNotUnderstood, Misconfigured, PlatformWrong
-from harness.model.unit_file import Options, Refused, stored
+from harness.model.unit_file import Options, Refused, differences, stored
 
 PROPERTIES = ("Id", "ActiveState", "SubState", "Result", "MainPID", "NRestarts")
 
@@ -33,24 +33,7 @@ class UnitFile:
 
     def differences(self, options: Options) -> list[str]:
         """What these options, which fleet holds of the unit, say otherwise than its file; a line for each."""
-        written, held = _by_name(self.options), _by_name(options)
-        return [
-            f"{self.name}: [{section}] {name} is {_shown(written.get((section, name)))} in its file, "
-            f"and {_shown(held.get((section, name)))} in fleet"
-            for section, name in {**written, **held}
-            if written.get((section, name)) != held.get((section, name))
-        ]
-
-
-def _by_name(options: Options) -> dict[tuple[str, str], list[str]]:
-    values: dict[tuple[str, str], list[str]] = {}
-    for section, name, value in options:
-        values.setdefault((section, name), []).append(value)
-    return values
-
-
-def _shown(values: list[str] | None) -> str:
-    return "not there" if values is None else ", ".join(map(repr, values))
+        return [f"{self.name}: {line}" for line in differences(self.options, options)]
 
 
 def read_units(*folders: Path) -> list[UnitFile]:

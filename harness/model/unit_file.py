@@ -48,7 +48,7 @@ class Parsed:
 
 def stored(text: bytes) -> Options:
     """The options that fleet stores of a unit file, as its API gives them. Raises Refused."""
-    return parse(_serialized(parse(text).options)).options
+    return parse(written(parse(text).options)).options
 
 
 def parse(text: bytes) -> Parsed:
@@ -56,12 +56,34 @@ def parse(text: bytes) -> Parsed:
     return _Reader(text).parsed()
 
 
-def _serialized(options: Options) -> bytes:
+def written(options: Options) -> bytes:
     """The options as fleet writes them down: those of a section together, sections in the order of their first one."""
     sections: dict[str, list[str]] = {}
     for section, name, value in options:
         sections.setdefault(section, []).append(f"{name}={value}\n")
     return "\n".join(f"[{section}]\n{''.join(lines)}" for section, lines in sections.items()).encode()
+
+
+def differences(written: Options, held: Options) -> list[str]:
+    """What `held`, which fleet holds of a unit, says otherwise than its file; a line for each option."""
+    ours, theirs = _by_name(written), _by_name(held)
+    return [
+        f"[{section}] {name} is {_shown(ours.get((section, name)))} in its file, "
+        f"and {_shown(theirs.get((section, name)))} in fleet"
+        for section, name in {**ours, **theirs}
+        if ours.get((section, name)) != theirs.get((section, name))
+    ]
+
+
+def _by_name(options: Options) -> dict[tuple[str, str], list[str]]:
+    values: dict[tuple[str, str], list[str]] = {}
+    for section, name, value in options:
+        values.setdefault((section, name), []).append(value)
+    return values
+
+
+def _shown(values: list[str] | None) -> str:
+    return "not there" if values is None else ", ".join(map(repr, values))
 
 
 def _decoded(data: bytes) -> str:

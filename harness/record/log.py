@@ -58,7 +58,10 @@ EVENTS = {
     "wait.ended": "id, outcome (reached, expired, late, failed), value, seconds",
     "artefact": "path (in the run folder), about",
     "fingerprint": "facts (thing -> what it is), before and after a run that must change nothing",
-    "diagnosis": "layer (lowest that is wrong), findings [{layer, machine, finding, paste}]",
+    "look": "number, seconds, bytes, silent (machines): a snapshot of the cluster was taken",
+    "causes": "look (number), causes [{finding, consequences [finding]}], the deepest first; finding {rule, layer, "
+    "subject [kind, name, machine], about (the subject in words), expected, seen, first_seen, since, paste}",
+    "journal": "lines [{machine, time, text}] around the first cause, from all machines, by one clock",
     "leak": "what (container, network, volume, mount, process, ssh-agent), name, removed",
     "note": "text (one line for the person who watches)",
 }
@@ -69,6 +72,7 @@ LISTS = {
     "exchange": "exchanges",
     "remote": "remotes",
     "artefact": "artefacts",
+    "look": "looks",
     "fingerprint": "fingerprints",
     "leak": "leaks",
     "note": "notes",
@@ -224,7 +228,8 @@ class _Folding:
             "schema": SCHEMA, "run_id": None, "target": None, "cluster": None, "command": [], "folder": None,
             "readme": [], "selection": None, "started": None, "ended": None, "status": None, "headline": "",
             "facts": {}, "stages": [], "tasks": [], "scenarios": [], "commands": [], "exchanges": [], "remotes": [],
-            "waits": [], "artefacts": [], "fingerprints": [], "diagnosis": None, "leaks": [], "notes": [],
+            "waits": [], "looks": [], "artefacts": [], "fingerprints": [], "causes": [], "journal": [],
+            "leaks": [], "notes": [],
             "last_event": None,
         }  # fmt: skip
         self._open: dict[tuple[str, Any], dict[str, Any]] = {}
@@ -239,8 +244,10 @@ class _Folding:
             self._of_scenario(phase, t, fields)
         elif subject == "step":
             self._of_step(phase, t, fields)
-        elif kind == "diagnosis":
-            self.run["diagnosis"] = fields
+        elif kind == "causes":
+            self.run["causes"] = fields["causes"]
+        elif kind == "journal":
+            self.run["journal"] = fields["lines"]
         else:
             self.run[LISTS[kind]].append({**fields, "t": t})
 

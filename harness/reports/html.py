@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from harness.errors import ExitStatus
 from harness.record.log import SILENT, lasted
 from harness.reports.measures import measured
-from harness.reports.verdict import LAYERS, Fault, judge, title
+from harness.reports.verdict import LAYERS, Fault, Verdict, clock, judge, since, title
 from harness.text import MARKS, OUTCOMES, clean, counted, took
 
 Item = dict[str, Any]
@@ -92,9 +92,9 @@ def _view(run: Item) -> Item:
     doings = _doings(run)
     scenarios = [_scenario(number, scenario, doings, run) for number, scenario in enumerate(run["scenarios"], 1)]
     by_id = {scenario["id"]: scenario for scenario in scenarios}
-    faults = judge(run).faults
     counts = Counter(scenario["outcome"] for scenario in scenarios)
-    findings = (run["diagnosis"] or {}).get("findings") or []
+    judged = judge(run)
+    causes = [_cause(cause) for cause in judged.causes]
     summary = counted(counts)
     return {
         "run": run,
@@ -106,9 +106,10 @@ def _view(run: Item) -> Item:
         "marks": MARKS,
         "counts": [(name, counts[name]) for name in OUTCOMES if counts[name]],
         "stages": [{**stage, "seconds": lasted(stage, run)} for stage in run["stages"]],
-        "layers": _layers(run, faults, findings),
-        "cards": [_card(fault, by_id.get(fault.scenario)) for fault in faults],
-        "findings": findings,
+        "layers": _layers(judged),
+        "cards": [_card(fault, by_id.get(fault.scenario)) for fault in judged.unexplained],
+        "causes": causes,
+        "journal": [{**line, "clock": clock(line["time"])} for line in run["journal"]],
         "scenarios": scenarios,
         "features": _features(scenarios),
         "longest": max((step["seconds"] or 0 for s in scenarios for step in s["steps"]), default=0) or 1,
@@ -158,10 +159,14 @@ def _message(error: object) -> str:
     return clean(error.get("message") if isinstance(error, dict) else error)
 
 
-def _layers(run: Item, faults: tuple[Fault, ...], findings: list[Item]) -> list[tuple[str, str]]:
+def _cause(cause: Item) -> Item:
+    return {**cause["finding"], "when": since(cause["finding"]), "consequences": cause.get("consequences", [])}
+
+
+def _layers(judged: Verdict) -> list[tuple[str, str]]:
     """Each layer from the ground up, with `lowest`, `wrong` or nothing; empty where no layer is wrong."""
-    wrong = [fault.layer for fault in faults if fault.status is ExitStatus.PLATFORM_WRONG]
-    wrong += [finding["layer"] for finding in [run["diagnosis"] or {}, *findings] if finding.get("layer")]
+    wrong = [fault.layer for fault in judged.unexplained if fault.status is ExitStatus.PLATFORM_WRONG]
+    wrong += [cause["finding"]["layer"] for cause in judged.causes]
     found = [layer for layer in LAYERS if layer in wrong]
     return [(layer, "lowest" if layer == found[0] else "wrong" * (layer in wrong)) for layer in LAYERS] if found else []
 

@@ -5,8 +5,10 @@ Screen, report and JUnit XML take the faults of a run from here, so that they ca
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +33,18 @@ NO_END = "Interrupted: the record has no end"
 NOT_CLEAN = "Verified, but the run could not be removed cleanly"
 IN_PART = "Verified: what was run of the runbook holds"
 # Layers from the ground up, and the one that a feature's steps look at first
-LAYERS = ("config", "toolchain", "provision", "bootstrap", "schedule", "unit", "discovery", "content", "entry")
+LAYERS = (
+    "environment",
+    "config",
+    "toolchain",
+    "provision",
+    "bootstrap",
+    "schedule",
+    "unit",
+    "discovery",
+    "content",
+    "entry",
+)
 LAYER_OF_TAG = {
     "variables": "config",
     "discovery": "config",
@@ -46,8 +59,10 @@ LAYER_OF_TAG = {
     "machines": "bootstrap",
     "recovery": "bootstrap",
 }
-# Faults, and findings of the diagnosis, that the screen shows; the report has all.
-SHOWN_FAULTS, SHOWN_FINDINGS = 3, 4
+# Causes, faults that no cause explains, and lines of the journal that the screen shows; the report has all.
+SHOWN_CAUSES, SHOWN_FAULTS, SHOWN_LINES = 3, 3, 3
+# The kind of error that says: rules do not hold. Which, and why, the causes say.
+RULE_BROKEN = "RuleBroken"
 
 
 @dataclass(frozen=True)
@@ -75,12 +90,18 @@ class Fault:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The exit status, its headline, and the faults in the order of time."""
+    """The exit status, its headline, the faults in the order of time, and the causes, the deepest first."""
 
     status: ExitStatus
     headline: str
     faults: tuple[Fault, ...]
     counts: dict[str, int]
+    causes: tuple[Item, ...] = ()
+
+    @property
+    def unexplained(self) -> tuple[Fault, ...]:
+        """The faults that are told by themselves: all but broken rules, which the causes tell."""
+        return tuple(fault for fault in self.faults if fault.kind != RULE_BROKEN or not self.causes)
 
 
 def title(status: int | None) -> str:
@@ -102,14 +123,15 @@ def judge(run: Item) -> Verdict:
     judged = set(counts) == {"passed"} and status is ExitStatus.ENVIRONMENT_FAILED and not _changes(run)
     in_part = status is ExitStatus.VERIFIED and (run["selection"] or set(counts) != {"passed"})
     headline = NOT_CLEAN if judged else IN_PART if in_part else HEADLINES[status]
-    return Verdict(status, headline, faults, counts)
+    return Verdict(status, headline, faults, counts, tuple(run["causes"]) if faults else ())
 
 
 def _status(run: Item, faults: tuple[Fault, ...], counts: dict[str, int]) -> ExitStatus:
     if any(stage["outcome"] == "interrupted" for stage in run["stages"]):
         return ExitStatus.INTERRUPTED
     if faults:
-        if faults[0].status is ExitStatus.PLATFORM_WRONG and (run["diagnosis"] or {}).get("layer") == "environment":
+        deepest = run["causes"][0]["finding"]["layer"] if run["causes"] else ""
+        if faults[0].status is ExitStatus.PLATFORM_WRONG and deepest == "environment":
             return ExitStatus.ENVIRONMENT_FAILED
         return faults[0].status
     if not counts.get("passed"):
@@ -203,7 +225,7 @@ def _of_scenario(scenario: Item, run: Item) -> Fault:
         status=ExitStatus(error.get("status") or ExitStatus.INTERNAL_ERROR),
         title=scenario["title"],
         line=_line(scenario, step),
-        layer=_layer(scenario["tags"], run["diagnosis"]),
+        layer=error.get("layer") or _layer(scenario["tags"]),
         expected=error.get("expected", ""),
         seen=error.get("seen") or message,
         where=error.get("where", ""),
@@ -243,11 +265,9 @@ def _line(scenario: Item, step: Item | None) -> str:
     return f"{scenario['feature']}:{step['line']}: {step['keyword']} {step['text']}"
 
 
-def _layer(tags: list[str], diagnosis: Item | None) -> str:
-    """The lower of the layer that the feature is about and the one that was diagnosed; "" when neither is known."""
-    about = [LAYER_OF_TAG[tag] for tag in tags if tag in LAYER_OF_TAG][:1]
-    diagnosed = [layer for layer in LAYERS if layer == (diagnosis or {}).get("layer")]
-    return min(about + diagnosed, key=LAYERS.index, default="")
+def _layer(tags: list[str]) -> str:
+    """The layer that a feature is about; "" when that is not known."""
+    return next((LAYER_OF_TAG[tag] for tag in tags if tag in LAYER_OF_TAG), "")
 
 
 def _last_wait(run: Item, scenario: str, step: int | None) -> dict[str, str]:
@@ -266,19 +286,17 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
     if TIME_LIMITS in run["facts"]:
         lines.append(f"  limits     {run['facts'][TIME_LIMITS]}")
     lines += [f"  slow       {measure}" for measure in over(run)]
-    for fault in verdict.faults[:SHOWN_FAULTS]:
+    for number, cause in enumerate(verdict.causes[:SHOWN_CAUSES]):
+        lines += ["", *_cause_rows(cause, run["journal"] if number == 0 else (), width)]
+    if len(verdict.causes) > SHOWN_CAUSES:
+        lines.append(f"\n  and {counted_of(len(verdict.causes) - SHOWN_CAUSES, 'more cause')}: see the report")
+    unexplained = verdict.unexplained
+    for fault in unexplained[:SHOWN_FAULTS]:
         lines += ["", *_rows(fault, width)]
-    if len(verdict.faults) > SHOWN_FAULTS:
-        lines.append(f"\n  and {len(verdict.faults) - SHOWN_FAULTS} more faults: see the report")
-    findings = (run["diagnosis"] or {"findings": []})["findings"]
-    for finding in findings[:SHOWN_FINDINGS]:
-        lines.append(
-            f"  {finding['layer']:9}  {cut(one_line(finding['machine'] + ': ' + finding['finding']), width - 13)}"
-        )
-    paste = one_line(findings[0].get("paste", "")) if findings else ""
-    if 0 < len(paste) <= width - 13:
-        lines.append(f"  {'paste':9}  {paste}")
-    if any(fault.paste for fault in verdict.faults[:SHOWN_FAULTS]) and _stands(run):
+    if len(unexplained) > SHOWN_FAULTS:
+        lines.append(f"\n  and {len(unexplained) - SHOWN_FAULTS} more faults: see the report")
+    pastes = [cause["finding"].get("paste") for cause in verdict.causes] + [fault.paste for fault in unexplained]
+    if any(pastes) and _stands(run):
         lines += ["", f"  paste in   bin/platform shell --run {run['cluster']}"]
     lines += ["", f"  report     {run['folder']}/report.html", ""]
     return "\n".join(lines)
@@ -287,6 +305,39 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
 def _stands(run: Item) -> bool:
     """Whether the run left its cluster standing."""
     return bool(run["cluster"]) and all(stage["stage"] != "teardown" for stage in run["stages"])
+
+
+def _cause_rows(cause: Item, journal: Sequence[Item], width: int) -> list[str]:
+    """One cause on ten lines: what, where, since when, expected, seen, what the journals say, what to paste."""
+    finding, consequences = cause["finding"], cause.get("consequences", ())
+    rows = [("cause", f"{finding['about']} (layer {finding['layer']}, {since(finding)})")]
+    rows += [("expected", finding["expected"]), ("seen", finding["seen"])]
+    rows += [("journal", f"{it['machine']} {clock(it['time'])} {it['text']}") for it in journal[-SHOWN_LINES:]]
+    if consequences:
+        rows.append(("so also", f"{counted_of(len(consequences), 'consequence')}: {_briefly(consequences)}"))
+    shown = [(name, cut(one_line(text), width - 13)) for name, text in rows]
+    shown += [("paste", one_line(finding["paste"]))] if finding.get("paste") else []
+    return [f"  {name:9}  {text}" for name, text in shown if text]
+
+
+def since(finding: Item) -> str:
+    """Since when a finding holds: as the thing itself says, or as it was first seen."""
+    if finding.get("since"):
+        return f"since {clock(finding['since'])} UTC"
+    return f"seen at {clock(finding['first_seen'])} UTC"
+
+
+def clock(t: float) -> str:
+    """The time of day, in UTC."""
+    return f"{datetime.datetime.fromtimestamp(t, datetime.UTC):%H:%M:%S}"
+
+
+def counted_of(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _briefly(findings: Sequence[Item]) -> str:
+    return ", ".join(dict.fromkeys(finding["about"] for finding in findings))
 
 
 def _rows(fault: Fault, width: int) -> list[str]:

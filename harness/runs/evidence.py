@@ -1,4 +1,4 @@
-"""Evidence: what is collected from every machine when something is wrong, and what it says about the layers.
+"""Evidence: what is collected from every machine when something is wrong.
 
 The list is the one a person would work through on a live cluster, from the ground up (etcd, fleet, units, containers,
 system). Collected before the teardown, also when the bring-up failed: where SSH does not answer, the target's console
@@ -7,19 +7,20 @@ is asked (infra/TARGET/target.json).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from harness.drivers.cluster import Cluster
-from harness.drivers.etcd import MEMBERS_AT_MOST
 from harness.drivers.fleet import API
 from harness.drivers.machines import Machines
-from harness.drivers.services import Services
-from harness.errors import HarnessError, PlatformWrong
+from harness.errors import HarnessError
 from harness.record.log import Recorder
 from harness.seams.process import Runner
+
+# Seconds of the journals around a moment, and lines of them
+AROUND = 5.0
+LINES = 20
 
 # file name -> what is asked on each machine; order bottom-up
 QUESTIONS: Mapping[str, str] = {
@@ -44,19 +45,6 @@ QUESTIONS: Mapping[str, str] = {
     "system": "systemctl --failed --no-pager; systemctl list-jobs; df -h; free -m; date -u; uptime; "
     "journalctl -b -p warning --no-pager",
 }
-
-
-AMBASSADOR = "-dynamic-amb.service"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong: the layer, the machine ("cluster" when it is no single one's), and what to paste."""
-
-    layer: str
-    machine: str
-    finding: str
-    paste: str = ""
 
 
 def collect(
@@ -96,96 +84,21 @@ def collect(
         list(pool.map(ask, machines.names))
 
 
-def diagnose(cluster: Cluster, units: Sequence[str]) -> list[Finding]:
-    """What is wrong, from the lowest layer up. A layer that is wrong ends it: what stands on it cannot be judged."""
-    machines, fleet = cluster.machines, cluster.fleet
+def journal_around(machines: Machines, moment: float) -> list[dict[str, Any]]:
+    """The lines of all journals in the seconds around a moment (seconds since the epoch), in the order of time:
+    machine, time, text. Of a machine that is silent there are none."""
 
-    def loaded() -> list[str]:
-        """A unit that was never loaded is not wrong: the runbook did not come that far."""
-        held = fleet.units()
-        return [unit for unit in units if unit in held]
-
-    layers: dict[str, Callable[[], list[Finding]]] = {
-        "provision": lambda: [
-            Finding("provision", name, reason, f"ssh core@{machines.addresses[name]}")
-            for name, reason in machines.unreachable().items()
-        ],
-        "bootstrap": lambda: _bootstrap(cluster),
-        "schedule": lambda: [
-            Finding("schedule", "cluster", f"{placement.unit}: {placement.objection}", "fleetctl list-unit-files")
-            for placement in fleet.placements(loaded(), "")
-            if placement.objection
-        ],
-        "unit": lambda: [
-            Finding(
-                "unit",
-                state.machine,
-                f"{unit}: {state.short}",
-                f"fleetctl status {unit.removesuffix('@' + state.machine)}",
-            )
-            for unit, state in cluster.units.now(loaded()).items()
-            if not state.runs
-        ],
-        "discovery": lambda: _discovery(cluster.services, loaded()),
-    }
-    for layer, look in layers.items():
+    def ask(name: str) -> list[dict[str, Any]]:
+        since, until = moment - AROUND, moment + AROUND
+        command = f"sudo journalctl --quiet --no-hostname --output=short-unix --since=@{since:.0f} --until=@{until:.0f}"
         try:
-            findings = look()
-        except PlatformWrong as failed:  # what cannot be asked is what is wrong
-            findings = [Finding(layer, failed.where or "cluster", str(failed), failed.paste)]
-        if findings:
-            return findings
-    return []
-
-
-def _bootstrap(cluster: Cluster) -> list[Finding]:
-    machines, fleet = cluster.machines, cluster.fleet
-    listed = {machine.name for machine in fleet.machines()}
-    findings = [
-        Finding("bootstrap", name, f"etcd: {objection}", "ETCDCTL_API=2 etcdctl cluster-health")
-        for name, objection in cluster.etcd.problems(MEMBERS_AT_MOST).items()
-    ]
-    findings += [
-        Finding("bootstrap", name, "fleet does not list it", "fleetctl list-machines")
-        for name in machines.names
-        if name not in listed
-    ]
-    failed = machines.on_all(
-        lambda name: machines.run(name, "systemctl --failed --no-legend --plain | cut -d' ' -f1").split()
-    )
-    units = set(fleet.units()) if listed else set()  # those are judged by their own layer
-    return findings + [
-        Finding("bootstrap", name, f"{unit} is failed", f"systemctl status {unit}")
-        for name, names in failed.items()
-        for unit in names
-        if unit not in units
-    ]
-
-
-def _discovery(services: Services, units: Sequence[str]) -> list[Finding]:
-    findings = []
-    for service in (unit.removesuffix(AMBASSADOR) for unit in units if unit.endswith(AMBASSADOR)):
-        runs, registered = services.published(service), services.registered(service)
-        if runs != registered:
-            where = f"{service} runs at {', '.join(sorted(runs)) or 'no address'}, registered is"
-            paste = f"curl http://127.0.0.1:2379/v2/keys/services/{service}?recursive=true"
-            findings.append(
-                Finding("discovery", "cluster", f"{where} {', '.join(sorted(registered)) or 'nothing'}", paste)
+            printed = machines.run(
+                name, f"{command} | grep -vE ' (sudo|sshd|systemd-logind)\\[' | tail -n {LINES} | cut -c1-300"
             )
-        findings += [
-            Finding(
-                "discovery",
-                name,
-                f"the ambassador of {service} has {dict(ambassador.servers) or 'no servers'}",
-                f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}",
-            )
-            for name, ambassador in services.ambassadors(service).items()
-            if ambassador.healthy != runs
-        ]
-    return findings
+        except HarnessError:
+            return []
+        rows = (line.partition(" ") for line in printed.splitlines() if line[:1].isdigit())
+        return [{"machine": name, "time": float(time), "text": text} for time, _, text in rows]
 
-
-def record(recorder: Recorder, findings: Sequence[Finding]) -> None:
-    """Puts findings into the record; the first has the lowest layer that is wrong."""
-    if findings:
-        recorder.emit("diagnosis", layer=findings[0].layer, findings=[asdict(finding) for finding in findings])
+    lines = [line for rows in machines.on_all(ask).values() for line in rows]
+    return sorted(lines, key=lambda line: abs(float(line["time"]) - moment))[:LINES][::-1]

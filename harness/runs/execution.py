@@ -20,7 +20,6 @@ from rich.console import Console
 
 from harness.drivers.cluster import Cluster, Connections
 from harness.drivers.terraform import Outputs, target_data
-from harness.drivers.units import read_units
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong
 from harness.record.log import TIME_LIMITS, fold, read_events
 from harness.reports import runbook, verdict
@@ -28,14 +27,19 @@ from harness.reports.display import Display
 from harness.reports.html import render_html
 from harness.reports.junit import junit_xml
 from harness.reports.measures import measured
+from harness.rules.finding import Finding, Subject
+from harness.rules.judging import Cause
 from harness.runs import evidence
 from harness.runs.interrupts import Interrupts
+from harness.runs.progress import Progress, backing_services
 from harness.runs.run import Run
+from harness.runs.watch import Watch, emit_causes
 from harness.runs.workplace import OUTPUTS, Workplace
 from harness.seams.patience import patience
 from harness.seams.process import Processes
 from harness.setup.cache import Cache, cache_folder
 from harness.setup.toolchain import Toolchain
+from harness.snapshot.look import Looker
 
 # pytest's own exit statuses: all passed, some failed, nothing collected
 ANSWERS_OF_PYTEST = (0, 1, 5)
@@ -112,7 +116,8 @@ class Execution:
         log = self.run.folder / "pytest.log"
         with self.run.stage("runbook"):
             status = _pytest(argv, self.run.root, {**os.environ, **variables}, log, self.run.redact, limit)
-            if status not in ANSWERS_OF_PYTEST:
+            # one that breaks while it starts ends with 1 too
+            if status not in ANSWERS_OF_PYTEST or (status == 1 and not self.document()["scenarios"]):
                 raise _unusable(status, log.read_text().strip().splitlines())
 
     def judged(self) -> verdict.Verdict:
@@ -143,8 +148,12 @@ class Execution:
             with self.run.stage("evidence"):
                 self._collect()
         except EnvironmentFailed as failed:
-            finding = evidence.Finding("environment", "this machine", str(failed), "docker info")
-            evidence.record(self.run.recorder, [finding])
+            subject = Subject("this machine")
+            finding = Finding(
+                "engine-answers", "environment", subject, "a Docker Engine that answers", str(failed), time.time(),
+                paste="docker info",
+            )  # fmt: skip
+            emit_causes(self.run.recorder, [Cause(finding)], 0)
         except HarnessError as failed:
             self.run.recorder.emit("note", text=f"the evidence is not complete: {failed}")
 
@@ -156,14 +165,25 @@ class Execution:
         if outputs is None:
             return
         folder, console = self.run.folder / "evidence", target.get("console", [])
-        operators = self.workplace.shell.cwd
-        units = [unit.name for unit in read_units(operators / "units", operators / "units/app")]
         with Connections(self.run.recorder) as connections:
             machines = connections.machines(outputs)
             evidence.collect(machines, folder, self.run.recorder, self.run.process, console, self.workplace.run_id)
-            evidence.record(
-                self.run.recorder, evidence.diagnose(Cluster(lambda: outputs, connections, self.run.process), units)
+            causes = self.document()["causes"] or self._diagnosed(
+                Cluster(lambda: outputs, connections, self.run.process)
             )
+            if causes:
+                first = causes[0]["finding"]
+                lines = evidence.journal_around(machines, first.get("since") or first["first_seen"])
+                self.run.recorder.emit("journal", lines=lines)
+
+    def _diagnosed(self, cluster: Cluster) -> list[dict[str, Any]]:
+        """The causes of what is wrong, where the features did not come to judge."""
+        shell = self.workplace.shell
+        typed = [command["line"] for command in self.document()["commands"] if command["typed"]]
+        progress = Progress(typed, builds=self.workplace.folder == self.run.folder)
+        looker = Looker(cluster, progress.intended(cluster, shell.cwd), backing_services(shell))
+        Watch(lambda: looker, self.run.recorder, self.run.folder).diagnose()
+        return list(self.document()["causes"])
 
     def close(self) -> verdict.Verdict:
         """Ends the record with its verdict, and writes what is made from it."""

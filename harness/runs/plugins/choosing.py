@@ -83,6 +83,10 @@ class Choosing:
     def __init__(self) -> None:
         self.broken_by = ""  # title of the scenario that changed something and failed: what follows stands on it
 
+    def changes(self, item: pytest.Item) -> bool:
+        """Whether its scenario changes something."""
+        return changes_something(item)
+
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         if self.broken_by:
             pytest.skip(f'stands on "{self.broken_by}", which failed')

@@ -162,4 +162,5 @@ def _described(error: BaseException | None) -> dict[str, Any] | None:
         "seen": wrong.seen,
         "where": wrong.where,
         "paste": wrong.paste,
+        "layer": getattr(error, "layer", ""),
     }

@@ -1,0 +1,150 @@
+"""Rules and findings: what a rule is, what it finds, and the table of all rules."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from harness.snapshot.data import Machine, Snapshot, Struct, Unit
+
+# Everything that stands on the subject, in `explains`
+ALL = "*"
+# fleet publishes states 1 to 5 s late (its agents reconcile every 5 s, and write through etcd)
+FLEET_LAG = 5.0
+# Ambassadors follow etcd within 2 s, and check a server every half second
+AMBASSADOR_LAG = 2.0
+# Between a unit's process and its container: one look asks systemd before Docker
+DOCKER_LAG = 1.0
+# Layers from the ground up. The first is what the platform stands on, and none of its own
+LAYERS = ("environment", "config", "toolchain", "provision", "bootstrap", "schedule", "unit", "discovery", "content",
+          "entry")  # fmt: skip
+
+
+class Subject(NamedTuple):
+    """A thing that can be wrong: `etcd on coreos-2`, `unit jpblog.service on coreos-0`, `name example.com`."""
+
+    kind: str
+    name: str = ""
+    machine: str = ""
+
+    def __str__(self) -> str:
+        what = " ".join(filter(None, (self.kind, self.name)))
+        if not self.machine:
+            return what
+        if self.kind == "machine":
+            return f"machine {self.machine}"
+        return f"{what} {'through' if self.kind == 'site' else 'on'} {self.machine}"
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """One thing that a rule finds wrong: what was expected, what was seen, since when (seconds since the epoch, by our
+    clock), and the command that shows it."""
+
+    subject: Subject
+    expected: str
+    seen: str
+    since: float | None = None
+    paste: str = ""
+
+
+class Finding(Struct, frozen=True, omit_defaults=True):
+    """What a rule found, as record and programs know it. `first_seen` is the moment of the look that first showed it;
+    `since` is what the thing itself says."""
+
+    rule: str
+    layer: str
+    subject: Subject
+    expected: str
+    seen: str
+    first_seen: float
+    since: float | None = None
+    paste: str = ""
+
+    @property
+    def key(self) -> tuple[str, Subject]:
+        return self.rule, self.subject
+
+    def __str__(self) -> str:
+        return f"{self.subject}: expected {self.expected}, seen {self.seen}"
+
+
+Found = Iterable[Wrong]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What must hold. `name` is stable: people and programs know it.
+
+    It `explains` findings of these other rules whose subjects stand on its own (ALL: of any rule that comes later).
+    `lag` is how many seconds late its sources are: what it finds counts when two looks that are further apart agree.
+    A rule that `compares` is given the first look and the newest. What a `costly` one needs is not in every look.
+    """
+
+    name: str
+    layer: str
+    claim: str
+    finds: Callable[..., Found]
+    explains: Collection[str]
+    lag: float
+    compares: bool
+    costly: bool
+
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(
+    layer: str,
+    claim: str,
+    *,
+    explains: Collection[str] = (),
+    lag: float = 0.0,
+    compares: bool = False,
+    costly: bool = False,
+) -> Callable[[Callable[..., Found]], Callable[..., Found]]:
+    """Puts a function into the table of rules, in its order: what can explain is defined before what it explains."""
+
+    def add(finds: Callable[..., Found]) -> Callable[..., Found]:
+        name = finds.__name__.replace("_", "-")
+        RULES[name] = Rule(name, layer, claim, finds, explains, lag, compares, costly)
+        return finds
+
+    return add
+
+
+# -- for the rules -----------------------------------------------------------------------------------------------------
+
+
+def on(now: Snapshot, machine: str, command: str) -> str:
+    """A command to paste that is run on a machine."""
+    return f"ssh core@{now.intended.machines[machine]} {shlex.quote(command)}"
+
+
+def answering(now: Snapshot) -> Iterator[tuple[str, Machine]]:
+    """The machines that answered; of the others nothing is known but that they are silent."""
+    yield from now.answering.items()
+
+
+def described(unit: Unit | None) -> str:
+    """What systemd says of a unit, in a few words."""
+    if unit is None:
+        return "systemd does not know it"
+    ended = ""
+    if unit.exit_status and not unit.runs:
+        ended = f", {'killed by signal' if unit.exit_code in (2, 3) else 'exit status'} {unit.exit_status}"
+    result = "" if unit.result in ("success", "exit-code", "signal") else f", {unit.result}"
+    return f"systemd says {unit.active} ({unit.sub}){result}{ended}"
+
+
+def since(unit: Unit | None, machine: Machine) -> float | None:
+    """Since when a unit is as it is, by our clock."""
+    return None if unit is None or unit.since is None else unit.since - machine.clock_ahead
+
+
+def most_common(values: Iterable[str]) -> str:
+    """The value that most have; of several the first in order, so that every look says the same."""
+    listed = sorted(values)
+    return max(listed, key=lambda value: (listed.count(value), [-ord(c) for c in value])) if listed else ""

@@ -1,0 +1,273 @@
+"""Rules of what a cluster stands on: backing services, machines, etcd and fleet."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from harness.rules.finding import (
+    ALL,
+    FLEET_LAG,
+    Found,
+    Subject,
+    Wrong,
+    answering,
+    described,
+    most_common,
+    on,
+    rule,
+    since,
+)
+from harness.snapshot.data import Machine, Snapshot
+
+# Units of a machine -> the kind of subject that each of them is
+SYSTEM = {
+    "filter.service": "filter",
+    "etcd.service": "etcd",
+    "fleet.socket": "fleet",
+    "fleet.service": "fleet",
+    "docker.service": "docker",
+}
+# Parts of an answer that are missing when what they ask does not run, which is for other rules to find
+FOR_OTHERS = {"texts", "containers", "ambassadors", "etcd", "metrics", "fleet", "fleet-units", "fleet-state"}
+CLOCK_AT_MOST = 1.0
+# Of a file system, or of the memory: the share that is to be free
+FREE_AT_LEAST = 0.05
+EMPTY = "e3b0c44298fc1c14"  # the digest of nothing
+
+
+def at(kind: str, machine: str) -> Subject:
+    return Subject(kind, "", machine)
+
+
+@rule("environment", "every backing service answers", explains=("unit-runs", "name-leads"))
+def backing_service_answers(now: Snapshot) -> Found:
+    for name, reason in now.outside.backing.items():
+        if reason:
+            yield Wrong(Subject("backing service", name), "an answer", reason)
+
+
+@rule("provision", "a second plan changes nothing", costly=True)
+def plan_is_empty(now: Snapshot) -> Found:
+    if now.plan:
+        paste = "terraform -chdir=infra/$TARGET plan -var-file=../../terraform.tfvars"
+        yield Wrong(Subject("plan"), "no changes", "; ".join(now.plan), paste=paste)
+
+
+@rule("provision", "every machine answers over SSH", explains=(ALL,))
+def machine_answers(now: Snapshot) -> Found:
+    for name, machine in now.machines.items():
+        if machine.silent:
+            yield Wrong(at("machine", name), "an answer over SSH", machine.silent, paste=on(now, name, "uptime"))
+
+
+@rule("provision", "no two machines share a machine id", explains=("fleet-lists",))
+def machine_ids_differ(now: Snapshot) -> Found:
+    yield from _shared(now, {name: machine.machine_id for name, machine in answering(now)}, "machine id")
+
+
+@rule("provision", "no two machines share an SSH host key")
+def host_keys_differ(now: Snapshot) -> Found:
+    yield from _shared(now, {name: machine.host_key for name, machine in answering(now)}, "SSH host key")
+
+
+def _shared(now: Snapshot, values: dict[str, str], what: str) -> Found:
+    counts = Counter(values.values())
+    for name, value in values.items():
+        others = [other for other in values if values[other] == value and other != name]
+        if not value or counts[value] > 1:
+            seen = f"the same as {', '.join(others)}" if value else "none"
+            yield Wrong(at("machine", name), f"a {what} of its own", seen)
+
+
+@rule("bootstrap", "every machine says all that it is asked")
+def answer_is_whole(now: Snapshot) -> Found:
+    for name, machine in answering(now):
+        missing = [part for part in machine.missing if part not in FOR_OTHERS]
+        if missing:
+            yield Wrong(at("machine", name), "an answer to every question", f"none of {', '.join(missing)}")
+
+
+@rule("bootstrap", "every machine has finished its boot", explains=(ALL,))
+def boot_finished(now: Snapshot) -> Found:
+    for name, machine in answering(now):
+        boot = machine.units.get("first-boot.service")
+        paste = on(now, name, "journalctl -b -u first-boot --no-pager")
+        if boot is None or (boot.active, boot.result) != ("active", "success"):
+            yield Wrong(at("boot", name), "a first boot that ended well", described(boot), since(boot, machine), paste)
+        elif machine.state in ("initializing", "starting"):
+            paste = on(now, name, "systemctl list-jobs")
+            yield Wrong(at("boot", name), "a boot that has ended", f"systemd is {machine.state}", None, paste)
+
+
+@rule("bootstrap", "every clock agrees with the operator's")
+def clock_agrees(now: Snapshot) -> Found:
+    for name, machine in answering(now):
+        if abs(machine.clock_ahead) > CLOCK_AT_MOST:
+            way = "ahead" if machine.clock_ahead > 0 else "behind"
+            seen = f"{abs(machine.clock_ahead):.1f} s {way}"
+            yield Wrong(at("clock", name), f"within {CLOCK_AT_MOST:g} s", seen, paste=on(now, name, "timedatectl"))
+
+
+@rule("bootstrap", "there is room on every machine", explains=("unit-runs", "etcd-is-healthy", "system-unit-runs"))
+def room_is_left(now: Snapshot) -> Found:
+    for name, machine in answering(now):
+        for place, room in machine.rooms.items():
+            if room.free < FREE_AT_LEAST * room.size:
+                seen = f"{room.free >> 20} of {room.size >> 20} MiB"
+                subject = Subject("room", place, name)
+                yield Wrong(subject, f"{FREE_AT_LEAST:.0%} free", seen, paste=on(now, name, "df -h; free -m"))
+
+
+@rule("bootstrap", "sshd is set as the machines' image says")
+def sshd_is_set(now: Snapshot) -> Found:
+    for name, machine in answering(now):
+        for setting, value in now.intended.sshd.items():
+            seen = machine.sshd.get(setting)
+            if machine.sshd and seen != value:
+                subject, paste = at("sshd", name), on(now, name, f"sudo sshd -T | grep {setting}")
+                yield Wrong(subject, f"{setting} {value}", f"{setting} {seen}", paste=paste)
+
+
+@rule("bootstrap", "every service of the machine itself runs", explains=(ALL,))
+def system_unit_runs(now: Snapshot) -> Found:
+    for name, machine in answering(now):
+        for unit, kind in SYSTEM.items():
+            state = machine.units.get(unit)
+            needed = unit != "docker.service" or now.intended.started  # it starts with the first container
+            if machine.units and needed and (state is None or state.active != "active"):
+                paste = on(now, name, f"systemctl status {unit}; journalctl -b -n 20 -u {unit} --no-pager")
+                yield Wrong(at(kind, name), f"{unit} active", described(state), since(state, machine), paste)
+
+
+@rule("bootstrap", "no unit of the machine itself is failed")
+def no_system_unit_failed(now: Snapshot) -> Found:
+    for name, machine in answering(now):
+        for unit in machine.failed:
+            if unit not in SYSTEM and unit not in now.intended.units and unit != "first-boot.service":
+                state = machine.units.get(unit)
+                paste = on(now, name, f"systemctl status {unit}")
+                yield Wrong(Subject("system unit", unit, name), "not failed", "failed", since(state, machine), paste)
+
+
+@rule("bootstrap", "every machine's filter is loaded", explains=("port-is-open", "port-is-closed"))
+def filter_is_loaded(now: Snapshot) -> Found:
+    usual = most_common(machine.filter for _, machine in answering(now))
+    for name, machine in answering(now):
+        paste = on(now, name, "sudo nft list table inet platform")
+        if machine.filter in ("", EMPTY):
+            yield Wrong(at("filter", name), "the platform's table", "no such table is loaded", paste=paste)
+        elif machine.filter != usual:
+            yield Wrong(at("filter", name), "the same as on the others", "another one is loaded", paste=paste)
+
+
+# -- etcd ------------------------------------------------------------------------------------------------------------
+
+HEALTH = "ETCDCTL_API=2 etcdctl cluster-health"
+
+
+@rule("bootstrap", "every machine reaches a healthy etcd that serves v2", explains=(ALL, "etcd-members-are-right"))
+def etcd_is_healthy(now: Snapshot) -> Found:
+    """/health alone proves too little: it says true on a member without v2, which fleet cannot use."""
+    for name, machine in answering(now):
+        if _active(machine, "etcd.service") and (machine.etcd is None or not machine.etcd.healthy):
+            seen = "no whole answer" if machine.etcd is None else "not healthy"
+            yield Wrong(at("etcd", name), "healthy, and serving v2 keys", seen, paste=on(now, name, HEALTH))
+
+
+@rule("bootstrap", "the members of etcd are the first machines, and each says so")
+def etcd_members_are_right(now: Snapshot) -> Found:
+    seen = [len(machine.etcd.members) for _, machine in answering(now) if machine.etcd]
+    first = sorted(list(now.intended.machines)[: min(now.intended.members_at_most, max(seen, default=0))])
+    for name, machine in answering(now):
+        if machine.etcd and machine.etcd.healthy and sorted(machine.etcd.members) != first:
+            members = ", ".join(machine.etcd.members) or "none"
+            yield Wrong(at("etcd", name), f"members {', '.join(first)}", members, paste=on(now, name, HEALTH))
+
+
+@rule("bootstrap", "etcd has one leader")
+def etcd_has_one_leader(now: Snapshot) -> Found:
+    leaders = {machine.etcd.leader for _, machine in answering(now) if machine.etcd and machine.etcd.role}
+    if len(leaders) > 1 or leaders == {""}:
+        yield Wrong(Subject("etcd"), "one leader", f"{', '.join(sorted(leaders)) or 'none'}")
+
+
+@rule("bootstrap", "etcd keeps its leader", compares=True)
+def etcd_keeps_its_leader(before: Snapshot, now: Snapshot) -> Found:
+    for name, machine in answering(now):
+        then = before.machines.get(name)
+        if then is None or then.boot != machine.boot or not (then.etcd and machine.etcd):
+            continue
+        first, last = then.etcd.leader, machine.etcd.leader
+        if first and last and first != last:
+            yield Wrong(Subject("etcd"), "one leader all the while", f"{first} was followed by {last}")
+            return
+
+
+def _active(machine: Machine, unit: str) -> bool:
+    return unit in machine.units and machine.units[unit].active == "active"
+
+
+# -- fleet -----------------------------------------------------------------------------------------------------------
+
+
+@rule("bootstrap", "fleet answers on every machine", explains=(ALL, "fleet-lists"))
+def fleet_answers(now: Snapshot) -> Found:
+    for name, machine in answering(now):
+        if _active(machine, "fleet.service") and machine.fleet is None:
+            paste = on(now, name, "journalctl -b -n 20 -u fleet --no-pager")
+            yield Wrong(at("fleet", name), "an answer of its API", "none", paste=paste)
+
+
+@rule("bootstrap", "fleet lists every machine, and no other", explains=(ALL,), lag=FLEET_LAG)
+def fleet_lists(now: Snapshot) -> Found:
+    if now.fleet is None:
+        if not any(machine.fleet for _, machine in answering(now)):
+            return  # nobody's fleet answers, and each says so
+        yield Wrong(Subject("fleet"), "its registry", "no machine tells it", paste="fleetctl list-units")
+        return
+    listed = {machine.address for machine in now.fleet.machines.values()}
+    names = ", ".join(sorted(now.names.get(machine_id, machine_id[:8]) for machine_id in now.fleet.machines)) or "none"
+    for name, address in now.intended.machines.items():
+        machine_id = now.machines[name].machine_id
+        if machine_id not in now.fleet.machines if machine_id else address not in listed:
+            yield Wrong(at("fleet", name), "listed by fleet", f"it lists {names}", paste="fleetctl list-machines")
+    for machine in now.fleet.machines.values():
+        if machine.address not in now.intended.machines.values():
+            subject = Subject("fleet", f"machine {machine.address}")
+            yield Wrong(subject, "not listed by fleet", "listed, and no machine of this cluster")
+
+
+@rule("bootstrap", "every machine tells fleet its own name", explains=("unit-is-placed",))
+def fleet_metadata(now: Snapshot) -> Found:
+    for machine_id, listed in (now.fleet.machines if now.fleet else {}).items():
+        name = now.names.get(machine_id)
+        if name and listed.metadata.get("name") != name:
+            seen = f"metadata name={listed.metadata.get('name', '')}"
+            yield Wrong(at("fleet", name), f"metadata name={name}", seen, paste="fleetctl list-machines --full")
+
+
+@rule("bootstrap", "every machine's fleet sees the same machines", lag=FLEET_LAG)
+def fleet_views_agree(now: Snapshot) -> Found:
+    for name, machine in answering(now):
+        if now.fleet and machine.fleet is not None and set(machine.fleet) != set(now.fleet.machines):
+            seen = f"{len(machine.fleet)} machines, and {now.fleet.asked_of} sees {len(now.fleet.machines)}"
+            yield Wrong(at("fleet", name), "the same machines as the others", seen)
+
+
+@rule("bootstrap", "every machine listens where it is to")
+def machine_listens(now: Snapshot) -> Found:
+    for name, machine in answering(now):
+        found = {address.rpartition(":")[2] for address, _ in machine.listening}
+        missing = [str(port) for port in now.intended.listening if str(port) not in found]
+        if missing and "listening" not in machine.missing:
+            paste = on(now, name, "ss -Hltn")
+            yield Wrong(at("machine", name), f"ports {', '.join(missing)}", "nobody listens there", paste=paste)
+
+
+@rule("bootstrap", "fleet's API listens on no port")
+def fleet_has_no_port(now: Snapshot) -> Found:
+    """systemd listens for it: fleetd is handed the socket, and opens none."""
+    for name, machine in answering(now):
+        ports = [address for address, program in machine.listening if program == "fleetd"]
+        if ports:
+            yield Wrong(at("fleet", name), "a socket file only", f"it listens on {', '.join(ports)}")

@@ -1,0 +1,116 @@
+"""Rules of how an instance of a service is found: registered in etcd, followed by every ambassador."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from harness.rules.finding import ALL, AMBASSADOR_LAG, Found, Subject, Wrong, answering, on, rule
+from harness.snapshot.data import Snapshot
+
+AMBASSADOR = "-dynamic-amb.service"
+APP_PORT = 80
+
+
+def services(now: Snapshot) -> list[str]:
+    """Those that have an ambassador."""
+    return [name.removesuffix(AMBASSADOR) for name in now.intended.units if name.endswith(AMBASSADOR)]
+
+
+def running(now: Snapshot, service: str) -> dict[str, str]:
+    """HOST:PORT -> machine, of each instance that runs: `blog` of blog.service, `blog-2` of blog@2.service."""
+    return {
+        address: name
+        for name, machine in answering(now)
+        for container, here in (machine.containers or {}).items()
+        if re.fullmatch(rf"{re.escape(service)}(-\d+)?", container) and here.state == "running"
+        for address in here.ports.get(APP_PORT, ())
+    }
+
+
+def is_address(text: str) -> bool:
+    """Whether an ambassador can follow it: HOST:PORT, with an IPv4 address."""
+    host, _, port = text.rpartition(":")
+    try:
+        return bool(ipaddress.IPv4Address(host)) and 0 < int(port) < 65536
+    except ValueError:
+        return False
+
+
+def registered(now: Snapshot, service: str) -> set[str]:
+    """The addresses that are registered and can be followed."""
+    return {key.address for key in ((now.services or {}).get(service) or {}).values() if is_address(key.address)}
+
+
+def _keys(service: str) -> str:
+    return f"curl 'http://127.0.0.1:2379/v2/keys/services/{service}?recursive=true'"
+
+
+@rule("discovery", "etcd tells what is registered", explains=(ALL,))
+def registrations_are_known(now: Snapshot) -> Found:
+    if now.services is None and now.answering and now.intended.started:
+        yield Wrong(Subject("etcd"), "what is registered", "no machine's etcd tells it")
+
+
+@rule("discovery", "every instance that runs is registered", explains=(ALL,), lag=AMBASSADOR_LAG)
+def instance_is_registered(now: Snapshot) -> Found:
+    for service in services(now) if now.services is not None else ():
+        keys = now.services.get(service) or {} if now.services else {}
+        found = {key.address for key in keys.values()}
+        for address, machine in running(now, service).items():
+            if address not in found:
+                seen = f"it runs at {address}, and registered is {', '.join(sorted(found)) or 'nothing'}"
+                paste = on(now, machine, _keys(service))
+                yield Wrong(Subject("registration", service, machine), f"{address} in etcd", seen, paste=paste)
+
+
+@rule("discovery", "every registration leads to an instance that runs", explains=(ALL,), lag=AMBASSADOR_LAG)
+def registration_is_right(now: Snapshot) -> Found:
+    silent = [now.intended.machines[name] for name, machine in now.machines.items() if machine.silent]
+    for service, keys in (now.services or {}).items():
+        instances = running(now, service)
+        for name, key in keys.items():
+            subject = Subject("registration", f"{service}/{name}")
+            host = key.address.rpartition(":")[0]
+            if not is_address(key.address):
+                yield Wrong(subject, "host and port", key.value)
+            elif key.address not in instances and host not in silent:
+                where = ", ".join(sorted(instances)) or "nowhere"
+                yield Wrong(subject, "an instance that runs", f"it leads to {key.address}; {service} runs at {where}")
+            elif key.ttl is None:
+                yield Wrong(subject, "a time to live", "none: it would outlive its instance")
+
+
+@rule("discovery", "every ambassador has the registered instances", explains=(ALL,), lag=AMBASSADOR_LAG)
+def ambassador_follows(now: Snapshot) -> Found:
+    for service in services(now) if now.services is not None else ():
+        expected = registered(now, service)
+        for name, machine in answering(now):
+            container = (machine.containers or {}).get(f"{service}-dynamic-amb")
+            if container is None or container.state != "running":
+                continue  # for others to find
+            servers = machine.ambassadors.get(service)
+            seen = "its proxy does not answer" if servers is None else ", ".join(sorted(servers)) or "no server"
+            if servers is None or set(servers) != expected:
+                paste = on(now, name, f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}")
+                subject = Subject("ambassador of", service, name)
+                yield Wrong(subject, f"servers {', '.join(sorted(expected)) or 'none'}", seen, paste=paste)
+
+
+@rule(
+    "discovery",
+    "every ambassador takes the instances that run for healthy, and no other",
+    explains=(ALL,),
+    lag=AMBASSADOR_LAG,
+)
+def ambassador_reaches(now: Snapshot) -> Found:
+    for service in services(now):
+        expected = set(running(now, service)) & registered(now, service)
+        for name, machine in answering(now):
+            servers = machine.ambassadors.get(service)
+            healthy = {address for address, state in (servers or {}).items() if state == "UP"}
+            if servers is not None and healthy != expected:
+                paste = on(now, name, f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}")
+                subject = Subject("ambassador of", service, name)
+                seen = f"healthy: {', '.join(sorted(healthy)) or 'none'}"
+                yield Wrong(subject, f"healthy: {', '.join(sorted(expected)) or 'none'}", seen, paste=paste)

@@ -1,0 +1,135 @@
+"""Rules of what people get: contents on the machines, ports, names, and the sites through every entry point."""
+
+from __future__ import annotations
+
+from harness.rules.finding import ALL, Found, Subject, Wrong, answering, on, rule
+from harness.snapshot.data import Snapshot
+
+# Names that a finding lists; the report has all
+SHOWN = 5
+
+
+def _some(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _again(site: str) -> str:
+    return f"./bin/deploy-blog {site} sites/{site}"
+
+
+@rule("content", "the units' helper files are on every machine, byte for byte", explains=("unit-runs",))
+def helpers_are_there(now: Snapshot) -> Found:
+    for name, machine in answering(now):
+        if machine.helpers and "helpers" not in machine.missing:
+            lines = tuple(f"{path} {'differs' if digest else 'is missing'}" for path, digest in machine.helpers.items())
+            paste = on(now, name, f"ls -l /home/core/{next(iter(machine.helpers))}")
+            yield Wrong(Subject("helper files", "", name), "as in container/", _some(lines), paste=paste)
+
+
+@rule("content", "the cluster remembers what was deployed last", explains=(ALL,))
+def deployment_is_remembered(now: Snapshot) -> Found:
+    for site in now.intended.deployed:
+        if now.deployed is not None and site not in now.deployed:
+            yield Wrong(Subject("contents of", site), "a version in etcd", "none", paste=_again(site))
+
+
+@rule("content", "every machine holds what was deployed last, and no other file", explains=(ALL,))
+def contents_are_held(now: Snapshot) -> Found:
+    for site, deployed in (now.deployed or {}).items():
+        for name, machine in answering(now):
+            held = machine.contents.get(site)
+            if "contents" in machine.missing or site not in now.intended.deployed:
+                continue
+            if held is None or (held.version, held.digest) != (deployed.version, deployed.digest):
+                seen = "nothing" if held is None else f"version {held.version}"
+                if held and held.version == deployed.version:
+                    seen += f", and {held.files} files that are not as they were deployed"
+                subject, expected = (
+                    Subject("contents of", site, name),
+                    f"version {deployed.version}, as it was deployed",
+                )
+                yield Wrong(subject, expected, seen, paste=_again(site))
+
+
+# -- entry -------------------------------------------------------------------------------------------------------------
+
+
+@rule("entry", "SSH and HTTP of every machine are open to the outside", costly=True)
+def port_is_open(now: Snapshot) -> Found:
+    for name, found in (now.outside.ports or {}).items():
+        for port in sorted(set(now.intended.ports) - set(found)):
+            if port != 80 or now.intended.started:
+                yield Wrong(Subject("port", str(port), name), "open to the outside", "closed")
+
+
+@rule("entry", "nothing else of any machine is open to the outside", costly=True)
+def port_is_closed(now: Snapshot) -> Found:
+    for name, found in (now.outside.ports or {}).items():
+        for port in sorted(set(found) & set(now.intended.closed)):
+            yield Wrong(Subject("port", str(port), name), "closed to the outside", "open")
+
+
+@rule(
+    "entry",
+    "every machine, asked as the entry point, answers for each site with what was deployed last",
+    explains=("site-is-whole", "site-is-as-deployed", "sites-are-apart"),
+)
+def site_answers(now: Snapshot) -> Found:
+    for site in now.intended.deployed:
+        deployed = (now.deployed or {}).get(site)
+        for name, answer in now.outside.sites.get(site, {}).items():
+            domain, address = now.intended.sites[site], now.intended.machines[name]
+            paste = f"curl -si -H 'Host: {domain}' http://{address}/version.txt"
+            subject = Subject("site", site, name)
+            if answer.failed or answer.status != 200:
+                yield Wrong(subject, "status 200", answer.failed or f"status {answer.status}", paste=paste)
+            elif deployed and answer.version != deployed.version:
+                seen = f"version {answer.version or 'unknown'}"
+                yield Wrong(subject, f"version {deployed.version}", seen, paste=paste)
+
+
+@rule("entry", "every link and asset of each site answers", costly=True)
+def site_is_whole(now: Snapshot) -> Found:
+    for site, walk in (now.outside.walks or {}).items():
+        if site not in now.intended.deployed:
+            continue
+        if walk.failed:
+            yield Wrong(Subject("site", site), "a walk from its home page", walk.failed)
+        elif walk.broken:
+            yield Wrong(Subject("site", site), "no broken link", _some(walk.broken))
+
+
+@rule("entry", "each site serves exactly what was deployed", costly=True)
+def site_is_as_deployed(now: Snapshot) -> Found:
+    for site, walk in (now.outside.walks or {}).items():
+        if site in now.intended.deployed and walk.differing:
+            yield Wrong(Subject("site", site), "every file as it was deployed", f"other bytes: {_some(walk.differing)}")
+
+
+@rule("entry", "no site serves a page of another", costly=True)
+def sites_are_apart(now: Snapshot) -> Found:
+    for site, walk in (now.outside.walks or {}).items():
+        if walk.foreign:
+            yield Wrong(Subject("site", site), "pages of its own", f"another site's: {_some(walk.foreign)}")
+
+
+@rule("entry", "a name that is no site's gets none")
+def stranger_gets_nothing(now: Snapshot) -> Found:
+    answer = now.outside.stranger
+    if answer and now.intended.started and answer.status != 404:
+        seen = answer.failed or f"status {answer.status}"
+        yield Wrong(Subject("entry point"), "status 404 for a name that is no site's", seen)
+
+
+@rule("entry", "the sites' names lead to one machine of the cluster")
+def name_leads(now: Snapshot) -> Found:
+    names = now.outside.names if now.intended.started else None
+    for domain, address in (names or {}).items():
+        paste = f"dig @{now.intended.name_server} {domain}"
+        if address not in now.intended.machines.values():
+            seen = address or "no address"
+            yield Wrong(Subject("name", domain), "the address of a machine", seen, paste=paste)
+        elif address != next(iter((names or {}).values())):
+            seen = f"{address}, and another name leads elsewhere"
+            yield Wrong(Subject("name", domain), "the same machine as the other names", seen, paste=paste)

@@ -1,0 +1,169 @@
+"""What stands on what: instances of things, from the ground up.
+
+backing service < what needs it
+machine < first boot < room, filter < docker, etcd < fleet < unit < container < registration < ambassador < site < name
+contents < site
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+from harness.model.placement import Requirements
+from harness.rules.finding import Subject
+from harness.rules.schedule import options_of, unit_of
+from harness.rules.services import services
+from harness.rules.units import container_of
+from harness.snapshot.data import Snapshot
+
+ROOMS = ("/", "/var/lib/docker", "/var/lib/etcd", "/run", "memory")
+BOUND = ("Requires", "BindsTo", "Requisite", "PartOf", "Wants")
+
+
+class Foundations:
+    """Of one snapshot: all that each subject stands on, directly or not."""
+
+    def __init__(self, now: Snapshot) -> None:
+        self._now = now
+        self.below = cache(self._below)
+
+    def _below(self, subject: Subject) -> frozenset[Subject]:
+        found: set[Subject] = set()
+        queue = [subject]
+        while queue:
+            for other in self._directly(queue.pop()):
+                if other not in found and other != subject:
+                    found.add(other)
+                    queue.append(other)
+        return frozenset(found)
+
+    def _directly(self, subject: Subject) -> Iterator[Subject]:
+        kind, name, machine = subject
+        how = {
+            "boot": self._boot, "clock": self._boot, "filter": self._of_boot, "sshd": self._of_boot,
+            "room": self._of_boot, "helper files": self._of_boot, "contents of": self._contents, "port": self._port,
+            "docker": self._docker, "etcd": self._etcd, "fleet": self._fleet, "unit": self._unit,
+            "container": self._container, "registration": self._registration, "ambassador of": self._ambassador,
+            "site": self._site, "name": self._name, "entry point": self._entry_point,
+        }.get(kind)  # fmt: skip
+        if how is not None:
+            yield from how(name, machine)
+        elif machine and kind != "machine":
+            yield from self._of_boot(name, machine)
+
+    @property
+    def _machines(self) -> list[str]:
+        return list(self._now.intended.machines)
+
+    def _boot(self, name: str, machine: str) -> Iterator[Subject]:
+        yield Subject("machine", "", machine)
+
+    def _of_boot(self, name: str, machine: str) -> Iterator[Subject]:
+        yield Subject("boot", "", machine)
+
+    def _contents(self, name: str, machine: str) -> Iterator[Subject]:
+        if machine:
+            yield Subject("contents of", name)
+            yield Subject("boot", "", machine)
+        else:
+            yield Subject("etcd")
+
+    def _port(self, name: str, machine: str) -> Iterator[Subject]:
+        yield Subject("filter", "", machine)
+        if name == "80":
+            yield unit_of("entry.service", machine)
+
+    def _docker(self, name: str, machine: str) -> Iterator[Subject]:
+        yield Subject("boot", "", machine)
+        yield from (Subject("room", room, machine) for room in ROOMS)
+
+    def _etcd(self, name: str, machine: str) -> Iterator[Subject]:
+        if machine:
+            yield Subject("boot", "", machine)
+            yield from (Subject("room", room, machine) for room in ROOMS)
+        else:
+            yield from (Subject("etcd", "", other) for other in self._machines)
+
+    def _fleet(self, name: str, machine: str) -> Iterator[Subject]:
+        if machine:
+            yield Subject("etcd", "", machine)
+        else:
+            yield from (Subject("fleet", "", other) for other in self._machines)
+
+    def _unit(self, name: str, machine: str) -> Iterator[Subject]:
+        options = options_of(self._now, name)
+        others = [
+            word
+            for section, option, value in options
+            if (section, option) in {("Unit", bound) for bound in BOUND}
+            for word in value.split()
+        ]
+        peers = Requirements.of(name, options).peers
+        if machine:
+            yield unit_of(name)
+            yield from (Subject(kind, "", machine) for kind in ("docker", "fleet", "helper files"))
+            yield Subject("backing service", "image registry")
+            for other in (*others, *peers):
+                # a sidekick stands on its app; the app wants it, and goes on without it
+                if other in self._now.intended.units and ("Unit", "Wants", other) not in options:
+                    yield unit_of(other, machine)
+        else:
+            yield from (unit_of(peer) for peer in peers)
+            held = self._now.fleet.units.get(name) if self._now.fleet else None
+            placed = self._now.names.get(held.machine_id) if held else None
+            yield from (Subject("fleet", "", other) for other in ([placed] if placed else self._machines))
+
+    def _container(self, name: str, machine: str) -> Iterator[Subject]:
+        for unit in self._now.intended.units:
+            if container_of(self._now, unit) == name:
+                yield unit_of(unit, machine)
+
+    def _registration(self, name: str, machine: str) -> Iterator[Subject]:
+        service, _, key = name.partition("/")
+        if key:
+            machine = key.partition(":")[0]
+        yield Subject("etcd")
+        if machine in self._machines:
+            yield Subject("container", service, machine)
+            yield Subject("container", f"{service}-docker-reg", machine)
+            yield Subject("container", "etcd-amb", machine)
+
+    def _registrations(self, service: str) -> Iterator[Subject]:
+        """All that is, or is to be, registered of a service."""
+        yield from (Subject("registration", service, other) for other in self._machines)
+        keys = (self._now.services or {}).get(service) or {}
+        yield from (Subject("registration", f"{service}/{key}") for key in keys)
+        # of an app that runs nowhere nothing is registered: its unit, and its sidekick's
+        for unit in (f"{service}.service", f"{service}-docker-reg.service"):
+            yield unit_of(unit)
+            yield from (unit_of(unit, other) for other in self._machines)
+
+    def _ambassador(self, name: str, machine: str) -> Iterator[Subject]:
+        yield Subject("container", f"{name}-dynamic-amb", machine)
+        yield Subject("container", "etcd-amb", machine)
+        yield from self._registrations(name)
+
+    def _site(self, name: str, machine: str) -> Iterator[Subject]:
+        if machine:
+            yield Subject("container", "entry", machine)
+            yield Subject("filter", "", machine)
+        else:
+            yield from (Subject("site", name, other) for other in self._machines)
+        if machine and name in services(self._now):
+            yield Subject("ambassador of", name, machine)
+            yield from (Subject("container", name, other) for other in self._machines)
+        yield from (Subject("contents of", name, other) for other in self._machines)
+        yield Subject("contents of", name)
+
+    def _name(self, name: str, machine: str) -> Iterator[Subject]:
+        yield Subject("backing service", "name server")
+        yield unit_of("entry-name.service")
+        for other in self._machines:
+            yield unit_of("entry-name.service", other)
+
+    def _entry_point(self, name: str, machine: str) -> Iterator[Subject]:
+        address = self._now.intended.entry_point
+        for other, its in self._now.intended.machines.items():
+            if its == address:
+                yield Subject("container", "entry", other)

@@ -1,0 +1,162 @@
+"""Rules of what systemd and Docker make of units, on the machines where fleet has them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+
+from harness.model.unit_file import written
+from harness.rules.finding import (
+    ALL,
+    DOCKER_LAG,
+    FLEET_LAG,
+    Found,
+    Subject,
+    Wrong,
+    answering,
+    described,
+    most_common,
+    on,
+    rule,
+    since,
+)
+from harness.rules.schedule import options_of, places, unit_of
+from harness.snapshot.data import Machine, Snapshot, Unit
+
+# `docker run --name NAME` of a unit, whatever stands between
+CONTAINER = re.compile(r"\bdocker run\b.*?--name[ =](\S+)", re.DOTALL)
+
+
+def wanted(now: Snapshot) -> Iterator[tuple[str, str, Machine, Unit | None]]:
+    """Each unit that is to run, on each machine that fleet has it on: its name, the machine's, and what is there."""
+    for name in now.intended.units:
+        held = now.fleet.units.get(name) if now.fleet else None
+        if held and held.desired == "launched" and now.intended.started:
+            for machine in places(now, name):
+                yield name, machine, now.machines[machine], now.machines[machine].units.get(name)
+
+
+@rule("unit", "a unit is what fleet has of it, and nothing beside that", explains=("unit-restarts-for-ever",))
+def unit_is_not_overridden(now: Snapshot) -> Found:
+    for name, machine, _, unit in wanted(now):
+        if unit and unit.load == "loaded" and unit.drop_ins:
+            paste = on(now, machine, f"systemctl cat {name}")
+            yield Wrong(unit_of(name, machine), "no drop-in", ", ".join(unit.drop_ins), paste=paste)
+
+
+@rule("unit", "every machine has a unit's text as fleet has it", explains=("unit-restarts-for-ever",), lag=FLEET_LAG)
+def unit_text_is_loaded(now: Snapshot) -> Found:
+    for name, machine, _, unit in wanted(now):
+        if unit and unit.load == "loaded":
+            expected = hashlib.sha256(written(options_of(now, name))).hexdigest()
+            paste = on(now, machine, f"systemctl cat {name}")
+            if unit.text != expected:
+                seen = "another text" if unit.text else "fleet wrote none here"
+                yield Wrong(unit_of(name, machine), "the text that fleet holds", seen, paste=paste)
+            elif unit.needs_reload:
+                yield Wrong(unit_of(name, machine), "the text that is there, loaded", "not loaded since", paste=paste)
+
+
+@rule("unit", "every unit is restarted for ever")
+def unit_restarts_for_ever(now: Snapshot) -> Found:
+    """systemd gives up on a unit that is started more than `burst` times in an interval: by default 5 in 10 s."""
+    for name, machine, _, unit in wanted(now):
+        if unit is None or unit.load != "loaded":
+            continue
+        paste = on(now, machine, f"systemctl show {name} -p Restart,RestartUSec,StartLimitBurst,StartLimitIntervalUSec")
+        limit = unit.start_limit_interval or 0
+        if unit.restart != "always":
+            yield Wrong(unit_of(name, machine), "Restart=always", f"Restart={unit.restart}", paste=paste)
+        elif limit and (unit.restart_sec or 0) * unit.start_limit_burst <= limit:
+            expected = f"RestartSec above {limit / unit.start_limit_burst:g} s, so that systemd never gives up"
+            yield Wrong(unit_of(name, machine), expected, f"{unit.restart_sec or 0:g} s", paste=paste)
+
+
+@rule("unit", "every unit is active and running where fleet has it", explains=(ALL, "unit-keeps-running"))
+def unit_runs(now: Snapshot) -> Found:
+    for name, machine_name, machine, unit in wanted(now):
+        if machine.units and (unit is None or not unit.runs):
+            seen = f"{described(unit)}, and fleet says launched"
+            paste = f"fleetctl status {name}"
+            expected = "active and running"
+            yield Wrong(unit_of(name, machine_name), expected, seen, since(unit, machine), paste)
+
+
+@rule("unit", "no unit runs where fleet does not have it", explains=("registration-is-right",), lag=FLEET_LAG)
+def unit_runs_nowhere_else(now: Snapshot) -> Found:
+    if now.fleet is None:
+        return
+    for name in sorted(set(now.fleet.units) | set(now.intended.units)):
+        here = places(now, name)
+        for machine_name, machine in answering(now):
+            unit = machine.units.get(name)
+            if machine_name not in here and unit and unit.active in ("active", "activating"):
+                has_it = f"fleet has it on {', '.join(here) or 'none that answers'}"
+                seen = f"{described(unit)}; {has_it}"
+                paste = on(now, machine_name, f"systemctl status {name}")
+                yield Wrong(unit_of(name, machine_name), "not running here", seen, since(unit, machine), paste)
+
+
+@rule("unit", "every unit keeps running", compares=True)
+def unit_keeps_running(before: Snapshot, now: Snapshot) -> Found:
+    for name, machine_name, machine, unit in wanted(now):
+        then = before.machines.get(machine_name)
+        first = then.units.get(name) if then and then.boot == machine.boot else None
+        if first and unit and first.runs and first.main_pid != unit.main_pid:
+            seen = f"started again ({first.restarts} and then {unit.restarts} restarts by systemd)"
+            paste = f"fleetctl journal --lines=30 {name}"
+            yield Wrong(unit_of(name, machine_name), "one process all the while", seen, since(unit, machine), paste)
+
+
+# -- containers --------------------------------------------------------------------------------------------------------
+
+
+def container_of(now: Snapshot, name: str) -> str:
+    """The name of the container that a unit runs; "" of one that runs none."""
+    starts = [
+        value for section, option, value in options_of(now, name) if (section, option) == ("Service", "ExecStart")
+    ]
+    found = CONTAINER.search(" ".join(starts))
+    return found[1] if found else ""
+
+
+@rule("unit", "every unit that runs has its container", explains=(ALL,), lag=DOCKER_LAG)
+def container_runs(now: Snapshot) -> Found:
+    for name, machine_name, machine, unit in wanted(now):
+        container = container_of(now, name)
+        if not container or machine.containers is None or unit is None or not unit.runs:
+            continue
+        here = machine.containers.get(container)
+        if here is None or here.state != "running":
+            seen = f"systemd says active, and Docker says {'there is none' if here is None else here.state}"
+            paste = on(now, machine_name, "docker ps --all")
+            yield Wrong(Subject("container", container, machine_name), "running", seen, paste=paste)
+
+
+@rule("unit", "no container was ended for want of memory")
+def container_has_memory(now: Snapshot) -> Found:
+    for machine_name, machine in answering(now):
+        for container, here in (machine.containers or {}).items():
+            if here.out_of_memory:
+                seen = f"ended by the kernel at {here.finished}"
+                paste = on(now, machine_name, f"docker inspect {container}")
+                yield Wrong(Subject("container", container, machine_name), "enough memory", seen, paste=paste)
+
+
+@rule("unit", "the containers of a unit are of one image on all machines")
+def container_has_image(now: Snapshot) -> Found:
+    for name in now.intended.units:
+        container = container_of(now, name)
+        images = {
+            machine_name: machine.containers[container].image
+            for machine_name, machine in answering(now)
+            if container and machine.containers and container in machine.containers
+        }
+        usual = most_common(images.values())
+        for machine_name, image in images.items():
+            if image != usual:
+                paste = on(now, machine_name, f"docker inspect --format '{{{{.Image}}}}' {container}")
+                yield Wrong(
+                    Subject("container", container, machine_name), f"image {usual}", f"image {image}", paste=paste
+                )

@@ -1,0 +1,219 @@
+"""Looks at the cluster as long as a run lasts, and judges: the same looks serve all who ask what holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.errors import PlatformWrong
+from harness.record.log import Recorder
+from harness.rules.finding import FLEET_LAG, RULES, Finding, Subject
+from harness.rules.judging import Cause, Judgement, causes, judge
+from harness.seams.patience import patience
+from harness.seams.wait import Clock
+from harness.snapshot.data import Snapshot, encode
+from harness.snapshot.look import Looker
+
+# Seconds between two looks while something is wrong
+EVERY = 0.5
+# Seconds that findings have to settle, after a change and in a run that changes nothing
+SETTLE = 10.0
+# Seconds of the journal that the first look shows
+JOURNAL = 24 * 3600.0
+# Looks that are judged together: those of the last seconds that any rule's sources may lag behind, and the first
+KEPT = 40
+
+
+class RuleBroken(PlatformWrong):
+    """Rules that were to hold do not; their cause says what was expected and seen, and where."""
+
+    def __init__(self, what: str, cause: Cause) -> None:
+        finding = cause.finding
+        self.layer = finding.layer
+        super().__init__(
+            f"{what}; {finding}",
+            expected=finding.expected,
+            seen=finding.seen,
+            where=str(finding.subject),
+            paste=finding.paste,
+        )
+
+
+class Watch:
+    """The looks of one run. `looker` gives what takes them, as the cluster is at that moment."""
+
+    def __init__(self, looker: Callable[[], Looker], recorder: Recorder, folder: Path, clock: Clock = time) -> None:
+        self._looker = looker
+        self._recorder = recorder
+        self._folder = folder / "snapshots"
+        self._clock = clock
+        self._looks: list[Snapshot] = []
+        self._number = 0
+        # whether each wait begins with a look of its own, as where something is changed; else all share their looks
+        self.fresh = False
+        # when the first of the looks was taken (monotonic seconds)
+        self._began = 0.0
+        self._expected: set[tuple[str, Subject]] = set()
+        # rules that somebody has asked for
+        self.chosen: set[str] = set()
+
+    def changed(self) -> None:
+        """Something of the cluster is changed now: what was seen before says nothing of what holds after it."""
+        self._looks = []
+
+    @contextmanager
+    def expecting(self, *broken: tuple[str, Subject]) -> Iterator[None]:
+        """What is broken on purpose, while that lasts, is no finding."""
+        self._expected |= set(broken)
+        try:
+            yield
+        finally:
+            self._expected -= set(broken)
+
+    def until(self, what: str, rules: Collection[str], within: float) -> None:
+        """Looks again until these rules hold. In a run that changes nothing the limit counts from its first look.
+
+        Raises RuleBroken, with what all rules find by then in the record.
+        """
+        self.chosen |= set(rules)
+        within *= patience()
+        with self._waiting(what, rules, within=within, hold_for=0) as wait:
+            self._need(rules, fresh=self.fresh)
+            began = self._clock.monotonic() if self.fresh else self._began
+            while (judged := wait.saw(self._judge().of(rules), self._looks[-1])).all:
+                # what only a later look can tell has that time
+                if judged.findings and self._clock.monotonic() - began >= within:
+                    raise self._broken(f"{what}: not within {within:g} s", judged)
+                self._clock.sleep(EVERY)
+                self._look(costly=any(RULES[found.rule].costly for found in judged.all))
+
+    def holds(self, what: str, rules: Collection[str], seconds: float) -> None:
+        """Looks for so many seconds; these rules have to hold all the while. Raises RuleBroken."""
+        self.chosen |= set(rules)
+        with self._waiting(what, rules, within=0, hold_for=seconds) as wait:
+            self._need(rules, fresh=True)
+            began = self._clock.monotonic()
+            while not (judged := wait.saw(self._judge().of(rules), self._looks[-1])).findings:
+                if self._clock.monotonic() - began >= seconds:
+                    return
+                self._clock.sleep(EVERY)
+                self._look(costly=False)
+            raise self._broken(f"{what}: held only {self._clock.monotonic() - began:.1f} of {seconds:g} s", judged)
+
+    def others(self) -> list[str]:
+        """The rules that nobody has asked for yet, in this run."""
+        return [name for name in RULES if name not in self.chosen]
+
+    def diagnose(self) -> tuple[Cause, ...]:
+        """What is wrong by now, with all that it takes to know it, in the record."""
+        ends = self._clock.monotonic() + (FLEET_LAG + 1) * patience()
+        self.changed()
+        self._look(costly=True)
+        while self._judge().unsettled and self._clock.monotonic() < ends:
+            self._clock.sleep(EVERY)
+            self._look(costly=False)
+        self.record(self._looks[-1])
+        found = causes(self._judge().findings, self._looks[-1])
+        emit_causes(self._recorder, found, self._looks[-1].number)
+        return found
+
+    def settled(self) -> None:
+        """All rules hold, or do so soon. Raises RuleBroken."""
+        self.until("all is as it must be", [name for name, rule in RULES.items() if not rule.costly], SETTLE)
+
+    @contextmanager
+    def _waiting(self, what: str, rules: Collection[str], within: float, hold_for: float) -> Iterator[_Wait]:
+        """A wait in the record; of its snapshots the first that shows something wrong, and the last."""
+        name = self._recorder.new_id("wait")
+        self._recorder.emit("wait.started", id=name, what=what, within=within, hold_for=hold_for)
+        started, wait, outcome = self._clock.monotonic(), _Wait(self, name), "failed"
+        try:
+            yield wait
+            outcome = "reached"
+        except RuleBroken:
+            outcome = "expired"
+            raise
+        finally:
+            if wait.first and self._looks[-1].number != wait.first:
+                self.record(self._looks[-1])
+            seconds = round(self._clock.monotonic() - started, 3)
+            self._recorder.emit("wait.ended", id=name, outcome=outcome, value=wait.shown, seconds=seconds)
+
+    def _need(self, rules: Collection[str], *, fresh: bool) -> None:
+        """A look that these rules can be judged by."""
+        costly = any(RULES[name].costly for name in rules)
+        if fresh or not self._looks:
+            self.changed()
+            self._look(costly=costly or not self.fresh)
+        elif costly and self._looks[-1].outside.walks is None:
+            self._look(costly=True)
+
+    def _look(self, *, costly: bool) -> None:
+        before = self._looks[-1] if self._looks else None
+        if not self._looks:
+            self._began = self._clock.monotonic()
+        self._number += 1
+        look = self._looker().look(self._number, time.time() - JOURNAL, None if costly else before, costly=costly)
+        self._looks.append(look)
+        del self._looks[1:-KEPT]
+        seconds = look.seconds
+        silent = [name for name, machine in look.machines.items() if machine.silent]
+        self._recorder.emit("look", number=look.number, seconds=seconds, bytes=len(encode(look)), silent=silent)
+
+    def _judge(self) -> Judgement:
+        return judge(self._looks, self._expected)
+
+    def record(self, look: Snapshot) -> None:
+        """Writes a snapshot into the run's folder, masked."""
+        self._folder.mkdir(exist_ok=True)
+        path = self._folder / f"{look.number:04}.json"
+        path.write_text(self._recorder.redact(encode(look).decode()))
+        self._recorder.emit("artefact", path=str(path), about=f"look {look.number}")
+
+    def saw(self, wait: str, text: str) -> None:
+        self._recorder.emit("wait.seen", id=wait, value=text)
+
+    def _broken(self, what: str, judged: Judgement) -> RuleBroken:
+        found = causes(self._judge().findings, self._looks[-1])
+        emit_causes(self._recorder, found, self._looks[-1].number)
+        asked = {finding.key for finding in judged.findings}
+        return RuleBroken(what, next(cause for cause in found if asked & {it.key for it in cause.all}))
+
+
+class _Wait:
+    """One wait: what it last saw, and the number of its first look that showed something wrong (0: none)."""
+
+    def __init__(self, watch: Watch, name: str) -> None:
+        self._watch, self._name = watch, name
+        self.shown, self.first = "", 0
+
+    def saw(self, judged: Judgement, look: Snapshot) -> Judgement:
+        text = "; ".join(map(str, judged.all[:3])) or "nothing wrong"
+        if text != self.shown:
+            self.shown = text
+            self._watch.saw(self._name, text)
+        if judged.all and not self.first:
+            self.first = look.number
+            self._watch.record(look)
+        return judged
+
+
+def emit_causes(recorder: Recorder, found: Collection[Cause], look: int) -> None:
+    """Puts causes into the record, the deepest first; the last that are there count."""
+    recorder.emit(
+        "causes",
+        look=look,
+        causes=[
+            {"finding": _document(cause.finding), "consequences": list(map(_document, cause.consequences))}
+            for cause in found
+        ],
+    )
+
+
+def _document(finding: Finding) -> dict[str, Any]:
+    return {**msgspec.to_builtins(finding), "about": str(finding.subject)}

@@ -1,0 +1,145 @@
+# What a machine shows of itself, at one moment: run as root by `sh -c` on each machine, for a snapshot.
+#
+#   collect SINCE UNITS SITES WHOLE
+#     SINCE  the journal's warnings from this time on (seconds since the epoch)
+#     UNITS  names of units, separated by blanks; those that fleet put here are asked for as well
+#     SITES  names of sites, separated by blanks
+#     WHOLE  "whole" where the machine is also to tell what the cluster as a whole knows (fleet's registry, etcd's keys)
+#
+# Each part is between `@@ NAME TIME` and `@. NAME STATUS`: one that is cut off has no end, one that failed a status.
+# It changes nothing, starts nothing (Docker's socket would), and no part of it may take longer than a few seconds.
+since=$1 units=$2 sites=$3 whole=$4
+
+part() {
+    part=$1
+    shift
+    printf '@@ %s %s\n' "$part" "$(date +%s.%3N)"
+    "$@" 2>/dev/null
+    printf '\n@. %s %s\n' "$part" $?
+}
+
+get() { curl --silent --fail --max-time 4 "$@"; }
+
+identity() {
+    cat /etc/machine-id /proc/sys/kernel/random/boot_id
+    cut -d' ' -f22 /proc/1/stat
+    cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub
+    # a container's boot id is the host's: when its first process began tells its boots apart
+}
+
+system() {
+    timeout 4 systemctl is-system-running
+    timeout 4 systemctl --failed --no-legend --plain | cut -d' ' -f1
+}
+
+units() {
+    # shellcheck disable=SC2046,SC2086
+    timeout 4 systemctl show --timestamp=unix --property=Id,ActiveState,SubState,Result,NRestarts,ExecMainCode \
+        --property=ExecMainStatus,StateChangeTimestamp,Restart,RestartUSec,StartLimitIntervalUSec,StartLimitBurst \
+        --property=FragmentPath,DropInPaths,MainPID,NeedDaemonReload,LoadState \
+        -- $( (printf '%s\n' $units; ls /run/fleet/units) | sort -u)
+}
+
+texts() { cd /run/fleet/units && sha256sum -- *; }
+
+docker() {
+    systemctl is-active --quiet docker && get --unix-socket /run/docker.sock "http://docker/containers/$1"
+}
+
+# all of them, and of those that ended how
+containers() {
+    docker 'json?all=1' || return
+    ended='%7B%22status%22%3A%5B%22exited%22%2C%22dead%22%5D%7D'
+    for id in $(docker "json?all=1&filters=$ended" | grep -o '"Id":"[0-9a-f]*"' | cut -d'"' -f4); do
+        printf '\n'
+        docker "$id/json"
+    done
+}
+
+# the runtime socket of the proxy in each ambassador's container; perl is part of every Debian system
+servers='use Socket; alarm 2; socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un($ARGV[0])) or exit 1;
+    syswrite S, "show servers state instances\n"; print while <S>'
+ambassadors() {
+    for unit in /run/fleet/units/*-dynamic-amb.service; do
+        container=$(basename "$unit" .service)
+        pid=$(docker "$container/json" | grep -o '"Pid":[0-9]*' | cut -d: -f2)
+        [ "${pid:-0}" -gt 0 ] || continue
+        echo "# $container"
+        perl -e "$servers" "/proc/$pid/root/run/haproxy.sock"
+    done
+}
+
+etcd() {
+    get http://127.0.0.1:2379/health
+    printf '\n'
+    get http://127.0.0.1:2379/v2/stats/self
+    printf '\n'
+    get http://127.0.0.1:2379/v2/members
+}
+
+metrics() {
+    get http://127.0.0.1:2379/metrics |
+        grep -E '^(etcd_server_(has_leader|leader_changes_seen_total)|etcd_network_peer_sent_failures_total)'
+}
+
+# an error is an answer: a key that is not there
+keys() { curl --silent --max-time 4 "http://127.0.0.1:2379/v2/keys/$1?recursive=true"; }
+
+fleet() { get --unix-socket /run/fleet.sock "http://fleet/fleet/v1/$1"; }
+
+# addresses and ports that take connections, and the program's name
+listening() { ss -Hltnp | awk '{ print $4, $6 }' | sed 's/users:(("\([^"]*\)".*/\1/' | sort -u; }
+
+filter() { nft list table inet platform | grep -v counter | sha256sum | cut -c1-16; }
+
+sshd() {
+    /usr/sbin/sshd -T | grep -E '^(permitrootlogin|passwordauthentication|kbdinteractiveauthentication|allowusers|'`
+        `'allowagentforwarding|maxsessions|pubkeyauthentication|permitemptypasswords) '
+}
+
+room() {
+    df -P -B1 / /var/lib/docker /var/lib/etcd /run | awk 'NR > 1 { print $6, $2, $4 }'
+    awk '/^(MemTotal|MemAvailable):/ { printf "%s %.0f\n", $1, $2 * 1024 }' /proc/meminfo
+    echo "load $(cut -d' ' -f1 /proc/loadavg) $(nproc)"
+}
+
+journal() {
+    timeout 4 journalctl --quiet --boot --priority=warning --since="@$since" --lines=20 --no-hostname \
+        --output=short-unix | cut -c1-300
+}
+
+# one line a site: name, version, number of files, digest of all files with their paths
+contents() {
+    for site in $sites; do
+        cd "/home/core/$site/current" 2>/dev/null || continue
+        echo "$site $(head -c 64 version.txt) $(find -L . -type f | wc -l) $(
+            find -L . -type f -exec sha256sum {} + | LC_ALL=C sort -k2 | sha256sum | cut -d' ' -f1)"
+    done
+}
+
+helpers() {
+    cd /home/core && find . -type f ! -path './*/releases/*' ! -path './.*' -exec sha256sum {} + | LC_ALL=C sort -k2
+}
+
+part identity identity
+part system system
+part units units
+part texts texts
+part containers containers
+part ambassadors ambassadors
+part etcd etcd
+part metrics metrics
+part fleet fleet machines
+part listening listening
+part filter filter
+part sshd sshd
+part room room
+part journal journal
+part contents contents
+part helpers helpers
+if [ "$whole" = whole ]; then
+    part fleet-units fleet units
+    part fleet-state fleet state
+    part registrations keys services
+    part deployed keys platform/deployed
+fi

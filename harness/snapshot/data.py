@@ -1,0 +1,258 @@
+"""What a snapshot holds: the whole cluster at one moment, unjudged. Times are seconds since the epoch, by the clock of
+the machine that looks unless said otherwise; sizes are bytes.
+
+A part that could not be had is None, or says why; nothing stands for a value that was not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+SCHEMA = "platform.snapshot/1"
+
+
+class Struct(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A part of a snapshot; JSON as the schema beside this file describes it."""
+
+
+# -- what is intended ------------------------------------------------------------------------------------------------
+
+
+class IntendedUnit(Struct, frozen=True, omit_defaults=True):
+    """A unit file: its options as fleet stores them, and the digest (SHA-256) of the text that fleet makes of them."""
+
+    options: tuple[tuple[str, str, str], ...]
+    text: str
+
+
+class Intended(Struct, frozen=True, omit_defaults=True):
+    """What the operator's files and the target's outputs say. Of what was not typed yet nothing is intended."""
+
+    machines: Mapping[str, str]  # name -> address
+    entry_point: str
+    sites: Mapping[str, str]  # name -> host name
+    name_server: str
+    members_at_most: int
+    units: Mapping[str, IntendedUnit]
+    started: bool  # whether they are to run
+    deployed: tuple[str, ...]  # sites whose contents are to be there
+    helpers: Mapping[str, str]  # path below /home/core -> SHA-256
+    sshd: Mapping[str, str]  # setting, in lower case -> value
+    listening: tuple[int, ...]  # ports that every machine listens on
+    ports: tuple[int, ...]  # those that are open to the outside
+    closed: tuple[int, ...]  # those that would do harm, and are not
+
+
+# -- a machine -------------------------------------------------------------------------------------------------------
+
+
+class Unit(Struct, frozen=True, omit_defaults=True):
+    """What systemd says of a unit."""
+
+    load: str
+    active: str
+    sub: str
+    result: str
+    restarts: int
+    main_pid: int
+    exit_code: int  # as waitid(2) has it: 1 exited, 2 killed, ...; 0 while it runs
+    exit_status: int
+    since: float | None  # of its state, by the machine's clock
+    restart: str
+    restart_sec: float | None
+    start_limit_interval: float | None
+    start_limit_burst: int
+    fragment: str
+    drop_ins: tuple[str, ...]
+    needs_reload: bool
+    text: str = ""  # SHA-256 of what fleet wrote here
+
+    @property
+    def runs(self) -> bool:
+        return (self.active, self.sub) == ("active", "running")
+
+
+class Container(Struct, frozen=True, omit_defaults=True):
+    """What Docker says of a container."""
+
+    image: str  # its digest
+    state: str  # running, paused, exited, ...
+    ports: Mapping[int, tuple[str, ...]] = {}  # port inside -> HOST:PORT, each
+    exit_status: int | None = None
+    out_of_memory: bool = False
+    finished: str = ""
+
+
+class EtcdHere(Struct, frozen=True, omit_defaults=True):
+    """What the etcd of a machine says."""
+
+    healthy: bool
+    name: str
+    role: str  # StateLeader, StateFollower; "" of a proxy
+    leader: str
+    members: tuple[str, ...]
+    leader_changes: int | None = None
+
+
+class Room(Struct, frozen=True, omit_defaults=True):
+    """Of a file system: its size and what is free of it."""
+
+    size: int
+    free: int
+
+
+class Line(Struct, frozen=True, omit_defaults=True):
+    """A line of the journal; its time by the machine's clock."""
+
+    time: float
+    text: str
+
+
+class Machine(Struct, frozen=True, omit_defaults=True):
+    """What a machine shows of itself. `silent` is why it shows nothing; `missing` are the parts that it gave not."""
+
+    asked: float
+    seconds: float
+    silent: str = ""
+    missing: tuple[str, ...] = ()
+    machine_id: str = ""
+    boot: str = ""
+    host_key: str = ""
+    clock_ahead: float = 0.0  # seconds by which its clock is ahead of ours; what the exchange itself explains is not
+    state: str = ""  # of systemd as a whole
+    failed: tuple[str, ...] = ()  # units
+    units: Mapping[str, Unit] = {}
+    containers: Mapping[str, Container] | None = None  # None: Docker does not run
+    ambassadors: Mapping[str, Mapping[str, str]] = {}  # service -> HOST:PORT -> UP or DOWN
+    etcd: EtcdHere | None = None
+    fleet: tuple[str, ...] | None = None  # ids of the machines that its fleet lists; None: no answer
+    listening: tuple[tuple[str, str], ...] = ()  # ADDRESS:PORT, program
+    filter: str = ""  # digest of what is loaded
+    sshd: Mapping[str, str] = {}
+    rooms: Mapping[str, Room] = {}  # mount point, and "memory"
+    load: float = 0.0
+    journal: tuple[Line, ...] = ()
+    contents: Mapping[str, Release] = {}  # site -> what is current
+    helpers: Mapping[str, str] = {}  # path -> SHA-256, of those that are not as they are intended; "" of a missing one
+
+
+class Release(Struct, frozen=True, omit_defaults=True):
+    """The contents of a site on a machine, or as they were deployed last."""
+
+    version: str
+    digest: str
+    files: int = 0
+
+
+# -- the cluster as a whole ------------------------------------------------------------------------------------------
+
+
+class FleetMachine(Struct, frozen=True, omit_defaults=True):
+    """A machine as fleet lists it."""
+
+    address: str
+    metadata: Mapping[str, str]
+
+
+class FleetUnit(Struct, frozen=True, omit_defaults=True):
+    """A unit of fleet's registry; its options where they are not those that are intended."""
+
+    desired: str
+    current: str
+    machine_id: str
+    options: tuple[tuple[str, str, str], ...] | None = None
+
+
+class Fleet(Struct, frozen=True, omit_defaults=True):
+    """What fleet's registry holds, as `asked_of` answered."""
+
+    asked_of: str
+    machines: Mapping[str, FleetMachine]  # id -> machine
+    units: Mapping[str, FleetUnit]
+    states: Mapping[str, tuple[str, ...]]  # unit -> ids of the machines that report it
+
+
+class Registration(Struct, frozen=True, omit_defaults=True):
+    """A key below /services/SERVICE. `address` is HOST:PORT, "" where the value is no registration."""
+
+    value: str
+    address: str
+    ttl: int | None = None  # seconds that it has left
+
+
+# -- from outside ----------------------------------------------------------------------------------------------------
+
+
+class Answer(Struct, frozen=True, omit_defaults=True):
+    """What a request got: its status, or (`failed`) why there is none."""
+
+    status: int = 0
+    version: str = ""
+    media_type: str = ""
+    failed: str = ""
+
+
+class Walk(Struct, frozen=True, omit_defaults=True):
+    """What walking a site from its home page, and fetching each file that was deployed, showed."""
+
+    pages: int
+    broken: tuple[str, ...] = ()  # links and assets
+    differing: tuple[str, ...] = ()  # files that are not served as they were deployed
+    foreign: tuple[str, ...] = ()  # pages that are another site's
+    failed: str = ""
+
+
+class Outside(Struct, frozen=True, omit_defaults=True):
+    """What shows where the operator is."""
+
+    ports: Mapping[str, tuple[int, ...]] | None  # machine -> those of the intended and the closed ones that are open
+    names: Mapping[str, str] | None  # host name -> address; None without a name server
+    sites: Mapping[str, Mapping[str, Answer]]  # site -> machine that was asked as the entry point -> answer
+    stranger: Answer | None  # to a name that is no site's
+    walks: Mapping[str, Walk] | None  # None: not walked in this look
+    backing: Mapping[str, str]  # backing service -> why it does not answer, "" where it does
+
+
+class Snapshot(Struct, frozen=True, omit_defaults=True):
+    """The cluster at one moment."""
+
+    number: int
+    asked: float
+    seconds: float
+    intended: Intended
+    machines: Mapping[str, Machine]
+    fleet: Fleet | None  # None: nobody answered
+    services: Mapping[str, Mapping[str, Registration]] | None  # service -> key; None: etcd did not answer
+    deployed: Mapping[str, Release] | None  # site -> what was deployed last
+    outside: Outside
+    plan: tuple[str, ...] | None = None  # what Terraform would change; None: not asked
+    schema: str = SCHEMA
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Machine id -> name, of those that answered."""
+        return {machine.machine_id: name for name, machine in self.machines.items() if machine.machine_id}
+
+    @property
+    def answering(self) -> dict[str, Machine]:
+        """The machines that are not silent."""
+        return {name: machine for name, machine in self.machines.items() if not machine.silent}
+
+
+def encode(snapshot: Snapshot) -> bytes:
+    return msgspec.json.encode(snapshot)
+
+
+def decode(document: bytes) -> Snapshot:
+    """Raises ValueError for what is no snapshot of this schema."""
+    snapshot = msgspec.json.decode(document, type=Snapshot)
+    if snapshot.schema != SCHEMA:
+        raise ValueError(f"a snapshot of schema {snapshot.schema}, not {SCHEMA}")
+    return snapshot
+
+
+def schema() -> dict[str, object]:
+    """The JSON Schema of a snapshot."""
+    return msgspec.json.schema(Snapshot)

@@ -1,0 +1,324 @@
+"""Takes snapshots: asks every machine, the cluster and the outside side by side, each for all that it shows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from harness.drivers.cluster import Cluster
+from harness.drivers.etcd import KEY_NOT_FOUND
+from harness.drivers.site import Page, Site
+from harness.errors import AnswerNotUnderstood, CommandFailed, HarnessError, PlatformWrong
+from harness.model import links
+from harness.seams.http import open_session
+from harness.seams.patience import patience
+from harness.snapshot import reading
+from harness.snapshot.data import (
+    Answer,
+    Fleet,
+    FleetMachine,
+    FleetUnit,
+    Intended,
+    Machine,
+    Outside,
+    Registration,
+    Release,
+    Snapshot,
+    Walk,
+)
+
+# comments are for people who read the file
+COLLECT = "".join(
+    line
+    for line in (Path(__file__).parent / "collect.sh").read_text().splitlines(keepends=True)
+    if not line.lstrip().startswith("#")
+)
+# Units of the machine itself, which the cluster stands on
+SYSTEM_UNITS = ("first-boot.service", "filter.service", "ssh.service", "etcd.service", "fleet.socket",
+                "fleet.service", "docker.service", "contents-source.socket", "contents.service")  # fmt: skip
+STRANGER = "nobody.example"
+# Seconds for one request to a site, or to a backing service
+ASK_LIMIT = 3.0
+# Seconds of the journal before the first look
+JOURNAL = 24 * 3600
+
+
+class Looker:
+    """Takes snapshots of one cluster.
+
+    `intended` tells what is intended now; `backing` are the services that the cluster was made with, name -> URL (of a
+    name server its address); `plan` gives what Terraform would change, and raises HarnessError.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        intended: Intended,
+        backing: Mapping[str, str],
+        plan: Callable[[], Iterable[str]] | None = None,
+    ) -> None:
+        self._cluster = cluster
+        self.intended = intended
+        self._backing = backing
+        self._plan = plan
+
+    def look(self, number: int, since: float, before: Snapshot | None = None, *, costly: bool = True) -> Snapshot:
+        """The cluster as it is now; lines of the journal from `since` on. What is costly (walking the sites, closed
+        ports, Terraform's plan) is looked at where that is asked for, and else as it was in the look `before`."""
+        asked = time.time()
+        with ThreadPoolExecutor(max_workers=64) as pool:
+            ports = pool.submit(self._ports) if costly else None
+            plan = pool.submit(self._planned) if costly and self._plan else None
+            backing = {name: pool.submit(_unanswered, name, url) for name, url in self._backing.items()}
+            printed = self._machines(pool, since)
+            sites = {
+                site: {name: pool.submit(self._answer, site, address) for name, address in self._addresses.items()}
+                for site in self._cluster.outputs.sites
+            }
+            stranger = pool.submit(_asked, lambda: self._cluster.page_of(STRANGER))
+            names = {domain: pool.submit(self._name, domain) for domain in self._cluster.outputs.sites.values()}
+            texts = {name: future.result() for name, future in printed.items()}
+            machines = {name: _machine(self.intended, *text) for name, text in texts.items()}
+            walks = self._walks(machines) if costly else before.outside.walks if before else None
+            outside = Outside(
+                ports=ports.result() if ports else before.outside.ports if before else None,
+                names={name: future.result() for name, future in names.items()} if self._has_names else None,
+                sites={site: {n: future.result() for n, future in asked_.items()} for site, asked_ in sites.items()},
+                stranger=stranger.result(),
+                walks=walks,
+                backing={name: future.result() for name, future in backing.items()},
+            )
+            planned = plan.result() if plan else before.plan if before else None
+        whole = [(name, reading.Parts(text)) for name, (text, _, _, _) in texts.items() if "@@ fleet-units" in text]
+        return Snapshot(
+            number=number,
+            asked=asked,
+            seconds=round(time.time() - asked, 3),
+            intended=self.intended,
+            machines=machines,
+            fleet=_first(whole, lambda name, parts: _fleet(name, parts, self.intended)),
+            services=_first(whole, lambda _, parts: _services(parts)),
+            deployed=_first(whole, lambda _, parts: _deployed(parts)),
+            outside=outside,
+            plan=planned,
+        )
+
+    @property
+    def _addresses(self) -> Mapping[str, str]:
+        return self.intended.machines
+
+    @property
+    def _has_names(self) -> bool:
+        return bool(self.intended.name_server)
+
+    # -- the machines ------------------------------------------------------------------------------------------------
+
+    def _machines(self, pool: ThreadPoolExecutor, since: float) -> dict[str, Future[tuple[str, float, float, str]]]:
+        machines = self._cluster.machines
+        try:
+            way_in = machines.entry_point
+        except PlatformWrong:
+            way_in = ""  # nobody answers: each says so
+        whole = {way_in, *[name for name in self._addresses if name != way_in][:1]}
+        units = " ".join([*SYSTEM_UNITS, *self.intended.units])
+        sites = " ".join(self.intended.sites)
+
+        def ask(name: str) -> tuple[str, float, float, str]:
+            words = (f"{since:.0f}", units, sites, "whole" if name in whole else "")
+            command = machines[name].backend.get_command("sudo sh -c %s collect %s %s %s %s", COLLECT, *words)
+            sent = time.time()
+            try:
+                return machines.run(name, command), sent, time.time(), ""
+            except CommandFailed as failed:
+                return failed.stdout, sent, time.time(), "" if failed.stdout else str(failed)
+            except HarnessError as silent:
+                return "", sent, time.time(), str(silent)
+
+        return {name: pool.submit(ask, name) for name in self._addresses}
+
+    # -- from outside ------------------------------------------------------------------------------------------------
+
+    def _ports(self) -> dict[str, tuple[int, ...]]:
+        ports = (*self.intended.ports, *self.intended.closed)
+        return {name: tuple(found) for name, found in self._cluster.open_ports(ports).items()}
+
+    def _planned(self) -> tuple[str, ...]:
+        assert self._plan is not None
+        try:
+            return tuple(self._plan())
+        except HarnessError as failed:
+            return (f"no plan: {failed}",)
+
+    def _answer(self, site: str, address: str) -> Answer:
+        return _asked(lambda: self._cluster.site_at(site, address).fetch("/version.txt"))
+
+    def _name(self, domain: str) -> str:
+        try:
+            return self._cluster.name_server.lookup(domain) if self._has_names else ""
+        except PlatformWrong as failed:
+            return f"no answer: {failed.seen}"
+
+    def _walks(self, machines: Mapping[str, Machine]) -> dict[str, Walk]:
+        """Each site walked once, and what was deployed fetched where the walk did not lead to it."""
+        found = {name: self._walk(site, machines) for name, site in self._cluster.sites.items()}
+        bodies = {name: pages for name, (_, pages) in found.items()}
+        return {
+            name: Walk(
+                pages=walk.pages,
+                broken=walk.broken,
+                differing=walk.differing,
+                failed=walk.failed,
+                foreign=tuple(
+                    sorted(
+                        url
+                        for other, theirs in bodies.items()
+                        if other != name
+                        for url, body in bodies[name].items()
+                        if body in theirs.values()
+                    )
+                ),
+            )
+            for name, (walk, _) in found.items()
+        }
+
+    def _walk(self, site: Site, machines: Mapping[str, Machine]) -> tuple[Walk, dict[str, str]]:
+        holds = [name for name, machine in machines.items() if site.name in machine.contents]
+        try:
+            digests = self._cluster.contents.file_digests(site.name, holds[0]) if holds else {}
+            answers, broken = site.walk(len(digests) or None)
+            served = {urllib.parse.urlsplit(page.url).path: page for page in answers}
+            differing = []
+            for path, digest in digests.items():
+                url = "/" + urllib.parse.quote(path)
+                page = served.get(url) or site.fetch(url)
+                if hashlib.sha256(page.body).hexdigest() != digest:
+                    differing.append(path)
+        except PlatformWrong as failed:
+            return Walk(pages=0, failed=str(failed)), {}
+        pages = {
+            page.url: hashlib.sha256(page.body).hexdigest()
+            for page in answers
+            if page.status == 200 and links.is_html(page.media_type)
+        }
+        return Walk(pages=len(answers), broken=tuple(map(str, broken)), differing=tuple(sorted(differing))), pages
+
+
+def _asked(fetch: Callable[[], Page]) -> Answer:
+    try:
+        page = fetch()
+    except PlatformWrong as failed:
+        return Answer(failed=failed.seen or str(failed))
+    version = page.text.strip()[:64] if page.media_type == "text/plain" else ""
+    return Answer(status=page.status, version=version, media_type=page.media_type)
+
+
+def _unanswered(name: str, url: str) -> str:
+    """Why a backing service does not answer; "" where it does."""
+    limit = ASK_LIMIT * patience()
+    parts = urllib.parse.urlsplit(url if "//" in url else f"//{url}:53")
+    try:
+        address = socket.getaddrinfo(parts.hostname, None, type=socket.SOCK_STREAM)[0][4][0]
+        with socket.create_connection((str(address), parts.port or 80), limit):
+            pass
+        if parts.scheme:
+            session = open_session(str(address), [parts.hostname or ""], None, timeouts=(limit, limit))
+            status = session.get(url).status_code
+            return "" if status < 500 else f"status {status}"
+    except (OSError, HarnessError, requests.RequestException) as failed:
+        return getattr(failed, "seen", "") or str(failed)
+    return ""
+
+
+# -- what they say, as data ------------------------------------------------------------------------------------------
+
+
+def _machine(intended: Intended, printed: str, sent: float, received: float, silent: str) -> Machine:
+    if silent:
+        return Machine(asked=sent, seconds=round(received - sent, 3), silent=silent)
+    return reading.machine(printed, sent, received, intended.helpers)
+
+
+def _first(whole: Iterable[tuple[str, reading.Parts]], read: Callable[[str, reading.Parts], Any]) -> Any:
+    """What the first machine that can say it says; None where none can."""
+    for name, parts in whole:
+        try:
+            return read(name, parts)
+        except (KeyError, ValueError, TypeError, AttributeError, AnswerNotUnderstood):
+            continue
+    return None
+
+
+def _fleet(name: str, parts: reading.Parts, intended: Intended) -> Fleet:
+    machines, units, states = (json.loads(parts.texts[part]) for part in ("fleet", "fleet-units", "fleet-state"))
+    reported: dict[str, list[str]] = {}
+    for item in states.get("states") or ():
+        reported.setdefault(item["name"], []).append(item["machineID"])
+    return Fleet(
+        asked_of=name,
+        machines={
+            item["id"]: FleetMachine(address=item.get("primaryIP", ""), metadata=item.get("metadata") or {})
+            for item in machines.get("machines") or ()
+        },
+        units={item["name"]: _unit(item, intended) for item in units.get("units") or ()},
+        states={unit: tuple(sorted(ids)) for unit, ids in reported.items()},
+    )
+
+
+def _unit(item: Mapping[str, Any], intended: Intended) -> FleetUnit:
+    options = tuple((option["section"], option["name"], option["value"]) for option in item.get("options") or ())
+    known = intended.units.get(item["name"])
+    return FleetUnit(
+        desired=item.get("desiredState", ""),
+        current=item.get("currentState", ""),
+        machine_id=item.get("machineID", ""),
+        options=None if known and known.options == options else options,
+    )
+
+
+def _nodes(text: str) -> list[dict[str, Any]]:
+    """The nodes below an etcd directory; none where there is no such directory. Raises ValueError for other errors."""
+    body = json.loads(text)
+    if body.get("errorCode") == KEY_NOT_FOUND:
+        return []
+    if "errorCode" in body:
+        raise ValueError(body.get("message"))
+    return list(body["node"].get("nodes") or ())
+
+
+def _services(parts: reading.Parts) -> dict[str, dict[str, Registration]]:
+    found: dict[str, dict[str, Registration]] = {}
+    for service in _nodes(parts.texts["registrations"]):
+        found[service["key"].rpartition("/")[2]] = {
+            node["key"].rpartition("/")[2]: Registration(
+                value=str(node.get("value", ""))[:200], address=_address(node.get("value")), ttl=node.get("ttl")
+            )
+            for node in service.get("nodes") or ()
+        }
+    return found
+
+
+def _address(value: Any) -> str:
+    try:
+        document = json.loads(value)
+        if isinstance(document["host"], str) and type(document["port"]) is int:
+            return f"{document['host']}:{document['port']}"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return ""
+
+
+def _deployed(parts: reading.Parts) -> dict[str, Release]:
+    found = {}
+    for node in _nodes(parts.texts["deployed"]):
+        version, _, digest = str(node.get("value", "")).partition(" ")
+        found[node["key"].rpartition("/")[2]] = Release(version=version, digest=digest)
+    return found
