@@ -24,7 +24,6 @@ from harness.drivers.shell import OperatorShell
 from harness.drivers.site import Page, Site
 from harness.drivers.terraform import Outputs, Terraform, target_data
 from harness.drivers.traffic import Traffic, remembered
-from harness.drivers.units import UnitFile, read_units
 from harness.model import tfvars
 from harness.record.log import Recorder
 from harness.runs.fingerprint import fingerprint
@@ -181,11 +180,6 @@ def variables(operator: OperatorShell) -> Callable[[], Mapping[str, Any]]:
 @pytest.fixture
 def registration(variables: Callable[[], Mapping[str, Any]], recorder: Recorder) -> Registration:
     return Registration.at(variables()["discovery_url"], recorder)
-
-
-@pytest.fixture
-def unit_files(operator: OperatorShell) -> list[UnitFile]:
-    return read_units(operator.cwd / "units", operator.cwd / "units/app")
 
 
 # -- what changes, and the requests all the while ----------------------------------------------------------------------

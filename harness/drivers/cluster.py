@@ -7,7 +7,6 @@ from functools import cached_property
 
 from harness.drivers.contents import Contents
 from harness.drivers.etcd import Etcd
-from harness.drivers.fleet import Fleet
 from harness.drivers.machines import Machines, open_ports
 from harness.drivers.name_server import NameServer
 from harness.drivers.services import Services
@@ -67,12 +66,8 @@ class Cluster:
         return Etcd(self.machines)
 
     @cached_property
-    def fleet(self) -> Fleet:
-        return Fleet(self.machines)
-
-    @cached_property
     def units(self) -> UnitStates:
-        return UnitStates(self.fleet, self.machines)
+        return UnitStates(self.machines)
 
     @cached_property
     def services(self) -> Services:

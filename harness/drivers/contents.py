@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness.drivers.etcd import Etcd
 from harness.drivers.machines import Machines
-from harness.drivers.site import Site
 from harness.errors import PlatformWrong
 
 # Digest and path of each file below the working folder, links followed
@@ -57,38 +54,6 @@ class Contents:
         """Path -> SHA-256 in hexadecimal, of the files of the release that is current on a machine."""
         return self._digests(machine, f"/home/core/{site}/current")
 
-    def missing(self, source: Path, place: str) -> list[str]:
-        """One line for each file of `source` that a machine does not hold, byte for byte, under `place`."""
-        wanted = {
-            path.relative_to(source).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in source.rglob("*")
-            if path.is_file()
-        }
-        held = self._machines.on_all(lambda name: self._digests(name, place))
-        lines = [
-            f"{machine}: {path} {'differs' if path in held[machine] else 'is missing'}"
-            for machine in held
-            for path, digest in wanted.items()
-            if held[machine].get(path) != digest
-        ]
-        return lines if wanted else [f"{source} holds no files to look for"]
-
-    def digests(self, site: str) -> dict[str, str]:
-        """Machine -> the digest of all files of the release that is current there; "none" where nothing was
-        deployed."""
-        ask = f"cd /home/core/{site}/current 2>/dev/null && {RELEASE_DIGEST} || echo none"
-        return self._machines.on_all(lambda name: self._machines.run(name, ask).strip())
-
-    def files(self, site: str) -> int:
-        """How many files were deployed of a site, as the entry point's machine holds them."""
-        ask = f"find -L /home/core/{site}/current -type f -printf x 2>/dev/null | wc -c"
-        return int(self._machines.run(self._machines.entry_point, ask))
-
-    def versions(self, site: str) -> dict[str, str]:
-        """Machine -> the version of the release that is current there; "none" where nothing was deployed."""
-        ask = f"cat /home/core/{site}/current/version.txt 2>/dev/null || echo none"
-        return self._machines.on_all(lambda name: self._machines.run(name, ask).strip())
-
     def deployed_last(self, site: str) -> Deployed:
         """What was deployed last of a site, as the cluster itself remembers it (in etcd). Raises PlatformWrong where
         nothing was, or etcd does not say (NotAnswering, AnswerNotUnderstood)."""
@@ -107,13 +72,3 @@ class Contents:
     def remember(self, site: str, deployed: Deployed) -> None:
         """Makes this the one that was deployed last."""
         self._etcd.put(deployed_key(site), f"{deployed.version} {deployed.digest}")
-
-    def differences(self, deployed: str, site: Site) -> list[str]:
-        """One line for each deployed file that `site` serves otherwise; what the entry point's machine holds counts."""
-        digests = self._digests(self._machines.entry_point, f"/home/core/{deployed}/current")
-        wrong = [
-            path
-            for path, digest in digests.items()
-            if hashlib.sha256(site.fetch("/" + urllib.parse.quote(path)).body).hexdigest() != digest
-        ]
-        return wrong if digests else [f"nothing is deployed as {deployed}"]

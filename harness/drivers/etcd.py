@@ -110,22 +110,6 @@ class Etcd:
         """Names of the members, as the way in lists them; none while it is not healthy."""
         return _member_names(self._machines.run(self._machines.entry_point, ASK, ok=range(256)))
 
-    def problems(self, at_most: int) -> dict[str, str]:
-        """Machine -> what speaks against its etcd; empty when each is healthy, serves v2 keys, and lists the same
-        members: the first machines, `at_most` of them.
-
-        /health alone proves too little: it says true on a member without v2, which fleet cannot use. On a machine that
-        is no member (one too many, or added later) a proxy answers, with the cluster's health.
-        """
-        answers = self._machines.on_all(lambda name: self._machines.run(name, ASK, ok=range(256)))
-        listed = {name: _member_names(answer) for name, answer in answers.items()}
-        first = list(self._machines.addresses)[: min(at_most, max(map(len, listed.values()), default=0))]
-        return {
-            name: f"lists {', '.join(sorted(members))}, not {', '.join(first)}" if members else "not healthy"
-            for name, members in listed.items()
-            if members != set(first) or not members
-        }
-
 
 def _member_names(answer: str) -> set[str]:
     """Members that a machine lists; none unless it is healthy."""

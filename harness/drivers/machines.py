@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from harness.drivers.terraform import Outputs
 from harness.drivers.way_in import WayIn
-from harness.errors import CommandFailed, HarnessError, PlatformWrong
+from harness.errors import CommandFailed, PlatformWrong
 from harness.record.log import Recorder
 from harness.seams import ssh
 from harness.seams.patience import patience
@@ -98,27 +98,6 @@ class Machines:
         with ThreadPoolExecutor(max_workers=32) as pool:
             answers = {name: pool.submit(ask, name) for name in self.names}
         return {name: answer.result() for name, answer in answers.items()}
-
-    def unreachable(self) -> dict[str, str]:
-        """Machine -> why it does not answer, of those that do not."""
-
-        def ask(name: str) -> str:
-            try:
-                self.run(name, "true")
-            except HarnessError as failed:
-                return str(failed)
-            return ""
-
-        return {name: reason for name, reason in self.on_all(ask).items() if reason}
-
-    def host_keys(self) -> dict[str, str]:
-        """Machine -> the host key that its sshd showed when it was connected to, in base64."""
-
-        def key(name: str) -> str:
-            self.run(name, "true")
-            return self._backends[name].transport.get_remote_server_key().get_base64()
-
-        return self.on_all(key)
 
     def close(self) -> None:
         for name in reversed(list(self.addresses)):

@@ -103,29 +103,6 @@ class Site:
             raise AnswerNotUnderstood(page.url, page.text, "not one line with one word of 8 to 64 of 0-9 A-Z a-z . _ -")
         return page.text.strip()
 
-    def crawl(self, files: int | None = None) -> list[Page]:
-        """Every answer that the links from "/" lead to inside the site, breadth first, each URL asked for once.
-
-        Pages and what belongs to them (images, stylesheets and what those import, ...), whatever their status. The
-        same host under another scheme or port is inside. A site of any size is walked whole; one that makes up pages
-        has no end, and is known by that: it has more pages than the `files` that were deployed account for. Any walk
-        ends after CRAWL_LIMIT, longer by CRAWL_LIMIT_PER_FILE for each of `files`. Raises PagesWithoutEnd then, which
-        says which of both it was, and SiteUnreachable when the site stops answering.
-        """
-        return self.walk(files)[0]
-
-    def broken_links(self, files: int | None = None) -> list[BrokenLink]:
-        """Every link inside the site that does not end at status 200 in a fitting type; see `crawl`.
-
-        Hyperlinks to other hosts are passed over; what a page loads from another host is broken ("leads outside"), and
-        so is a redirect out of the site.
-        """
-        return self.walk(files)[1]
-
-    def pages(self, files: int | None = None) -> list[Page]:
-        """The HTML pages of the site; see `crawl`."""
-        return [page for page in self.crawl(files) if page.status == 200 and links.is_html(page.media_type)]
-
     def differences(self, folder: Path) -> list[str]:
         """One line for each file of `folder` that the site does not serve byte for byte; empty when it serves all.
 
@@ -167,8 +144,19 @@ class Site:
     def _has(self, url: str) -> bool:
         return urllib.parse.urlsplit(url).hostname == self.domain
 
-    def walk(self, files: int | None) -> tuple[list[Page], list[BrokenLink]]:
-        """Both of one walk: what `crawl` and `broken_links` give."""
+    def walk(self, files: int | None = None) -> tuple[list[Page], list[BrokenLink]]:
+        """Every answer that the links from "/" lead to inside the site, and every link that does not end at status 200
+        in a fitting type; breadth first, each URL asked for once.
+
+        Pages and what belongs to them (images, stylesheets and what those import, ...), whatever their status. The
+        same host under another scheme or port is inside. Hyperlinks to other hosts are passed over; what a page loads
+        from another host is broken ("leads outside"), and so is a redirect out of the site.
+
+        A site of any size is walked whole; one that makes up pages has no end, and is known by that: it has more pages
+        than the `files` that were deployed account for. Any walk ends after CRAWL_LIMIT, longer by CRAWL_LIMIT_PER_FILE
+        for each of `files`. Raises PagesWithoutEnd then, which says which of both it was, and SiteUnreachable when the
+        site stops answering.
+        """
         queue = deque([Link("entry point", "/", self._home, "page")])
         answers: dict[str, Page | str] = {}
         broken = []

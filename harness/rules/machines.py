@@ -258,10 +258,10 @@ def fleet_views_agree(now: Snapshot) -> Found:
 def machine_listens(now: Snapshot) -> Found:
     for name, machine in answering(now):
         found = {address.rpartition(":")[2] for address, _ in machine.listening}
-        missing = [str(port) for port in now.intended.listening if str(port) not in found]
-        if missing and "listening" not in machine.missing:
-            paste = on(now, name, "ss -Hltn")
-            yield Wrong(at("machine", name), f"ports {', '.join(missing)}", "nobody listens there", paste=paste)
+        for port in now.intended.listening:
+            if str(port) not in found and "listening" not in machine.missing:
+                subject = Subject("port", str(port), name)
+                yield Wrong(subject, "somebody who listens", "nobody does", paste=on(now, name, "ss -Hltnp"))
 
 
 @rule("bootstrap", "fleet's API listens on no port")

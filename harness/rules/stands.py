@@ -72,7 +72,9 @@ class Foundations:
     def _port(self, name: str, machine: str) -> Iterator[Subject]:
         yield Subject("filter", "", machine)
         if name == "80":
-            yield unit_of("entry.service", machine)
+            yield Subject("container", "entry", machine)
+        if name == "2379":
+            yield Subject("etcd", "", machine)
 
     def _docker(self, name: str, machine: str) -> Iterator[Subject]:
         yield Subject("boot", "", machine)

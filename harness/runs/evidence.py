@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from harness.drivers.fleet import API
 from harness.drivers.machines import Machines
 from harness.errors import HarnessError
 from harness.record.log import Recorder
@@ -21,6 +20,9 @@ from harness.seams.process import Runner
 # Seconds of the journals around a moment, and lines of them
 AROUND = 5.0
 LINES = 20
+
+# fleet's HTTP API, on the machine's own socket
+API = "curl --silent --show-error --fail --max-time 4 --unix-socket /run/fleet.sock http://fleet/fleet/v1"
 
 # file name -> what is asked on each machine; order bottom-up
 QUESTIONS: Mapping[str, str] = {
@@ -93,7 +95,8 @@ def journal_around(machines: Machines, moment: float) -> list[dict[str, Any]]:
         command = f"sudo journalctl --quiet --no-hostname --output=short-unix --since=@{since:.0f} --until=@{until:.0f}"
         try:
             printed = machines.run(
-                name, f"{command} | grep -vE ' (sudo|sshd|systemd-logind)\\[' | tail -n {LINES} | cut -c1-300"
+                name,
+                f"{command} | grep -vE ' (sudo|sshd|systemd-logind)\\[|\"(GET|HEAD) ' | tail -n {LINES} | cut -c1-300",
             )
         except HarnessError:
             return []

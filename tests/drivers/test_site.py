@@ -196,7 +196,7 @@ def exchanges(log: Path) -> list[dict[str, Any]]:
 
 
 def broken(site: Site) -> list[str]:
-    return [str(link) for link in site.broken_links()]
+    return [str(link) for link in site.walk()[1]]
 
 
 # The session
@@ -583,14 +583,14 @@ def test_home_page_itself_can_be_the_broken_link(web: Web, blog: Site, answer: A
 
 def test_same_host_on_another_port_is_inside(web: Web, blog: Site, closed_port: int) -> None:
     web.serve("/", f'<a href="{HOME}:{closed_port}/"><a href="{HOME}:80/">')
-    assert blog.broken_links() == [BrokenLink(f"{HOME}/", f"{HOME}:{closed_port}/", "unreachable: connection refused")]
+    assert blog.walk()[1] == [BrokenLink(f"{HOME}/", f"{HOME}:{closed_port}/", "unreachable: connection refused")]
 
 
 def test_crawl_ends_when_the_site_stops_answering(web: Web, opened: Open) -> None:
     web.serve("/", '<a href="a"><a href="b">')
     web.serve("/a", manner="silent")
     with pytest.raises(SiteUnreachable, match=f"{HOME}/a "):
-        Site("blog", BLOG, opened(timeouts=(0.5, 0.1))).broken_links()
+        Site("blog", BLOG, opened(timeouts=(0.5, 0.1))).walk()[1]
     assert (BLOG, "/b") not in web.asked
 
 
@@ -620,7 +620,7 @@ def test_site_that_makes_up_pages_has_an_end_and_is_told_so(web: Web, blog: Site
     web.answers = Endless(page)
 
     with pytest.raises(PagesWithoutEnd, match=r"site blog have no end: .* and 20 files were deployed") as told:
-        blog.broken_links(files=20)
+        blog.walk(files=20)[1]
     assert told.value.status == ExitStatus.PLATFORM_WRONG
     assert len(web.asked) < 50
 
@@ -632,7 +632,7 @@ def test_site_that_makes_up_pages_is_given_up_when_nobody_knows_how_many_there_a
     web.answers = Endless(ENDLESS["a calendar"])
 
     with pytest.raises(PagesWithoutEnd, match=r"that took 0\.2 s"):
-        blog.crawl()
+        blog.walk()[0]
 
 
 def test_site_that_is_too_slow_is_not_said_to_make_up_pages(
@@ -644,7 +644,7 @@ def test_site_that_is_too_slow_is_not_said_to_make_up_pages(
     web.answers = Endless(ENDLESS["a calendar"])
 
     with pytest.raises(PagesWithoutEnd, match=r"by \S+, and that took 0\.2 s$"):
-        blog.crawl(files=100_000)
+        blog.walk(files=100_000)[0]
 
 
 def test_large_site_is_walked_whole(web: Web, blog: Site) -> None:
@@ -654,14 +654,14 @@ def test_large_site_is_walked_whole(web: Web, blog: Site) -> None:
     web.serve("/", '<a href="/0.html">on</a>')
     web.serve("/i.png", b"", "image/png")
 
-    assert [(link.link, link.status) for link in blog.broken_links(files=512)] == [("/510.html", 404)]
+    assert [(link.link, link.status) for link in blog.walk(files=512)[1]] == [("/510.html", 404)]
     assert len(set(web.asked)) == 513
 
 
 def test_malformed_markup_is_read_as_browsers_do(web: Web, blog: Site) -> None:
     web.serve("/", "<p><![no such thing")
 
-    assert blog.broken_links() == []  # a comment, for browsers
+    assert blog.walk()[1] == []  # a comment, for browsers
 
 
 def test_crawl_is_breadth_first_in_the_order_of_the_page_and_asks_once(web: Web, blog: Site) -> None:
@@ -671,7 +671,7 @@ def test_crawl_is_breadth_first_in_the_order_of_the_page_and_asks_once(web: Web,
     web.answers[BLOG, "/old"] = redirect("new")
     web.serve("/new", '<a href="e">')
     web.answers[BLOG, "/i"] = OK_SVG
-    pages = blog.crawl()
+    pages = blog.walk()[0]
     asked = ["/", "/b", "/a", "/i", "/old", "/new", "/c", "/%E5%A4%9C", "/e"]
     assert [path for _, path in web.asked] == asked
     assert [page.url for page in pages] == [HOME + path for path in asked if path != "/old"]
@@ -761,7 +761,7 @@ def test_example_is_served_whole(web: Web, session: requests.Session, name: str)
     site = Site(name, domain, session)
     assert broken(site) == []
     assert site.differences(SITES / name) == []
-    pages = [page for page in site.crawl() if page.media_type == "text/html"]
+    pages = [page for page in site.walk()[0] if page.media_type == "text/html"]
     assert len(pages) > 4
     for page in pages:
         assert f'<html lang="{language}">' in page.text
@@ -772,7 +772,7 @@ def test_example_is_served_whole(web: Web, session: requests.Session, name: str)
 def test_every_file_of_an_example_is_linked(web: Web, session: requests.Session, name: str) -> None:
     domain = EXAMPLES[name][0]
     web.folders[domain] = SITES / name
-    served = {page.body for page in Site(name, domain, session).crawl()}
+    served = {page.body for page in Site(name, domain, session).walk()[0]}
     loose = {file.name for file in (SITES / name).rglob("*") if file.is_file() and file.read_bytes() not in served}
     assert loose == {"404.html"}
 
@@ -796,7 +796,7 @@ def test_every_broken_case_is_a_case() -> None:
 def test_links_of_real_sites_are_judged_as_browsers_would(web: Web, blog: Site, path: Path) -> None:
     web.folders[BLOG] = path
 
-    assert [(link.link, link.status) for link in blog.broken_links()] == (
+    assert [(link.link, link.status) for link in blog.walk()[1]] == (
         [(BROKEN[path.name], 404)] if path.name in BROKEN else []
     )
 
@@ -805,7 +805,7 @@ def test_two_sites_may_share_a_theme_and_no_page(web: Web, opened: Open) -> None
     web.folders = {BLOG: CASES / "two/blog", JPBLOG: CASES / "two/jpblog"}
     one, other = Site("blog", BLOG, opened()), Site("jpblog", JPBLOG, opened())
 
-    assert {page.body for page in one.crawl()} & {page.body for page in other.crawl()}
+    assert {page.body for page in one.walk()[0]} & {page.body for page in other.walk()[0]}
     assert not {page.body for page in one.pages()} & {page.body for page in other.pages()}
 
 
@@ -855,4 +855,4 @@ def test_links_are_those_that_browsers_see(web: Web, blog: Site, page: str, brok
     web.serve("/sub/b.html", "b")
     web.serve("/sub/b.png", b"", "image/png")
 
-    assert [link.link for link in blog.broken_links()] == broken
+    assert [link.link for link in blog.walk()[1]] == broken
