@@ -24,8 +24,11 @@ Changes = Mapping[str, Any] | Callable[[Snapshot], Snapshot]
 def machine_of(*, unit: str, peer: str) -> Callable[[Any], Any]:
     """Makes a unit of fleet's registry follow a peer."""
     return lambda held: FleetUnit(
-        held.desired, held.current, held.machine_id, (*green().intended.units[unit].options, ("X-Fleet", "MachineOf", peer))
-    )  # fmt: skip
+        held.desired,
+        held.current,
+        held.machine_id,
+        (*green().intended.units[unit].options, ("X-Fleet", "MachineOf", peer)),
+    )
 
 
 def on_all(part: str, value: Any) -> dict[str, Any]:
@@ -93,8 +96,11 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({f"{ONE}.units": {}}),
     ],
     "no-system-unit-failed": [
-        case({f"{ONE}.failed": ("contents.service", "cron.service")},
-             "system unit contents.service on coreos-1", "system unit cron.service on coreos-1"),
+        case(
+            {f"{ONE}.failed": ("contents.service", "cron.service")},
+            "system unit contents.service on coreos-1",
+            "system unit cron.service on coreos-1",
+        ),
         case({f"{ONE}.failed": ("blog.service", "etcd.service", "first-boot.service")}),
     ],
     "filter-is-loaded": [
@@ -110,7 +116,9 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
     ],
     "etcd-members-are-right": [
         case({f"{ONE}.etcd.members": ("coreos-0", "coreos-1")}, "etcd on coreos-1"),
-        case(on_all("etcd.members", ("coreos-0", "coreos-2")), "etcd on coreos-0", "etcd on coreos-1", "etcd on coreos-2"),
+        case(
+            on_all("etcd.members", ("coreos-0", "coreos-2")), "etcd on coreos-0", "etcd on coreos-1", "etcd on coreos-2"
+        ),
         case(on_all("etcd.members", ("coreos-0", "coreos-1"))),
     ],
     "etcd-has-one-leader": [
@@ -133,7 +141,10 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({"fleet": None}, "fleet"),
         case({"fleet": None} | on_all("fleet", None)),
         case(lambda now: silent(now, "coreos-1")),
-        case(lambda now: changed(silent(now, "coreos-1"), {f"fleet.machines.{ID['coreos-1']}": REMOVED}), "fleet on coreos-1"),
+        case(
+            lambda now: changed(silent(now, "coreos-1"), {f"fleet.machines.{ID['coreos-1']}": REMOVED}),
+            "fleet on coreos-1",
+        ),
     ],
     "fleet-metadata": [
         case({f"fleet.machines.{ID['coreos-1']}.metadata.name": "coreos-0"}, "fleet on coreos-1"),
@@ -167,7 +178,10 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({f"{BLOG}.machine_id": ""}, "unit blog.service", "unit blog-docker-reg.service on coreos-2"),
         case({f"{SIDEKICK}.machine_id": ID["coreos-1"]}, "unit blog-docker-reg.service on coreos-1"),
         case({f"{SIDEKICK}.machine_id": "f00" * 8}, "unit blog-docker-reg.service on f00f00f0"),
-        case({SIDEKICK: machine_of(unit="blog-docker-reg.service", peer="nobody.service")}, "unit blog-docker-reg.service"),
+        case(
+            {SIDEKICK: machine_of(unit="blog-docker-reg.service", peer="nobody.service")},
+            "unit blog-docker-reg.service",
+        ),
         case({"fleet.states.entry.service": without(ID["coreos-1"])}, "unit entry.service on coreos-1"),
         case({f"{BLOG}.desired": "inactive", f"{BLOG}.machine_id": "", f"{SIDEKICK}.desired": "inactive"}),
     ],
@@ -204,8 +218,16 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
     ],
     "unit-runs-nowhere-else": [
         case({f"{ONE}.units.blog.service.active": "active"}, "unit blog.service on coreos-1"),
-        case({"fleet.units": {}, "fleet.states": {}, "intended.units": lambda units: {"entry.service": units["entry.service"]}},
-             "unit entry.service on coreos-0", "unit entry.service on coreos-1", "unit entry.service on coreos-2"),
+        case(
+            {
+                "fleet.units": {},
+                "fleet.states": {},
+                "intended.units": lambda units: {"entry.service": units["entry.service"]},
+            },
+            "unit entry.service on coreos-0",
+            "unit entry.service on coreos-1",
+            "unit entry.service on coreos-2",
+        ),
     ],
     "unit-keeps-running": [
         case({f"{UNIT}.main_pid": 4711}, "unit blog.service on coreos-2"),
@@ -219,11 +241,17 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({f"{ONE}.containers": None}),
     ],
     "container-has-memory": [
-        case({f"{ONE}.containers.x": Container("1", "exited", exit_status=137, out_of_memory=True)}, "container x on coreos-1"),
+        case(
+            {f"{ONE}.containers.x": Container("1", "exited", exit_status=137, out_of_memory=True)},
+            "container x on coreos-1",
+        ),
     ],
     "container-has-image": [
         case({f"{ONE}.containers.entry.image": "0123"}, "container entry on coreos-1"),
-        case({f"machines.{name}.containers.entry.image": "0123" for name in ("coreos-0", "coreos-1")}, "container entry on coreos-2"),
+        case(
+            {f"machines.{name}.containers.entry.image": "0123" for name in ("coreos-0", "coreos-1")},
+            "container entry on coreos-2",
+        ),
     ],
     "registrations-are-known": [
         case({"services": None}, "etcd"),
@@ -246,7 +274,10 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({f"{ONE}.ambassadors.blog": {}}, "ambassador of blog on coreos-1"),
         case({f"{ONE}.ambassadors.blog": REMOVED}, "ambassador of blog on coreos-1"),
         case({f"{ONE}.ambassadors.blog.192.0.2.99:1": "DOWN"}, "ambassador of blog on coreos-1"),
-        case({f"{ONE}.ambassadors": {}, f"{ONE}.containers.blog-dynamic-amb.state": "exited"}, "ambassador of jpblog on coreos-1"),
+        case(
+            {f"{ONE}.ambassadors": {}, f"{ONE}.containers.blog-dynamic-amb.state": "exited"},
+            "ambassador of jpblog on coreos-1",
+        ),
     ],
     "ambassador-reaches": [
         case({f"{ONE}.ambassadors.blog.{RUNS_AT}": "DOWN"}, "ambassador of blog on coreos-1"),
@@ -266,8 +297,12 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({f"{ONE}.contents.blog": REMOVED}, "contents of blog on coreos-1"),
         case({f"{ONE}.contents.blog.version": "0123"}, "contents of blog on coreos-1"),
         case({f"{ONE}.contents.blog.digest": "0123"}, "contents of blog on coreos-1"),
-        case({"deployed.blog": Release("0123", "4567")},
-             "contents of blog on coreos-0", "contents of blog on coreos-1", "contents of blog on coreos-2"),
+        case(
+            {"deployed.blog": Release("0123", "4567")},
+            "contents of blog on coreos-0",
+            "contents of blog on coreos-1",
+            "contents of blog on coreos-2",
+        ),
         case({f"{ONE}.contents": {}, f"{ONE}.missing": ("contents",)}),
         case({f"{ONE}.contents.blog": REMOVED, "intended.deployed": ("jpblog",)}),
     ],
@@ -311,7 +346,7 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({"outside.names": None}),
         case({"outside.names.genkisugimoto.com": "", "intended.started": False}),
     ],
-}  # fmt: skip
+}
 
 
 def look(changes: Changes) -> Snapshot:

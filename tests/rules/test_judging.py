@@ -122,7 +122,9 @@ def test_a_judgement_of_some_rules() -> None:
 
 
 def test_since_is_by_the_clock_of_who_looks() -> None:
-    ahead = change(changed(green(), stopped("jpblog.service", "coreos-0", 1000.0)), "machines.coreos-0.clock_ahead", 0.5)
+    ahead = change(
+        changed(green(), stopped("jpblog.service", "coreos-0", 1000.0)), "machines.coreos-0.clock_ahead", 0.5
+    )
 
     assert [finding.since for finding in judge([ahead]).findings] == [999.5]
 
@@ -245,7 +247,11 @@ def test_every_machine_is_silent() -> None:
 def test_a_unit_is_stopped_by_fleet() -> None:
     broken = changed(
         green(),
-        {"fleet.units.blog.service.desired": "loaded", "fleet.units.blog.service.current": "loaded", "services.blog": {}}
+        {
+            "fleet.units.blog.service.desired": "loaded",
+            "fleet.units.blog.service.current": "loaded",
+            "services.blog": {},
+        }
         | stopped("blog.service", "coreos-2")
         | stopped("blog-docker-reg.service", "coreos-2")
         | {"machines.coreos-2.containers.blog": REMOVED, "machines.coreos-2.containers.blog-docker-reg": REMOVED}
@@ -297,7 +303,9 @@ def test_contents_are_truncated_on_one_machine() -> None:
 
 def test_a_drop_in_sets_restart_sec_to_nothing() -> None:
     unit = "machines.coreos-2.units.blog.service"
-    broken = changed(green(), {f"{unit}.drop_ins": ("/run/systemd/system/blog.service.d/x.conf",), f"{unit}.restart_sec": 0.0})  # fmt: skip
+    broken = changed(
+        green(), {f"{unit}.drop_ins": ("/run/systemd/system/blog.service.d/x.conf",), f"{unit}.restart_sec": 0.0}
+    )
 
     assert shown(of(broken)) == {
         "unit-is-not-overridden: unit blog.service on coreos-2": {
@@ -328,9 +336,7 @@ def test_fleets_metadata_of_a_machine_are_anothers() -> None:
 
 def test_a_consequence_that_has_consequences() -> None:
     """A full disk explains that a unit does not run, and so all that this explains."""
-    full = changed(
-        green(), JPBLOG_STOPPED | {"services.jpblog": {}, "machines.coreos-0.rooms./var/lib/docker.free": 0}
-    )
+    full = changed(green(), JPBLOG_STOPPED | {"services.jpblog": {}, "machines.coreos-0.rooms./var/lib/docker.free": 0})
 
     assert set(shown(of(full))) == {"room-is-left: room /var/lib/docker on coreos-0"}
 
@@ -403,6 +409,37 @@ def test_two_machines_are_two_causes() -> None:
         "machine-answers: machine coreos-1",
         "unit-runs: unit jpblog.service on coreos-0",
     ]
+
+
+def test_a_global_unit_stands_on_its_own_machine_only() -> None:
+    broken = changed(silent(green(), "coreos-1"), stopped("entry.service", "coreos-0"))
+
+    assert shown(of(broken)) == {
+        "machine-answers: machine coreos-1": set(),
+        "unit-runs: unit entry.service on coreos-0": set(),
+    }
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"machines.coreos-1.units.docker.service.active": "failed"},
+        {"machines.coreos-1.contents.jpblog.digest": "0123"},
+        {"machines.coreos-2.units.blog.service.active": "failed"},
+        {"fleet.units.blog.service.desired": "loaded"},
+    ],
+)
+def test_a_site_stands_on_the_machines_only_that_it_is_on(other: Mapping[str, Any]) -> None:
+    """jpblog is on coreos-0, and asked through that."""
+    broken = changed(green(), {"outside.sites.jpblog.coreos-0": SITE_DOWN} | other)
+
+    assert set() == shown(of(broken))["site-answers: site jpblog through coreos-0"]
+
+
+def test_a_silent_machine_that_fleet_still_lists_goes_by_its_name() -> None:
+    broken = changed(silent(green(), "coreos-2"), {"fleet.states.entry.service": without(ID["coreos-2"])})
+
+    assert "unit-is-placed: unit entry.service on coreos-2" in shown(of(broken))["machine-answers: machine coreos-2"]
 
 
 def test_a_foreign_machine_that_fleet_lists() -> None:
@@ -478,7 +515,10 @@ def test_a_stopped_unit_explains_that_it_did_not_keep_running() -> None:
     found = shown(causes(judge(looks).findings, looks[-1]))
 
     for unit in ("jpblog", "jpblog-docker-reg"):
-        assert f"unit-keeps-running: unit {unit}.service on coreos-0" in found["unit-runs: unit jpblog.service on coreos-0"]
+        assert (
+            f"unit-keeps-running: unit {unit}.service on coreos-0"
+            in found["unit-runs: unit jpblog.service on coreos-0"]
+        )
 
 
 def test_nothing_has_no_cause() -> None:
@@ -502,14 +542,22 @@ def damage(snapshot: Snapshot, dice: random.Random) -> Snapshot:
             options += [f"machines.{machine}.{part}.{key}" for key in keys(getattr(snapshot.machines[machine], part))]
     if snapshot.fleet:
         options += ["fleet"]
-        options += [f"fleet.{part}.{key}" for part in ("units", "states", "machines") for key in keys(getattr(snapshot.fleet, part))]  # fmt: skip
+        options += [
+            f"fleet.{part}.{key}"
+            for part in ("units", "states", "machines")
+            for key in keys(getattr(snapshot.fleet, part))
+        ]
     options += [f"intended.units.{unit}" for unit in snapshot.intended.units]
     options += [f"services.{service}" for service in keys(snapshot.services)]
     options += [f"deployed.{site}" for site in keys(snapshot.deployed)]
-    options += [f"outside.{part}.{key}" for part in ("ports", "names", "walks", "sites") for key in keys(getattr(snapshot.outside, part))]  # fmt: skip
+    options += [
+        f"outside.{part}.{key}"
+        for part in ("ports", "names", "walks", "sites")
+        for key in keys(getattr(snapshot.outside, part))
+    ]
     options += ["services", "deployed", "plan", "outside.ports", "outside.names", "outside.walks", "outside.stranger"]
     path = dice.choice(options)
-    none = path in ("fleet", "services", "deployed", "plan") or path.startswith("outside.") and path.count(".") == 1
+    none = path in ("fleet", "services", "deployed", "plan") or (path.startswith("outside.") and path.count(".") == 1)
     none = none or path.endswith((".containers", ".etcd", ".fleet"))
     return change(snapshot, path, None if none else REMOVED)
 
@@ -528,6 +576,6 @@ def test_damaged_snapshots_are_judged(dice: random.Random, count: int) -> None:
     judged = judge(looks)
     found = causes(judged.all, looks[-1])
 
-    assert sorted((it.key for cause in found for it in cause.all)) == sorted(it.key for it in judged.all)
+    assert sorted(it.key for cause in found for it in cause.all) == sorted(it.key for it in judged.all)
     assert {finding.rule for finding in judged.all} <= set(RULES)
-    assert [str(finding) for finding in judged.all]
+    assert all(map(str, judged.all))

@@ -36,7 +36,7 @@ def test_a_cluster_of_which_nothing_is_intended_yet() -> None:
             "fleet.states": {},
             "services": {},
             "deployed": {},
-            "outside.ports": {name: (22,) for name in green().machines},
+            "outside.ports": dict.fromkeys(green().machines, (22,)),
         }
     )
     for name in green().machines:

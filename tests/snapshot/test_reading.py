@@ -82,7 +82,10 @@ def test_recorded_answer() -> None:
     assert machine.rooms["/run"] == Room(size=268435456, free=267939840) and "memory" in machine.rooms
     assert machine.load == 0.97
     assert ("192.0.2.10:2379", "etcd") in machine.listening and ("127.0.0.11:41237", "") in machine.listening
-    assert len(machine.journal) == 20 and machine.journal[1].text == "etcd[104]: simple token is not cryptographically signed"  # fmt: skip
+    assert (
+        len(machine.journal) == 20
+        and machine.journal[1].text == "etcd[104]: simple token is not cryptographically signed"
+    )
     assert machine.contents["blog"] == Release(
         version="e09bf639c8fdb465",
         digest="04cc115b68bc0cd0bc4486b0e8bc5214dd2e6299a650225cb2ec3f7b736a3f00",
@@ -96,7 +99,12 @@ def test_recorded_units() -> None:
 
     assert len(units) == 11
     assert entry.runs and entry.main_pid == 695 and entry.since == 1795663913
-    assert (entry.restart, entry.restart_sec, entry.start_limit_interval, entry.start_limit_burst) == ("always", 3, 10, 5)  # fmt: skip
+    assert (entry.restart, entry.restart_sec, entry.start_limit_interval, entry.start_limit_burst) == (
+        "always",
+        3,
+        10,
+        5,
+    )
     assert entry.text == green().intended.units["entry.service"].text
     assert (docker.text, docker.start_limit_interval, docker.restart_sec) == ("", 60, 0.1)
     assert docker.drop_ins == ("/etc/systemd/system/docker.service.d/platform.conf",)
@@ -159,12 +167,38 @@ JSON = st.recursive(
 ).map(json.dumps)
 WORDS = st.lists(
     st.sampled_from(
-        ["", " ", "\n", "\n\n", "=", "Id=x", "nan", "inf", "-1", "1e999", "load", "MemTotal:", "/", "@nan", "@1", "2",
-         "# x-dynamic-amb", "#", "[]", "{}", "[{}]", '{"machines":[{"id":7}]}', "\u2028", "\udce4", "9" * 30, "[" * 9999]
+        [
+            "",
+            " ",
+            "\n",
+            "\n\n",
+            "=",
+            "Id=x",
+            "nan",
+            "inf",
+            "-1",
+            "1e999",
+            "load",
+            "MemTotal:",
+            "/",
+            "@nan",
+            "@1",
+            "2",
+            "# x-dynamic-amb",
+            "#",
+            "[]",
+            "{}",
+            "[{}]",
+            '{"machines":[{"id":7}]}',
+            "\u2028",
+            "\udce4",
+            "9" * 30,
+            "[" * 9999,
+        ]
     )
     | st.text(max_size=6),
     max_size=25,
-).map(" ".join)  # fmt: skip
+).map(" ".join)
 
 
 @given(junk=st.text(max_size=60) | JSON | WORDS)
@@ -247,7 +281,9 @@ def test_spans_of_time(text: str, seconds: float | None) -> None:
 def test_a_clock_is_ahead_or_behind_by_what_the_exchange_does_not_explain(
     sent: float, received: float, ahead: float
 ) -> None:
-    assert read(sent=COLLECTED_AT + sent, received=COLLECTED_AT + received).clock_ahead == pytest.approx(ahead, abs=1e-3)
+    assert read(sent=COLLECTED_AT + sent, received=COLLECTED_AT + received).clock_ahead == pytest.approx(
+        ahead, abs=1e-3
+    )
 
 
 def test_a_machine_that_does_not_say_its_time_is_not_ahead() -> None:
@@ -255,7 +291,13 @@ def test_a_machine_that_does_not_say_its_time_is_not_ahead() -> None:
 
 
 def container(name: str, **more: Any) -> dict[str, Any]:
-    return {"Id": f"{name}1", "Names": [f"/{name}"], "ImageID": "sha256:0123456789abcdef0", "State": "exited", "Ports": None} | more  # fmt: skip
+    return {
+        "Id": f"{name}1",
+        "Names": [f"/{name}"],
+        "ImageID": "sha256:0123456789abcdef0",
+        "State": "exited",
+        "Ports": None,
+    } | more
 
 
 def test_containers_that_ended_tell_how() -> None:
