@@ -19,7 +19,7 @@ from harness.drivers.etcd import KEY_NOT_FOUND
 from harness.drivers.site import Page, Site
 from harness.errors import CommandFailed, HarnessError, PlatformWrong
 from harness.model import links
-from harness.seams.http import open_session
+from harness.seams.http import PORTS, open_session
 from harness.seams.patience import patience
 from harness.snapshot import reading
 from harness.snapshot.data import (
@@ -226,16 +226,16 @@ def _asked(fetch: Callable[[], Page]) -> Answer:
 def _unanswered(name: str, url: str) -> str:
     """Why a backing service does not answer; "" where it does."""
     limit = ASK_LIMIT * patience()
-    parts = urllib.parse.urlsplit(url if "//" in url else f"//{url}:53")
     try:
+        parts = urllib.parse.urlsplit(url if "//" in url else f"//{url}:53")
         address = socket.getaddrinfo(parts.hostname, None, type=socket.SOCK_STREAM)[0][4][0]
-        with socket.create_connection((str(address), parts.port or 80), limit):
+        with socket.create_connection((str(address), parts.port or PORTS[parts.scheme]), limit):
             pass
         if parts.scheme:
             session = open_session(str(address), [parts.hostname or ""], None, timeouts=(limit, limit))
             status = session.get(url).status_code
             return "" if status < 500 else f"status {status}"
-    except (OSError, HarnessError, requests.RequestException) as failed:
+    except (OSError, ValueError, LookupError, HarnessError, requests.RequestException) as failed:
         return getattr(failed, "seen", "") or str(failed)
     return ""
 
