@@ -156,6 +156,8 @@ def _tried(seeding: Seeding, fault: Fault, nightly: Nightly) -> Outcome:
     again, ends = False, time.monotonic() + AGAIN
     while not again and time.monotonic() < ends:
         again = nightly()[0]["status"] == ExitStatus.VERIFIED
+    if document.get("status") == ExitStatus.INTERNAL_ERROR:
+        why = str(document.get("headline"))
     causes = [cause["finding"] for cause in document.get("causes", ())]
     named = [f"{cause['rule']}: {cause['about']}" for cause in causes]
     expected = f"{fault.rule}: {seeded.subject}"

@@ -37,6 +37,7 @@ class WayIn:
         self._moved = moved
         self._recorder = recorder
         self._name = self._before = ""
+        self._doubted = False
         # no machine answered: until when (monotonic seconds) nobody asks again, and the error that is raised meanwhile
         self._nobody: tuple[float, MachineUnreachable] | None = None
         self._choosing = threading.Lock()
@@ -45,6 +46,9 @@ class WayIn:
         """Raises MachineUnreachable, of the preferred one, when none answers."""
         with self._choosing:
             name = self._name  # which another thread, whose command failed, may doubt meanwhile
+            if self._doubted and name and self._refusal(name) is not None:
+                name = ""
+            self._doubted = False
             if not name:
                 name = self._name = self._choose()
                 if name != self._before:
@@ -52,9 +56,11 @@ class WayIn:
                 self._before = name
             return name
 
-    def doubt(self) -> None:
-        """It is chosen again when it is next needed."""
-        self._name = ""
+    def doubt(self, failed: str) -> None:
+        """A command on this machine failed: what it went through may be what is gone."""
+        if failed == self._name:
+            self._name = ""
+        self._doubted = True
 
     def forget(self) -> None:
         """The same, also where none answered a moment ago: there are others now."""

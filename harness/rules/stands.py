@@ -45,7 +45,7 @@ class Foundations:
             "room": self._of_boot, "helper files": self._of_boot, "contents of": self._contents, "port": self._port,
             "docker": self._docker, "etcd": self._etcd, "fleet": self._fleet, "unit": self._unit,
             "container": self._container, "registration": self._registration, "ambassador of": self._ambassador,
-            "site": self._site, "name": self._name, "entry point": self._entry_point,
+            "plan": self._plan, "site": self._site, "name": self._name, "entry point": self._entry_point,
         }.get(kind)  # fmt: skip
         if how is not None:
             yield from how(name, machine)
@@ -163,6 +163,9 @@ class Foundations:
         yield unit_of("entry-name.service")
         for other in self._machines:
             yield unit_of("entry-name.service", other)
+
+    def _plan(self, name: str, machine: str) -> Iterator[Subject]:
+        yield from (Subject("machine", "", other) for other in self._machines)
 
     def _entry_point(self, name: str, machine: str) -> Iterator[Subject]:
         address = self._now.intended.entry_point

@@ -178,14 +178,17 @@ class Execution:
             return
         folder, console = self.run.folder / "evidence", target.get("console", [])
         with Connections(self.run.recorder) as connections:
-            machines = connections.machines(outputs)
-            evidence.collect(machines, folder, self.run.recorder, self.run.process, console, self.workplace.run_id)
+            machines, looks = connections.machines(outputs), self.document()["looks"]
+            silent = looks[-1]["silent"] if looks else []
+            evidence.collect(
+                machines, folder, self.run.recorder, self.run.process, console, self.workplace.run_id, silent
+            )
             causes = self.document()["causes"] or self._diagnosed(
                 Cluster(lambda: outputs, connections, self.run.process)
             )
             if causes:
                 first = causes[0]["finding"]
-                lines = evidence.journal_around(machines, first.get("since") or first["first_seen"])
+                lines = evidence.journal_around(machines, first["since"] or first["first_seen"], silent)
                 self.run.recorder.emit("journal", lines=lines)
 
     def _diagnosed(self, cluster: Cluster) -> list[dict[str, Any]]:

@@ -105,6 +105,13 @@ class Watch:
                 self._look(costly=False)
             raise self._broken(f"{what}: held only {self._clock.monotonic() - began:.1f} of {seconds:g} s", judged)
 
+    @property
+    def first(self) -> Snapshot:
+        """The first look."""
+        if not self._looks:
+            self._look(costly=True)
+        return self._looks[0]
+
     def others(self) -> list[str]:
         """The rules that nobody has asked for yet, in this run."""
         return [name for name in RULES if name not in self.chosen]
@@ -216,4 +223,4 @@ def emit_causes(recorder: Recorder, found: Collection[Cause], look: int) -> None
 
 
 def _document(finding: Finding) -> dict[str, Any]:
-    return {**msgspec.to_builtins(finding), "about": str(finding.subject)}
+    return {"since": None, "paste": "", **msgspec.to_builtins(finding), "about": str(finding.subject)}

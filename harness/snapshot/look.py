@@ -21,6 +21,7 @@ from harness.errors import AnswerNotUnderstood, CommandFailed, HarnessError, Pla
 from harness.model import links
 from harness.seams.http import open_session
 from harness.seams.patience import patience
+from harness.seams.wait import NotAnswering
 from harness.snapshot import reading
 from harness.snapshot.data import (
     Answer,
@@ -45,6 +46,7 @@ COLLECT = "".join(
 # Units of the machine itself, which the cluster stands on
 SYSTEM_UNITS = ("first-boot.service", "filter.service", "ssh.service", "etcd.service", "fleet.socket",
                 "fleet.service", "docker.service", "contents-source.socket", "contents.service")  # fmt: skip
+NAME_SERVER = "name server"
 STRANGER = "nobody.example"
 # Seconds for one request to a site, or to a backing service
 ASK_LIMIT = 3.0
@@ -55,8 +57,8 @@ JOURNAL = 24 * 3600
 class Looker:
     """Takes snapshots of one cluster.
 
-    `intended` tells what is intended now; `backing` are the services that the cluster was made with, name -> URL (of a
-    name server its address); `plan` gives what Terraform would change, and raises HarnessError.
+    `intended` tells what is intended now; `backing` are the services that the cluster was made with, name -> URL;
+    `plan` gives what Terraform would change, and raises HarnessError.
     """
 
     def __init__(
@@ -78,24 +80,27 @@ class Looker:
         with ThreadPoolExecutor(max_workers=64) as pool:
             ports = pool.submit(self._ports) if costly else None
             plan = pool.submit(self._planned) if costly and self._plan else None
-            backing = {name: pool.submit(_unanswered, name, url) for name, url in self._backing.items()}
+            backing = {name: pool.submit(_unanswered, url) for name, url in self._backing.items()}
             printed = self._machines(pool, since)
             sites = {
                 site: {name: pool.submit(self._answer, site, address) for name, address in self._addresses.items()}
                 for site in self._cluster.outputs.sites
             }
             stranger = pool.submit(_asked, lambda: self._cluster.page_of(STRANGER))
-            names = {domain: pool.submit(self._name, domain) for domain in self._cluster.outputs.sites.values()}
+            names = {domain: pool.submit(self._name, domain) for domain in self._named}
             texts = {name: future.result() for name, future in printed.items()}
             machines = {name: _machine(self.intended, *text) for name, text in texts.items()}
             walks = self._walks(machines) if costly else before.outside.walks if before else None
             outside = Outside(
                 ports=ports.result() if ports else before.outside.ports if before else None,
-                names={name: future.result() for name, future in names.items()} if self._has_names else None,
+                names={name: future.result()[0] for name, future in names.items()} if names else None,
                 sites={site: {n: future.result() for n, future in asked_.items()} for site, asked_ in sites.items()},
                 stranger=stranger.result(),
                 walks=walks,
-                backing={name: future.result() for name, future in backing.items()},
+                backing={
+                    **{name: future.result() for name, future in backing.items()},
+                    **({NAME_SERVER: max(future.result()[1] for future in names.values())} if names else {}),
+                },
             )
             planned = plan.result() if plan else before.plan if before else None
         whole = [(name, reading.Parts(text)) for name, (text, _, _, _) in texts.items() if "@@ fleet-units" in text]
@@ -117,8 +122,9 @@ class Looker:
         return self.intended.machines
 
     @property
-    def _has_names(self) -> bool:
-        return bool(self.intended.name_server)
+    def _named(self) -> list[str]:
+        """Host names that the cluster's name server is asked for; none where it has no name server."""
+        return list(self.intended.sites.values()) if self.intended.name_server else []
 
     # -- the machines ------------------------------------------------------------------------------------------------
 
@@ -161,11 +167,14 @@ class Looker:
     def _answer(self, site: str, address: str) -> Answer:
         return _asked(lambda: self._cluster.site_at(site, address).fetch("/version.txt"))
 
-    def _name(self, domain: str) -> str:
+    def _name(self, domain: str) -> tuple[str, str]:
+        """The address that a name leads to, and why the name server does not answer; "" for none."""
         try:
-            return self._cluster.name_server.lookup(domain) if self._has_names else ""
+            return self._cluster.name_server.lookup(domain), ""
+        except NotAnswering as silent:
+            return "", silent.seen
         except PlatformWrong as failed:
-            return f"no answer: {failed.seen}"
+            return failed.seen, ""
 
     def _walks(self, machines: Mapping[str, Machine]) -> dict[str, Walk]:
         """Each site walked once, and what was deployed fetched where the walk did not lead to it."""
@@ -221,21 +230,16 @@ def _asked(fetch: Callable[[], Page]) -> Answer:
     return Answer(status=page.status, version=version, media_type=page.media_type)
 
 
-def _unanswered(name: str, url: str) -> str:
+def _unanswered(url: str) -> str:
     """Why a backing service does not answer; "" where it does."""
-    limit = ASK_LIMIT * patience()
-    parts = urllib.parse.urlsplit(url if "//" in url else f"//{url}:53")
+    limit, host = ASK_LIMIT * patience(), urllib.parse.urlsplit(url).hostname or ""
     try:
-        address = socket.getaddrinfo(parts.hostname, None, type=socket.SOCK_STREAM)[0][4][0]
-        with socket.create_connection((str(address), parts.port or 80), limit):
-            pass
-        if parts.scheme:
-            session = open_session(str(address), [parts.hostname or ""], None, timeouts=(limit, limit))
+        address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+        with open_session(str(address), [host], None, timeouts=(limit, limit)) as session:
             status = session.get(url).status_code
-            return "" if status < 500 else f"status {status}"
     except (OSError, HarnessError, requests.RequestException) as failed:
         return getattr(failed, "seen", "") or str(failed)
-    return ""
+    return "" if status < 500 else f"status {status}"
 
 
 # -- what they say, as data ------------------------------------------------------------------------------------------
