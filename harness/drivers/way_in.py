@@ -15,6 +15,8 @@ from harness.seams.ssh import MachineUnreachable
 
 # Seconds for which nobody asks again where every machine refused
 REFUSAL_HOLDS = 0.1
+# Seconds for a machine to take a connection, where another could be taken instead
+TAKE_LIMIT = 2.0
 
 
 class WayIn:
@@ -93,7 +95,8 @@ class WayIn:
     def _refusal(self, name: str) -> MachineUnreachable | None:
         """Why a machine takes no connection from here; None when it does."""
         try:
-            socket.create_connection((self._addresses[name], 22), ssh.CONNECT_LIMIT * patience()).close()
+            limit = ssh.CONNECT_LIMIT if len(self._counted()) == 1 else min(TAKE_LIMIT, ssh.CONNECT_LIMIT)
+            socket.create_connection((self._addresses[name], 22), limit * patience()).close()
         except OSError as failed:
             refusal = MachineUnreachable.of(name, "the entry point", failed)
             refusal.__cause__ = failed

@@ -18,6 +18,8 @@ from harness.rules.units import container_of
 from harness.snapshot.data import Snapshot
 
 ROOMS = ("/", "/var/lib/docker", "/var/lib/etcd", "/run", "memory")
+# Seconds in which a unit that came from a lost machine is running
+MOVED = 60.0
 BOUND = ("Requires", "BindsTo", "Requisite", "PartOf", "Wants")
 
 
@@ -104,6 +106,7 @@ class Foundations:
         peers = Requirements.of(name, options).peers
         if machine:
             yield unit_of(name)
+            yield from self._lost_lately(name, machine)
             yield from (Subject(kind, "", machine) for kind in ("docker", "fleet", "helper files"))
             yield Subject("backing service", "image registry")
             for other in (*others, *peers):
@@ -115,6 +118,12 @@ class Foundations:
             held = self._now.fleet.units.get(name) if self._now.fleet else None
             placed = self._now.names.get(held.machine_id) if held else None
             yield from (Subject("fleet", "", other) for other in ([placed] if placed else self._machines))
+
+    def _lost_lately(self, name: str, machine: str) -> Iterator[Subject]:
+        """A unit that began lately may come from a machine that was lost, and still be starting."""
+        unit = self._now.machines[machine].units.get(name) if machine in self._now.machines else None
+        if unit and unit.since and unit.since > self._now.asked - MOVED:
+            yield from (Subject("machine", "", other) for other in self._machines if self._now.machines[other].silent)
 
     def _container(self, name: str, machine: str) -> Iterator[Subject]:
         for unit in self._now.intended.units:

@@ -165,7 +165,7 @@ class Watch:
         if not self._looks:
             self._began = self._clock.monotonic()
         self._number += 1
-        look = self._looker().look(self._number, time.time() - JOURNAL, None if costly else before, costly=costly)
+        look = self._looker().look(self._number, time.time() - JOURNAL, before, costly=costly)
         self._looks.append(look)
         del self._looks[1:-KEPT]
         seconds = look.seconds

@@ -50,8 +50,13 @@ NAME_SERVER = "name server"
 STRANGER = "nobody.example"
 # Seconds for one request to a site, or to a backing service
 ASK_LIMIT = 3.0
-# Seconds of the journal before the first look
-JOURNAL = 24 * 3600
+# Machines that are asked for what the cluster as a whole knows: one may be silent, or its etcd
+WHOLE_ASKED = 3
+# Seconds for a machine that was silent in the look before
+ASK_AGAIN = 1.0
+
+# What a machine printed; when it was asked and had answered; why it is silent, or ""
+Printed = tuple[str, float, float, str]
 
 
 class Looker:
@@ -76,8 +81,8 @@ class Looker:
     def look(self, number: int, since: float, before: Snapshot | None = None, *, costly: bool = True) -> Snapshot:
         """The cluster as it is now; lines of the journal from `since` on. What is costly (walking the sites, closed
         ports, Terraform's plan) is looked at where that is asked for, and else as it was in the look `before`."""
-        asked = time.time()
-        with ThreadPoolExecutor(max_workers=64) as pool:
+        asked, pool = time.time(), ThreadPoolExecutor(max_workers=64)
+        try:
             ports = pool.submit(self._ports) if costly else None
             plan = pool.submit(self._planned) if costly and self._plan else None
             backing = {name: pool.submit(_unanswered, url) for name, url in self._backing.items()}
@@ -88,13 +93,14 @@ class Looker:
             }
             stranger = pool.submit(_asked, lambda: self._cluster.page_of(STRANGER))
             names = {domain: pool.submit(self._name, domain) for domain in self._named}
-            texts = {name: future.result() for name, future in printed.items()}
+            texts = {name: _waited_for(future, name, before) for name, future in printed.items()}
             machines = {name: _machine(self.intended, *text) for name, text in texts.items()}
-            walks = self._walks(machines) if costly else before.outside.walks if before else None
+            answers = {site: {n: future.result() for n, future in asked_.items()} for site, asked_ in sites.items()}
+            walks = self._walks(pool, machines, answers) if costly else before.outside.walks if before else None
             outside = Outside(
                 ports=ports.result() if ports else before.outside.ports if before else None,
                 names={name: future.result()[0] for name, future in names.items()} if names else None,
-                sites={site: {n: future.result() for n, future in asked_.items()} for site, asked_ in sites.items()},
+                sites=answers,
                 stranger=stranger.result(),
                 walks=walks,
                 backing={
@@ -103,6 +109,8 @@ class Looker:
                 },
             )
             planned = plan.result() if plan else before.plan if before else None
+        finally:
+            pool.shutdown(wait=False)  # who is not waited for any more may still be asking
         whole = [(name, reading.Parts(text)) for name, (text, _, _, _) in texts.items() if "@@ fleet-units" in text]
         return Snapshot(
             number=number,
@@ -128,13 +136,9 @@ class Looker:
 
     # -- the machines ------------------------------------------------------------------------------------------------
 
-    def _machines(self, pool: ThreadPoolExecutor, since: float) -> dict[str, Future[tuple[str, float, float, str]]]:
+    def _machines(self, pool: ThreadPoolExecutor, since: float) -> dict[str, Future[Printed]]:
         machines = self._cluster.machines
-        try:
-            way_in = machines.entry_point
-        except PlatformWrong:
-            way_in = ""  # nobody answers: each says so
-        whole = {way_in, *[name for name in self._addresses if name != way_in][:1]}
+        whole = list(self._addresses)[:WHOLE_ASKED]
         units = " ".join([*SYSTEM_UNITS, *self.intended.units])
         sites = " ".join(self.intended.sites)
 
@@ -176,9 +180,22 @@ class Looker:
         except PlatformWrong as failed:
             return failed.seen, ""
 
-    def _walks(self, machines: Mapping[str, Machine]) -> dict[str, Walk]:
-        """Each site walked once, and what was deployed fetched where the walk did not lead to it."""
-        found = {name: self._walk(site, machines) for name, site in self._cluster.sites.items()}
+    def _walks(
+        self, pool: ThreadPoolExecutor, machines: Mapping[str, Machine], answers: Mapping[str, Mapping[str, Answer]]
+    ) -> dict[str, Walk]:
+        """Each site walked once, and what was deployed fetched where the walk did not lead to it; one that does not
+        answer at its entry point is not walked."""
+        entry = next((name for name, it in self._addresses.items() if it == self.intended.entry_point), "")
+        silent = {site: there[entry].failed for site, there in answers.items() if entry in there}
+        walking = {
+            name: pool.submit(self._walk, site, machines)
+            for name, site in self._cluster.sites.items()
+            if not silent.get(name)
+        }
+        found: dict[str, tuple[Walk, dict[str, str]]] = {
+            name: walking[name].result() if name in walking else (Walk(pages=0, failed=silent[name]), {})
+            for name in self._cluster.sites
+        }
         bodies = {name: pages for name, (_, pages) in found.items()}
         return {
             name: Walk(
@@ -243,6 +260,18 @@ def _unanswered(url: str) -> str:
 
 
 # -- what they say, as data ------------------------------------------------------------------------------------------
+
+
+def _waited_for(future: Future[Printed], name: str, before: Snapshot | None) -> Printed:
+    """What a machine printed. One that was silent in the look before is waited for shortly only."""
+    then = before.machines.get(name) if before else None
+    if then is None or not then.silent:
+        return future.result()
+    sent = time.time()
+    try:
+        return future.result(ASK_AGAIN * patience())
+    except TimeoutError:
+        return "", sent, time.time(), then.silent
 
 
 def _machine(intended: Intended, printed: str, sent: float, received: float, silent: str) -> Machine:
