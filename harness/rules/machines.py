@@ -228,8 +228,9 @@ def fleet_lists(now: Snapshot) -> Found:
         return
     listed = {machine.address for machine in now.fleet.machines.values()}
     names = ", ".join(sorted(now.names.get(machine_id, machine_id[:8]) for machine_id in now.fleet.machines)) or "none"
+    ids = {name: machine_id for machine_id, name in now.names.items()}
     for name, address in now.intended.machines.items():
-        machine_id = now.machines[name].machine_id
+        machine_id = ids.get(name)
         if machine_id not in now.fleet.machines if machine_id else address not in listed:
             yield Wrong(at("fleet", name), "listed by fleet", f"it lists {names}", paste="fleetctl list-machines")
     for machine in now.fleet.machines.values():

@@ -17,7 +17,7 @@ import requests
 from harness.drivers.cluster import Cluster
 from harness.drivers.etcd import KEY_NOT_FOUND
 from harness.drivers.site import Page, Site
-from harness.errors import AnswerNotUnderstood, CommandFailed, HarnessError, PlatformWrong
+from harness.errors import CommandFailed, HarnessError, PlatformWrong
 from harness.model import links
 from harness.seams.http import open_session
 from harness.seams.patience import patience
@@ -152,6 +152,8 @@ class Looker:
                 return failed.stdout, sent, time.time(), "" if failed.stdout else str(failed)
             except HarnessError as silent:
                 return "", sent, time.time(), str(silent)
+            except UnicodeDecodeError as junk:
+                return "", sent, time.time(), f"its answer is no text: {junk}"
 
         return {name: pool.submit(ask, name) for name in self._addresses}
 
@@ -285,7 +287,7 @@ def _first(whole: Iterable[tuple[str, reading.Parts]], read: Callable[[str, read
     for name, parts in whole:
         try:
             return read(name, parts)
-        except (KeyError, ValueError, TypeError, AttributeError, AnswerNotUnderstood):
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError):
             continue
     return None
 
