@@ -227,9 +227,7 @@ def step(request: pytest.FixtureRequest) -> Step:
         (found,) = (
             it
             for it in step_function_context_registry.values()
-            if it.step_func.__module__ in MODULES
-            and it.type in (kind, None)
-            and it.parser.is_matching(text)
+            if it.step_func.__module__ in MODULES and it.type in (kind, None) and it.parser.is_matching(text)
         )
         given |= found.parser.parse_arguments(text) or {}
         names = [name for name in inspect.signature(found.step_func).parameters if name not in given]
@@ -305,9 +303,7 @@ def test_what_a_step_asks_for(step: Step, watch: FakeWatch, kind: str, text: str
         ("then", 'every file of "sites" is on every machine, byte for byte, within 10 seconds', "sites"),
     ],
 )
-def test_words_that_no_look_answers_are_refused(
-    step: Step, watch: FakeWatch, kind: str, text: str, seen: str
-) -> None:
+def test_words_that_no_look_answers_are_refused(step: Step, watch: FakeWatch, kind: str, text: str, seen: str) -> None:
     """A look has its own list: a feature must not claim something that it leaves out."""
     with pytest.raises(PlatformWrong) as raised:
         step(kind, text)
@@ -316,6 +312,7 @@ def test_words_that_no_look_answers_are_refused(
 
 
 # == services ========================================================================================================
+
 
 @pytest.mark.parametrize(
     ("number", "registered", "runs"),

@@ -93,7 +93,7 @@ def journal_around(machines: Machines, moment: float) -> list[dict[str, Any]]:
     command = (
         f"sudo journalctl --quiet --no-hostname --output=short-unix --since=@{since:.0f} --until=@{until:.0f}"
         " | grep -E '^[0-9]' | grep -vE ' (sudo|sshd|systemd-logind)\\[|\"(GET|HEAD) '"
-        f" | awk '{{ d = $1 - {moment:f}; printf \"%f %s\\n\", d < 0 ? -d : d, $0 }}'"
+        f" | awk '{{ d = $1 - {moment:f}; printf \"%f %s\\n\", (d < 0 ? -d : d), $0 }}'"
         f" | sort -n | head -n {LINES} | cut -d' ' -f2- | cut -c1-300"
     )
 

@@ -520,7 +520,7 @@ def test_layers_of_tags_are_layers() -> None:
 
 
 def test_what_a_watch_raises_is_known_by_its_name() -> None:
-    assert RULE_BROKEN == RuleBroken.__name__
+    assert RuleBroken.__name__ == RULE_BROKEN
 
 
 def test_a_stage_that_failed_says_why() -> None:
