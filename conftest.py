@@ -165,10 +165,12 @@ def settles(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     watch, terraform = request.getfixturevalue("watch"), request.getfixturevalue("terraform")
     watch.fresh = True
-    yield
-    if terraform.has_state() and not choosing.broken_by:
-        watch.settled()
-    watch.fresh = False
+    try:
+        yield
+        if terraform.has_state() and not choosing.broken_by:
+            watch.settled()
+    finally:
+        watch.fresh = False
 
 
 @pytest.fixture

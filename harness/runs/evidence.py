@@ -87,23 +87,27 @@ def collect(
 
 
 def journal_around(machines: Machines, moment: float, silent: Collection[str] = ()) -> list[dict[str, Any]]:
-    """The lines of all journals in the seconds around a moment (seconds since the epoch): machine, time, text; the
-    nearest last. Of a machine that is silent there are none, and one that is known to be is not waited for."""
+    """Of the lines of all journals in the seconds around a moment (seconds since the epoch) those nearest to it, in the
+    order of time: machine, time, text. Of a machine that is silent there are none, and one that is
+    known to be is not waited for."""
+    since, until = moment - AROUND, moment + AROUND
+    command = (
+        f"sudo journalctl --quiet --no-hostname --output=short-unix --since=@{since:.0f} --until=@{until:.0f}"
+        " | grep -E '^[0-9]' | grep -vE ' (sudo|sshd|systemd-logind)\\[|\"(GET|HEAD) '"
+        f" | awk '{{ d = $1 - {moment:f}; printf \"%f %s\\n\", (d < 0 ? -d : d), $0 }}'"
+        f" | sort -n | head -n {LINES} | cut -d' ' -f2- | cut -c1-300"
+    )
 
     def ask(name: str) -> list[dict[str, Any]]:
         if name in silent:
             return []
-        since, until = moment - AROUND, moment + AROUND
-        command = f"sudo journalctl --quiet --no-hostname --output=short-unix --since=@{since:.0f} --until=@{until:.0f}"
         try:
-            printed = machines.run(
-                name,
-                f"{command} | grep -vE ' (sudo|sshd|systemd-logind)\\[|\"(GET|HEAD) ' | tail -n {LINES} | cut -c1-300",
-            )
+            printed = machines.run(name, command)
         except HarnessError:
             return []
-        rows = (line.partition(" ") for line in printed.splitlines() if line[:1].isdigit())
+        rows = (line.partition(" ") for line in printed.splitlines())
         return [{"machine": name, "time": float(time), "text": text} for time, _, text in rows]
 
     lines = [line for rows in machines.on_all(ask).values() for line in rows]
-    return sorted(lines, key=lambda line: abs(float(line["time"]) - moment))[:LINES][::-1]
+    nearest = sorted(lines, key=lambda line: abs(float(line["time"]) - moment))[:LINES]
+    return sorted(nearest, key=lambda line: float(line["time"]))

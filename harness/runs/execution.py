@@ -187,8 +187,7 @@ class Execution:
                 Cluster(lambda: outputs, connections, self.run.process)
             )
             if causes:
-                first = causes[0]["finding"]
-                lines = evidence.journal_around(machines, first["since"] or first["first_seen"], silent)
+                lines = evidence.journal_around(machines, verdict.moment(causes[0]["finding"]), silent)
                 self.run.recorder.emit("journal", lines=lines)
 
     def _diagnosed(self, cluster: Cluster) -> list[dict[str, Any]]:
