@@ -126,13 +126,13 @@ def changes_nothing(request: pytest.FixtureRequest, read_only: bool) -> Iterator
     if not read_only:
         yield
         return
-    needed = ("recorder", "connections", "read_outputs", "terraform", "workplace")
-    recorder, connections, read_outputs, terraform, workplace = map(request.getfixturevalue, needed)
+    needed = ("recorder", "connections", "read_outputs", "terraform", "workplace", "watch")
+    recorder, connections, read_outputs, terraform, workplace, watch = map(request.getfixturevalue, needed)
     state = None if (workplace / OUTPUTS).exists() else terraform
-    machines = connections.machines(read_outputs())
-    recorder.emit("fingerprint", facts=fingerprint(machines, state))
+    machines, answering = connections.machines(read_outputs()), watch.first.answering
+    recorder.emit("fingerprint", facts=fingerprint(machines, answering, state))
     yield
-    recorder.emit("fingerprint", facts=fingerprint(machines, state))
+    recorder.emit("fingerprint", facts=fingerprint(machines, answering, state))
 
 
 @pytest.fixture(scope="session")
@@ -165,10 +165,12 @@ def settles(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     watch, terraform = request.getfixturevalue("watch"), request.getfixturevalue("terraform")
     watch.fresh = True
-    yield
-    if terraform.has_state() and not choosing.broken_by:
-        watch.settled()
-    watch.fresh = False
+    try:
+        yield
+        if terraform.has_state() and not choosing.broken_by:
+            watch.settled()
+    finally:
+        watch.fresh = False
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from harness.errors import PlatformWrong
 
 # Digest and path of each file below the working folder, links followed
 DIGESTS = "find -L . -type f -exec sha256sum {} + | LC_ALL=C sort -k2"
-RELEASE_DIGEST = f"{DIGESTS} | sha256sum | cut -d' ' -f1"
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Deployed:
 
 
 def release_digest(files: Mapping[str, bytes]) -> str:
-    """The digest of a release (path relative to it -> contents), as RELEASE_DIGEST makes it on a machine."""
+    """The digest of a release (path relative to it -> contents), as a machine makes it of its own files."""
     lines = [f"{hashlib.sha256(files[path]).hexdigest()}  ./{path}\n" for path in sorted(files, key=os.fsencode)]
     return hashlib.sha256(b"".join(map(os.fsencode, lines))).hexdigest()
 
@@ -42,17 +41,14 @@ class Contents:
         self._machines = machines
         self._etcd = Etcd(machines)
 
-    def _digests(self, machine: str, folder: str) -> dict[str, str]:
-        """Path relative to `folder` -> SHA-256 in hexadecimal; empty when there is no such folder."""
-        listed = self._machines.run(machine, f"cd {folder} 2>/dev/null && {DIGESTS} || true")
+    def file_digests(self, site: str, machine: str) -> dict[str, str]:
+        """Path -> SHA-256 in hexadecimal, of the files of the release that is current on a machine; empty where none
+        is."""
+        listed = self._machines.run(machine, f"cd /home/core/{site}/current 2>/dev/null && {DIGESTS} || true")
         return {
             path.removeprefix("./"): digest
             for digest, path in (line.split("  ", 1) for line in listed.split("\n") if line)
         }
-
-    def file_digests(self, site: str, machine: str) -> dict[str, str]:
-        """Path -> SHA-256 in hexadecimal, of the files of the release that is current on a machine."""
-        return self._digests(machine, f"/home/core/{site}/current")
 
     def deployed_last(self, site: str) -> Deployed:
         """What was deployed last of a site, as the cluster itself remembers it (in etcd). Raises PlatformWrong where

@@ -34,7 +34,7 @@ class OperatorShell:
         self._read_only = read_only
         # variables that are this process's own and not carried on: an ssh-agent that ends with it
         self.own: dict[str, str] = {}
-        # lines that were typed here and ended well
+        # lines that were typed here and ended as they may
         self.typed: list[str] = []
 
     @classmethod

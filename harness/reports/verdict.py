@@ -9,7 +9,7 @@ import datetime
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.errors import ExitStatus
@@ -58,6 +58,7 @@ LAYER_OF_TAG = {
     "services": "discovery",
     "machines": "bootstrap",
     "recovery": "bootstrap",
+    "whole": "bootstrap",
 }
 # Causes, faults that no cause explains, and lines of the journal that the screen shows; the report has all.
 SHOWN_CAUSES, SHOWN_FAULTS, SHOWN_LINES = 3, 3, 3
@@ -286,16 +287,16 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
     if TIME_LIMITS in run["facts"]:
         lines.append(f"  limits     {run['facts'][TIME_LIMITS]}")
     lines += [f"  slow       {measure}" for measure in over(run)]
-    for number, cause in enumerate(verdict.causes[:SHOWN_CAUSES]):
+    causes, faults = verdict.causes[:SHOWN_CAUSES], verdict.unexplained[:SHOWN_FAULTS]
+    for number, cause in enumerate(causes):
         lines += ["", *_cause_rows(cause, run["journal"] if number == 0 else (), width)]
-    if len(verdict.causes) > SHOWN_CAUSES:
-        lines.append(f"\n  and {counted_of(len(verdict.causes) - SHOWN_CAUSES, 'more cause')}: see the report")
-    unexplained = verdict.unexplained
-    for fault in unexplained[:SHOWN_FAULTS]:
+    if len(verdict.causes) > len(causes):
+        lines.append(f"\n  and {counted_of(len(verdict.causes) - len(causes), 'more cause')}: see the report")
+    for fault in faults:
         lines += ["", *_rows(fault, width)]
-    if len(unexplained) > SHOWN_FAULTS:
-        lines.append(f"\n  and {len(unexplained) - SHOWN_FAULTS} more faults: see the report")
-    pastes = [cause["finding"].get("paste") for cause in verdict.causes] + [fault.paste for fault in unexplained]
+    if len(verdict.unexplained) > len(faults):
+        lines.append(f"\n  and {counted_of(len(verdict.unexplained) - len(faults), 'more fault')}: see the report")
+    pastes = [cause["finding"].get("paste") for cause in causes] + [fault.paste for fault in faults]
     if any(pastes) and _stands(run):
         lines += ["", f"  paste in   bin/platform shell --run {run['cluster']}"]
     lines += ["", f"  report     {run['folder']}/report.html", ""]
@@ -307,12 +308,26 @@ def _stands(run: Item) -> bool:
     return bool(run["cluster"]) and all(stage["stage"] != "teardown" for stage in run["stages"])
 
 
+def for_programs(run: Item, verdict: Verdict) -> Item:
+    """The verdict as JSON: names of rules and layers are stable."""
+    return {
+        "status": int(verdict.status),
+        "headline": verdict.headline,
+        "run": run["run_id"],
+        "cluster": run["cluster"],
+        "report": f"{run['folder']}/report.html",
+        "scenarios": verdict.counts,
+        "causes": list(verdict.causes),
+        "faults": [{**asdict(fault), "status": int(fault.status)} for fault in verdict.unexplained],
+    }
+
+
 def _cause_rows(cause: Item, journal: Sequence[Item], width: int) -> list[str]:
     """One cause on ten lines: what, where, since when, expected, seen, what the journals say, what to paste."""
     finding, consequences = cause["finding"], cause.get("consequences", ())
     rows = [("cause", f"{finding['about']} (layer {finding['layer']}, {since(finding)})")]
     rows += [("expected", finding["expected"]), ("seen", finding["seen"])]
-    rows += [("journal", f"{it['machine']} {clock(it['time'])} {it['text']}") for it in journal[-SHOWN_LINES:]]
+    rows += [("journal", f"{it['machine']} {clock(it['time'])} {it['text']}") for it in _nearest(journal, finding)]
     if consequences:
         rows.append(("so also", f"{counted_of(len(consequences), 'consequence')}: {_briefly(consequences)}"))
     shown = [(name, cut(one_line(text), width - 13)) for name, text in rows]
@@ -320,11 +335,20 @@ def _cause_rows(cause: Item, journal: Sequence[Item], width: int) -> list[str]:
     return [f"  {name:9}  {text}" for name, text in shown if text]
 
 
+def _nearest(journal: Sequence[Item], finding: Item) -> list[Item]:
+    """The few lines that are nearest to a finding's moment, in the order of time."""
+    lines = sorted(journal, key=lambda line: abs(float(line["time"]) - moment(finding)))[:SHOWN_LINES]
+    return sorted(lines, key=lambda line: float(line["time"]))
+
+
+def moment(finding: Item) -> float:
+    """When a finding came about, as the thing itself says, or else was first seen; seconds since the epoch."""
+    return float(finding.get("since") or finding["first_seen"])
+
+
 def since(finding: Item) -> str:
     """Since when a finding holds: as the thing itself says, or as it was first seen."""
-    if finding.get("since"):
-        return f"since {clock(finding['since'])} UTC"
-    return f"seen at {clock(finding['first_seen'])} UTC"
+    return f"{'since' if finding.get('since') else 'seen at'} {clock(moment(finding))} UTC"
 
 
 def clock(t: float) -> str:

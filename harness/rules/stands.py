@@ -18,6 +18,8 @@ from harness.rules.units import container_of
 from harness.snapshot.data import Snapshot
 
 ROOMS = ("/", "/var/lib/docker", "/var/lib/etcd", "/run", "memory")
+# Seconds in which a unit that came from a lost machine is running
+MOVED = 60.0
 BOUND = ("Requires", "BindsTo", "Requisite", "PartOf", "Wants")
 
 
@@ -45,7 +47,7 @@ class Foundations:
             "room": self._of_boot, "helper files": self._of_boot, "contents of": self._contents, "port": self._port,
             "docker": self._docker, "etcd": self._etcd, "fleet": self._fleet, "unit": self._unit,
             "container": self._container, "registration": self._registration, "ambassador of": self._ambassador,
-            "site": self._site, "name": self._name, "entry point": self._entry_point,
+            "plan": self._plan, "site": self._site, "name": self._name, "entry point": self._entry_point,
         }.get(kind)  # fmt: skip
         if how is not None:
             yield from how(name, machine)
@@ -127,6 +129,7 @@ class Foundations:
         peers = requirements.peers
         if machine:
             yield unit_of(name)
+            yield from self._lost_lately(name, machine)
             yield from (Subject(kind, "", machine) for kind in ("docker", "fleet", "helper files"))
             yield Subject("backing service", "image registry")
             for other in (*others, *peers):
@@ -138,6 +141,12 @@ class Foundations:
             # each instance of a global one stands on its own machine's
             places = [] if requirements.is_global else self._places(name)
             yield from (Subject("fleet", "", other) for other in places)
+
+    def _lost_lately(self, name: str, machine: str) -> Iterator[Subject]:
+        """A unit that began lately may come from a machine that was lost, and still be starting."""
+        unit = self._now.machines[machine].units.get(name) if machine in self._now.machines else None
+        if unit and unit.since and unit.since > self._now.asked - MOVED:
+            yield from (Subject("machine", "", other) for other, its in self._now.machines.items() if its.silent)
 
     def _container(self, name: str, machine: str) -> Iterator[Subject]:
         yield Subject("docker", "", machine)
@@ -187,6 +196,9 @@ class Foundations:
         yield unit_of("entry-name.service")
         for other in self._places("entry-name.service"):
             yield unit_of("entry-name.service", other)
+
+    def _plan(self, name: str, machine: str) -> Iterator[Subject]:
+        yield from (Subject("machine", "", other) for other in self._machines)
 
     def _entry_point(self, name: str, machine: str) -> Iterator[Subject]:
         address = self._now.intended.entry_point

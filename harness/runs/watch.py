@@ -59,7 +59,7 @@ class Watch:
         # when the first of the looks was taken (monotonic seconds)
         self._began = 0.0
         self._expected: set[tuple[str, Subject]] = set()
-        # rules that somebody has asked for
+        # rules that somebody has asked for by name
         self.chosen: set[str] = set()
 
     def changed(self) -> None:
@@ -81,13 +81,17 @@ class Watch:
         Raises RuleBroken, with what all rules find by then in the record.
         """
         self.chosen |= set(rules)
-        within *= patience()
-        with self._waiting(what, rules, within=within, hold_for=0) as wait:
+        self._until(what, rules, within * patience())
+
+    def _until(self, what: str, rules: Collection[str], within: float) -> None:
+        with self._waiting(what, within=within, hold_for=0) as wait:
             self._need(rules, fresh=self.fresh)
-            began = self._clock.monotonic() if self.fresh else self._began
+            asked = self._clock.monotonic()
+            ends = (asked if self.fresh else self._began) + within
+            # what only a later look can tell has that time; what comes and goes has an end too
+            settles = max(ends, asked) + SETTLE * patience()
             while (judged := wait.saw(self._judge().of(rules), self._looks[-1])).all:
-                # what only a later look can tell has that time
-                if judged.findings and self._clock.monotonic() - began >= within:
+                if self._clock.monotonic() >= (ends if judged.findings else settles):
                     raise self._broken(f"{what}: not within {within:g} s", judged)
                 self._clock.sleep(EVERY)
                 self._look(costly=any(RULES[found.rule].costly for found in judged.all))
@@ -95,7 +99,7 @@ class Watch:
     def holds(self, what: str, rules: Collection[str], seconds: float) -> None:
         """Looks for so many seconds; these rules have to hold all the while. Raises RuleBroken."""
         self.chosen |= set(rules)
-        with self._waiting(what, rules, within=0, hold_for=seconds) as wait:
+        with self._waiting(what, within=0, hold_for=seconds) as wait:
             self._need(rules, fresh=True)
             began = self._clock.monotonic()
             while not (judged := wait.saw(self._judge().of(rules), self._looks[-1])).findings:
@@ -105,8 +109,15 @@ class Watch:
                 self._look(costly=False)
             raise self._broken(f"{what}: held only {self._clock.monotonic() - began:.1f} of {seconds:g} s", judged)
 
+    @property
+    def first(self) -> Snapshot:
+        """The first look."""
+        if not self._looks:
+            self._look(costly=True)
+        return self._looks[0]
+
     def others(self) -> list[str]:
-        """The rules that nobody has asked for yet, in this run."""
+        """The rules that nobody has asked for by name yet, in this run."""
         return [name for name in RULES if name not in self.chosen]
 
     def diagnose(self) -> tuple[Cause, ...]:
@@ -124,10 +135,11 @@ class Watch:
 
     def settled(self) -> None:
         """All rules hold, or do so soon. Raises RuleBroken."""
-        self.until("all is as it must be", [name for name, rule in RULES.items() if not rule.costly], SETTLE)
+        rules = [name for name, rule in RULES.items() if not rule.costly]
+        self._until("all is as it must be", rules, SETTLE * patience())
 
     @contextmanager
-    def _waiting(self, what: str, rules: Collection[str], within: float, hold_for: float) -> Iterator[_Wait]:
+    def _waiting(self, what: str, within: float, hold_for: float) -> Iterator[_Wait]:
         """A wait in the record; of its snapshots the first that shows something wrong, and the last."""
         name = self._recorder.new_id("wait")
         self._recorder.emit("wait.started", id=name, what=what, within=within, hold_for=hold_for)
@@ -158,7 +170,7 @@ class Watch:
         if not self._looks:
             self._began = self._clock.monotonic()
         self._number += 1
-        look = self._looker().look(self._number, time.time() - JOURNAL, None if costly else before, costly=costly)
+        look = self._looker().look(self._number, time.time() - JOURNAL, before, costly=costly)
         self._looks.append(look)
         del self._looks[1:-KEPT]
         seconds = look.seconds
@@ -179,9 +191,9 @@ class Watch:
         self._recorder.emit("wait.seen", id=wait, value=text)
 
     def _broken(self, what: str, judged: Judgement) -> RuleBroken:
-        found = causes(self._judge().findings, self._looks[-1])
+        every, asked = self._judge(), {finding.key for finding in judged.findings or judged.unsettled}
+        found = causes(every.findings if judged.findings else every.all, self._looks[-1])
         emit_causes(self._recorder, found, self._looks[-1].number)
-        asked = {finding.key for finding in judged.findings}
         return RuleBroken(what, next(cause for cause in found if asked & {it.key for it in cause.all}))
 
 
@@ -216,4 +228,4 @@ def emit_causes(recorder: Recorder, found: Collection[Cause], look: int) -> None
 
 
 def _document(finding: Finding) -> dict[str, Any]:
-    return {**msgspec.to_builtins(finding), "about": str(finding.subject)}
+    return {"since": None, "paste": "", **msgspec.to_builtins(finding), "about": str(finding.subject)}

@@ -1,4 +1,4 @@
-"""The only place that waits: `until` polls a probe until what it sees is accepted.
+"""The place that waits: `until` polls a probe until what it sees is accepted. (A run's watch waits between its looks.)
 
 A wait has a name, a limit, and says what it last saw. It can demand that the accepted state then holds, and (by
 what `accept` compares with) that a state changed first.

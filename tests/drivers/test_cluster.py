@@ -50,7 +50,7 @@ def test_connections_last_as_long_as_the_outputs_are_the_same(now: Callable[[], 
 
 def test_a_cluster_is_as_it_was_when_it_was_first_asked_for(now: Callable[[], Cluster], said: list[Outputs]) -> None:
     before = now()
-    assert before.fleet._machines is before.machines
+    assert before.units._machines is before.machines
     said.append(outputs(4))
 
     assert len(before.machines.names) == 3

@@ -1,7 +1,8 @@
-"""Contents: what the machines hold, compared with what they should; the commands run for real, in folders."""
+"""Contents: what a machine holds, and what the cluster remembers; the commands run for real, in folders."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -11,16 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.drivers.contents import RELEASE_DIGEST, Contents, Deployed, deployed_key, release_digest
-from harness.drivers.site import Page, Site
+from harness.drivers.contents import Contents, Deployed, deployed_key, release_digest
 from harness.errors import CommandFailed, ExitStatus, PlatformWrong
-from harness.seams.http import SiteUnreachable
 from harness.seams.ssh import MachineUnreachable
 from harness.seams.wait import NotAnswering
-from tests.transcripts.machines import NAMES, FolderMachines, RecordedMachines
+from tests.transcripts.machines import FolderMachines, RecordedMachines
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-FILES = {"web/site.conf": b"server {}\n", "entry/configure.sh": b"#!/bin/sh\n", "blog/a name.txt": b"\xff\x00"}
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
@@ -31,88 +29,13 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return write(tmp_path / "container", FILES)
-
-
-@pytest.fixture
 def machines(tmp_path: Path) -> FolderMachines:
-    machines = FolderMachines(tmp_path / "machines")
-    for name in NAMES:
-        write(machines.core(name), FILES)
-    return machines
+    return FolderMachines(tmp_path / "machines")
 
 
 @pytest.fixture
 def contents(machines: FolderMachines) -> Contents:
     return Contents(machines)
-
-
-class Served(Site):
-    """A site that serves these files, and 404 for every other path."""
-
-    def __init__(self, files: dict[str, bytes]) -> None:
-        self.name = "blog"
-        self.files = files
-
-    def fetch(self, path: str = "/") -> Page:
-        found = path in self.files
-        return Page(path, 200 if found else 404, "text/plain", self.files[path] if found else b"not found")
-
-
-# -- helper files ----------------------------------------------------------------------------------------------------
-
-
-def test_file_that_one_machine_lacks(contents: Contents, machines: FolderMachines, source: Path) -> None:
-    (machines.core("coreos-1") / "web/site.conf").unlink()
-
-    assert contents.missing(source, "/home/core") == ["coreos-1: web/site.conf is missing"]
-
-
-def test_file_with_other_bytes(contents: Contents, machines: FolderMachines, source: Path) -> None:
-    (machines.core("coreos-2") / "entry/configure.sh").write_bytes(b"#!/bin/sh\r\n")
-
-    assert contents.missing(source, "/home/core") == ["coreos-2: entry/configure.sh differs"]
-
-
-def test_file_that_is_empty_on_every_machine(contents: Contents, machines: FolderMachines, source: Path) -> None:
-    for name in NAMES:
-        (machines.core(name) / "web/site.conf").write_bytes(b"")
-
-    assert contents.missing(source, "/home/core") == [f"{name}: web/site.conf differs" for name in NAMES]
-
-
-def test_folder_that_the_machines_lack(contents: Contents, source: Path) -> None:
-    assert len(contents.missing(source, "/home/core/nowhere")) == len(NAMES) * len(FILES)
-
-
-@pytest.mark.parametrize("place", ["empty", "nowhere"])
-def test_source_without_files_proves_nothing(contents: Contents, tmp_path: Path, place: str) -> None:
-    (tmp_path / "empty/folder").mkdir(parents=True)
-
-    assert contents.missing(tmp_path / place, "/home/core") == [f"{tmp_path / place} holds no files to look for"]
-
-
-def test_machines_that_hold_every_file(contents: Contents, machines: FolderMachines, source: Path) -> None:
-    write(machines.core("coreos-0"), {".bashrc": b"", "blog/releases/a/index.html": b""})
-
-    assert contents.missing(source, "/home/core") == []
-
-
-def test_place_that_is_a_link_is_followed(contents: Contents, machines: FolderMachines, source: Path) -> None:
-    for name in NAMES:
-        (machines.core(name) / "current").symlink_to("web")
-
-    assert contents.missing(source / "web", "/home/core/current") == []
-
-
-def test_file_below_a_link_counts(contents: Contents, machines: FolderMachines, tmp_path: Path) -> None:
-    for name in NAMES:
-        (machines.core(name) / "current").symlink_to("web")
-
-    source = write(tmp_path / "source", {"current/site.conf": FILES["web/site.conf"]})
-
-    assert contents.missing(source, "/home/core") == []
 
 
 # -- releases --------------------------------------------------------------------------------------------------------
@@ -125,68 +48,31 @@ def deploy(machines: FolderMachines, name: str, version: str, files: dict[str, b
     (site / "current").symlink_to(f"releases/{version}")
 
 
-def test_versions_before_any_deployment(contents: Contents) -> None:
-    assert contents.versions("blog") == dict.fromkeys(NAMES, "none")
+def test_files_of_the_current_release_have_their_digests(contents: Contents, machines: FolderMachines) -> None:
+    deploy(machines, "coreos-0", "fedcba9876543210", {"old.html": b"old"})
+    deploy(machines, "coreos-0", "0123456789abcdef", {"a b/c.txt": b"c", "empty": b""})
+    deploy(machines, "coreos-1", "0123456789abcdef", {"a b/c.txt": b"other"})
+    (machines.core("coreos-0") / "blog/current/link").symlink_to("empty")  # followed: its bytes are served too
+
+    held = contents.file_digests("blog", "coreos-0")
+
+    files = {"version.txt": b"0123456789abcdef\n", "a b/c.txt": b"c", "empty": b"", "link": b""}
+    assert held == {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+    assert contents.file_digests("blog", "coreos-1")["a b/c.txt"] == hashlib.sha256(b"other").hexdigest()
 
 
-def test_versions_that_differ(contents: Contents, machines: FolderMachines) -> None:
-    deploy(machines, "coreos-0", "0123456789abcdef")
-    deploy(machines, "coreos-2", "fedcba9876543210")
-
-    assert contents.versions("blog") == {
-        "coreos-0": "0123456789abcdef",
-        "coreos-1": "none",
-        "coreos-2": "fedcba9876543210",
-    }
+def test_site_that_was_never_deployed_has_no_files(contents: Contents) -> None:
+    assert contents.file_digests("blog", "coreos-0") == {}
 
 
-def test_recorded_versions() -> None:
-    assert Contents(RecordedMachines()).versions("blog") == dict.fromkeys(NAMES, "53abab651e59be13")
-
-
-def test_site_that_serves_what_is_deployed(contents: Contents, machines: FolderMachines) -> None:
-    deploy(machines, "coreos-0", "0123456789abcdef", {"a b/c.txt": b"c"})
-
-    assert contents.differences("blog", Served({"/version.txt": b"0123456789abcdef\n", "/a%20b/c.txt": b"c"})) == []
-
-
-def test_site_that_serves_other_bytes(contents: Contents, machines: FolderMachines) -> None:
-    deploy(machines, "coreos-0", "0123456789abcdef", {"index.html": b"new", "style.css": b"new"})
-    served = {"/version.txt": b"0123456789abcdef\n", "/index.html": b"old"}
-
-    assert contents.differences("blog", Served(served)) == ["index.html", "style.css"]
-
-
-def test_site_of_which_nothing_is_deployed(contents: Contents) -> None:
-    assert contents.differences("blog", Served({})) == ["nothing is deployed as blog"]
-
-
-def test_only_what_the_entry_point_holds_counts(contents: Contents, machines: FolderMachines) -> None:
-    deploy(machines, "coreos-1", "0123456789abcdef")
-
-    assert contents.differences("blog", Served({})) == ["nothing is deployed as blog"]
-
-
-def test_site_that_cannot_be_reached_is_told(contents: Contents, machines: FolderMachines) -> None:
-    class Silent(Served):
-        def fetch(self, path: str = "/") -> Page:
-            raise SiteUnreachable("the entry point refuses")
-
-    deploy(machines, "coreos-0", "0123456789abcdef")
-
-    with pytest.raises(SiteUnreachable):
-        contents.differences("blog", Silent({}))
-
-
-def test_machine_that_cannot_be_asked_is_told(contents: Contents, machines: FolderMachines, source: Path) -> None:
+def test_machine_that_cannot_be_asked_is_told(contents: Contents, machines: FolderMachines) -> None:
     def fail(name: str, command: str) -> None:
-        if name == "coreos-1":
-            raise CommandFailed([command], 255, "", "gone", where=name)
+        raise CommandFailed([command], 255, "", "gone", where=name)
 
     machines.before = fail
 
     with pytest.raises(CommandFailed, match="gone"):
-        contents.missing(source, "/home/core")
+        contents.file_digests("blog", "coreos-0")
 
 
 # names that a sort, a shell or a locale takes for something else
@@ -215,6 +101,14 @@ def digest_of_first_boot(folder: Path) -> str:
     return shell(f"{function}\ndigest {shlex.quote(str(folder))}")
 
 
+def digest_that_is_looked_at(folder: Path, **environment: str) -> str:
+    """What a look at a machine that holds this release tells of it."""
+    script = (ROOT / "harness/snapshot/collect.sh").read_text()
+    (function,) = re.findall(r"(?ms)^contents\(\) \{.*?^\}$", script)
+    here = function.replace("/home/core/$site/current", "$site")
+    return shell(f"sites=.\n{here}\ncontents", folder, **environment).split()[-1]
+
+
 def shell(script: str, folder: Path = ROOT, **environment: str) -> str:
     done = subprocess.run(
         ["sh", "-euc", script],
@@ -233,7 +127,7 @@ def test_digest_of_a_release_is_the_same_wherever_it_is_made(tmp_path: Path) -> 
     (folder / "link").symlink_to("index.html")  # followed: its bytes are served too
     expected = release_digest({**files, "link": files["index.html"]})
 
-    assert shell(RELEASE_DIGEST, folder) == expected
+    assert digest_that_is_looked_at(folder) == expected
     assert digest_of_first_boot(folder) == expected
 
 
@@ -241,13 +135,13 @@ def test_digest_of_a_release_is_the_same_wherever_it_is_made(tmp_path: Path) -> 
 def test_digest_does_not_depend_on_the_language(tmp_path: Path, language: str) -> None:
     files = odd_release(tmp_path / "release", ODD)
 
-    assert shell(RELEASE_DIGEST, tmp_path / "release", LC_ALL=language, LANG=language) == release_digest(files)
+    assert digest_that_is_looked_at(tmp_path / "release", LC_ALL=language, LANG=language) == release_digest(files)
 
 
 def test_machines_agree_on_the_digest_of_names_that_no_line_holds(tmp_path: Path) -> None:
     odd_release(tmp_path / "release", [*ODD, *UNTOLD])
 
-    assert digest_of_first_boot(tmp_path / "release") == shell(RELEASE_DIGEST, tmp_path / "release")
+    assert digest_of_first_boot(tmp_path / "release") == digest_that_is_looked_at(tmp_path / "release")
 
 
 @pytest.mark.parametrize(
@@ -269,16 +163,6 @@ def test_digest_tells_other_files(tmp_path: Path, change: Callable[[Path], objec
     change(folder)
 
     assert digest_of_first_boot(folder) != before
-
-
-def test_digests_of_releases_are_those_that_are_remembered(contents: Contents, machines: FolderMachines) -> None:
-    files = {"version.txt": b"0123456789abcdef\n", "a b/c.txt": b"c"}
-    for name in ("coreos-0", "coreos-2"):
-        deploy(machines, name, "0123456789abcdef", files)
-
-    assert contents.digests("blog") == {
-        "coreos-0": release_digest(files), "coreos-1": "none", "coreos-2": release_digest(files),
-    }  # fmt: skip
 
 
 # -- what was deployed last ------------------------------------------------------------------------------------------

@@ -28,10 +28,6 @@ def machines() -> RecordedMachines:
     return RecordedMachines()
 
 
-def healthy(machines: RecordedMachines) -> list[str]:
-    return [name for name in NAMES if name not in Etcd(machines).problems(5)]
-
-
 def has_members(machines: RecordedMachines, *names: str, on: str | None = None) -> RecordedMachines:
     """Lets one machine, or every machine, list these members."""
     for machine in [on] if on else NAMES:
@@ -49,70 +45,6 @@ def parts(machines: RecordedMachines, machine: str) -> tuple[str, Any]:
 # -- members ---------------------------------------------------------------------------------------------------------
 
 
-def test_recorded_members_are_healthy(machines: RecordedMachines) -> None:
-    assert healthy(machines) == list(NAMES)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        REFUSED,
-        '{"health":"true"}\n' + NOT_FOUND,  # no v2 keys: fleet could not use it
-        NOT_FOUND + NOT_FOUND,
-        "",
-        "[]\n[]",
-        '{"health":"true"}\n{"members":[]}',
-    ],
-)
-def test_machine_that_is_no_healthy_member_is_not_named(machines: RecordedMachines, answer: str) -> None:
-    assert "coreos-1" not in healthy(machines.on("2379/health", answer, "coreos-1"))
-
-
-@pytest.mark.parametrize("health", ['{"health":"false"}', '{"health":"false","reason":"NOSPACE"}', '{"health":true}'])
-def test_member_that_says_it_is_unhealthy_is_not_named(machines: RecordedMachines, health: str) -> None:
-    _, members = parts(machines, "coreos-1")
-    machines.on("2379/health", f"{health}\n{json.dumps(members)}\n", "coreos-1")
-
-    assert "coreos-1" not in healthy(machines)
-
-
-def test_machines_beyond_the_members_reach_the_cluster_through_a_proxy(machines: RecordedMachines) -> None:
-    has_members(machines, *NAMES[:2])
-
-    assert Etcd(machines).problems(2) == {}
-    assert Etcd(machines).problems(3) == {}  # one that was added later is no member
-
-
-def test_machines_that_list_more_members_than_there_may_be(machines: RecordedMachines) -> None:
-    assert Etcd(machines).problems(2) == dict.fromkeys(
-        NAMES, "lists coreos-0, coreos-1, coreos-2, not coreos-0, coreos-1"
-    )
-
-
-@pytest.mark.parametrize("members", [["coreos-1", "coreos-2"], ["coreos-0", "coreos-2"], ["coreos-0", "coreos-9"]])
-def test_members_that_are_not_the_first_machines(machines: RecordedMachines, members: list[str]) -> None:
-    problems = Etcd(has_members(machines, *members)).problems(5)
-
-    assert problems == dict.fromkeys(NAMES, f"lists {', '.join(members)}, not coreos-0, coreos-1")
-
-
-def test_machine_that_lists_fewer_members_than_the_others_is_named(machines: RecordedMachines) -> None:
-    has_members(machines, *NAMES[:2], on="coreos-1")
-
-    assert list(Etcd(machines).problems(5)) == ["coreos-1"]
-
-
-def test_cluster_without_any_healthy_member(machines: RecordedMachines) -> None:
-    assert Etcd(machines.on("2379/health", REFUSED)).problems(5) == dict.fromkeys(NAMES, "not healthy")
-
-
-def test_member_that_this_run_took_away_is_still_one_and_is_not_asked(machines: RecordedMachines) -> None:
-    machines.lose("coreos-0")
-
-    assert Etcd(machines).problems(5) == {}
-    assert {name for name, _ in machines.asked} == {"coreos-1", "coreos-2"}
-
-
 def test_members_are_those_that_the_way_in_lists(machines: RecordedMachines) -> None:
     has_members(machines, "coreos-0", on="coreos-0")
     assert Etcd(machines).members() == {"coreos-0"}
@@ -120,58 +52,33 @@ def test_members_are_those_that_the_way_in_lists(machines: RecordedMachines) -> 
     assert Etcd(machines).members() == set(NAMES)
 
 
-@pytest.mark.parametrize("answer", [REFUSED, '{"health":"false"}\n{"members":[{"name":"coreos-0"}]}', "junk\njunk"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        REFUSED,
+        "",
+        "junk\njunk",
+        "[]\n[]",
+        '{"health":"false"}\n{"members":[{"name":"coreos-0"}]}',
+        '{"health":true}\n{"members":[{"name":"coreos-0"}]}',
+        '{"health":"true"}\n' + NOT_FOUND,  # no v2 keys: fleet could not use it
+        '{"health":"true"}\n{"members":["coreos-1"]}',
+        '{"health":"true"}\n{"members":null}',
+    ],
+)
 def test_cluster_that_is_not_healthy_has_no_members(machines: RecordedMachines, answer: str) -> None:
     assert Etcd(machines.on("2379/health", answer)).members() == set()
 
 
-@pytest.mark.parametrize("answer", [REFUSED, '{"health":"true"}\n' + NOT_FOUND])
-def test_members_beside_one_that_is_unhealthy_are_named(machines: RecordedMachines, answer: str) -> None:
-    assert healthy(machines.on("2379/health", answer, "coreos-1")) == ["coreos-0", "coreos-2"]
-
-
-@pytest.mark.parametrize("members", ["[]", '{"members":["coreos-1"]}', '{"members":null}'])
-def test_list_of_members_that_is_junk(machines: RecordedMachines, members: str) -> None:
-    machines.on("2379/health", '{"health":"true"}\n' + members, "coreos-1")
-
-    assert "coreos-1" not in healthy(machines)
-
-
-def test_machine_that_does_not_list_a_member_is_named(machines: RecordedMachines) -> None:
-    health, members = parts(machines, "coreos-2")
-    members["members"] = [member for member in members["members"] if member["name"] != "coreos-0"]
-    machines.on("2379/health", f"{health}\n{json.dumps(members)}", "coreos-2")
-
-    assert Etcd(machines).problems(5) == {"coreos-2": "lists coreos-1, coreos-2, not coreos-0, coreos-1, coreos-2"}
-
-
-def test_member_that_has_not_started_has_no_name_yet(machines: RecordedMachines) -> None:
-    for machine in NAMES:
-        health, members = parts(machines, machine)
-        next(member for member in members["members"] if member["name"] == "coreos-2")["name"] = ""
-        machines.on("2379/health", f"{health}\n{json.dumps(members)}", machine)
-
-    assert healthy(machines) == []
-
-
-def test_health_that_ends_with_a_newline_of_its_own(machines: RecordedMachines) -> None:
-    health, members = parts(machines, "coreos-1")
-    machines.on("2379/health", f"{health}\n\n{json.dumps(members)}\n", "coreos-1")
-
-    assert healthy(machines) == list(NAMES)
-
-
 def test_curl_that_fails_is_an_answer(machines: RecordedMachines) -> None:
-    machines.fails("2379/health", 7, "curl: (7) Failed to connect")
-
-    assert healthy(machines) == []
+    assert Etcd(machines.fails("2379/health", 7, "curl: (7) Failed to connect")).members() == set()
 
 
 def test_machine_that_cannot_be_asked_is_told(machines: RecordedMachines) -> None:
-    machines.on("2379/health", MachineUnreachable("machine coreos-2 does not answer over SSH"), "coreos-2")
+    machines.on("2379/health", MachineUnreachable("machine coreos-0 does not answer over SSH"), "coreos-0")
 
-    with pytest.raises(MachineUnreachable, match="coreos-2"):
-        healthy(machines)
+    with pytest.raises(MachineUnreachable, match="coreos-0"):
+        Etcd(machines).members()
 
 
 # -- the discovery URL -----------------------------------------------------------------------------------------------

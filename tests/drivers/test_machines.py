@@ -389,14 +389,6 @@ def test_machine_that_the_entry_point_cannot_reach(connect: Connect, cluster: Cl
         connect().run("coreos-2", "true")
 
 
-def test_unreachable_names_those_machines_and_no_others(connect: Connect, cluster: Cluster) -> None:
-    del cluster["coreos-0"].routes[ADDRESSES["coreos-2"]]
-
-    silent = connect().unreachable()
-
-    assert list(silent) == ["coreos-2"] and "coreos-2 does not answer" in silent["coreos-2"]
-
-
 def test_command_that_does_not_end_in_time(connect: Connect, monkeypatch: pytest.MonkeyPatch, events: Events) -> None:
     monkeypatch.setattr(seam, "COMMAND_LIMIT", 0.3)
     started = time.monotonic()
@@ -796,7 +788,7 @@ def test_a_way_in_that_another_thread_forgets_meanwhile_is_still_one(
     machines = connect()
 
     def forget() -> None:
-        machines._way_in.doubt()  # as a command does that failed just now
+        machines._way_in.doubt("coreos-0")  # as a command does that failed just now
 
     monkeypatch.setattr(machines, "close", forget)
 
@@ -815,11 +807,17 @@ def test_machines_that_refuse_are_asked_again_at_once(connect: Connect, all_at_h
     assert machines.run("coreos-2", "whoami") == "coreos-2"
 
 
-def test_when_nobody_answers_unreachable_names_every_machine(connect: Connect, login: dict[str, Any]) -> None:
+def test_when_nobody_answers_each_machine_is_tried_once(connect: Connect, login: dict[str, Any]) -> None:
     login["at"].clear()
+    machines = connect()
 
-    assert list(connect().unreachable()) == list(ADDRESSES)
-    assert sorted(login["tried"]) == sorted(ADDRESSES)  # once each, though they are asked side by side
+    def silent(name: str) -> bool:
+        with pytest.raises(MachineUnreachable):
+            machines.run(name, "true")
+        return True
+
+    assert machines.on_all(silent) == dict.fromkeys(ADDRESSES, True)
+    assert sorted(login["tried"]) == sorted(ADDRESSES)  # though they are asked side by side
 
 
 # -- machines that are taken away ------------------------------------------------------------------------------------
@@ -834,8 +832,6 @@ def test_lost_machine_is_not_counted(connect: Connect, cluster: Cluster) -> None
         "coreos-0": "coreos-0",
         "coreos-2": "coreos-2",
     }
-    assert machines.unreachable() == {}
-    assert list(machines.host_keys()) == machines.names
     assert cluster["coreos-1"].commands == []
     assert list(machines.addresses) == list(ADDRESSES)  # where it was is known
 
@@ -901,23 +897,6 @@ def test_silence_before_a_machine_came_back_is_not_believed_after(
     machines.regain("coreos-1")
 
     assert machines.run("coreos-2", "whoami") == "coreos-2"
-
-
-# -- host keys -------------------------------------------------------------------------------------------------------
-
-
-def test_host_key_of_a_machine_that_is_silent_is_told(connect: Connect, cluster: Cluster) -> None:
-    del cluster["coreos-0"].routes[ADDRESSES["coreos-2"]]
-
-    with pytest.raises(MachineUnreachable, match="coreos-2"):
-        connect().host_keys()
-
-
-def test_host_keys_are_those_that_the_machines_show(connect: Connect, cluster: Cluster) -> None:
-    shown = connect().host_keys()
-
-    assert shown == {name: server.key.get_base64() for name, server in cluster.items()}
-    assert len(set(shown.values())) == len(ADDRESSES)
 
 
 # -- ports -----------------------------------------------------------------------------------------------------------

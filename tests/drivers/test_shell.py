@@ -55,6 +55,16 @@ def test_a_failing_line_says_what_was_typed_and_keeps_the_state(shell: OperatorS
     assert (shell.env["KEPT"], shell.env["LATER"]) == ("yes", "also kept")
 
 
+def test_lines_that_ended_as_they_may_are_remembered(shell: OperatorShell) -> None:
+    """By them is known how far the runbook has come."""
+    shell.type("true")
+    shell.type("exit 3", ok={3})
+    with pytest.raises(CommandFailed):
+        shell.type("false")
+
+    assert shell.typed == ["true", "exit 3"]
+
+
 def test_exit_in_a_line_gives_its_status_and_keeps_the_state(shell: OperatorShell, folder: Path) -> None:
     result = shell.type("mkdir sub; cd sub; export BEFORE=1; exit 3; export AFTER=1", ok=None)
 

@@ -1,16 +1,16 @@
-"""Units: what is read of their files (as fleet reads them), and what systemd says of them."""
+"""Units: what is read of their files (as fleet reads them), and where they run."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.drivers.fleet import Fleet
-from harness.drivers.units import UnitFile, UnitState, UnitStates, read_units
-from harness.errors import AnswerNotUnderstood, CommandFailed, ExitStatus, Misconfigured, PlatformWrong
-from tests.transcripts.machines import FOLDER, IDS, UNITS, RecordedMachines
+from harness.drivers.units import UnitFile, UnitStates, read_units
+from harness.errors import CommandFailed, ExitStatus, Misconfigured, PlatformWrong
+from tests.transcripts.machines import FOLDER, UNITS, RecordedMachines
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -162,25 +162,6 @@ def test_real_files_are_refused_as_fleet_does(name: str) -> None:
         UnitFile.read(CASES / name)
 
 
-def test_what_fleet_holds_otherwise_is_said_option_by_option(read: Any) -> None:
-    file = read("[Unit]\nDescription=a\n[Service]\nRestartSec=3\nExecStartPre=/a\nExecStartPre=/b\nRestart=always\n")
-    held = [
-        ("Unit", "Description", "a"),
-        ("Service", "RestartSec", "0"),
-        ("Service", "ExecStartPre", "/b"),
-        ("Service", "ExecStartPre", "/a"),
-        ("X-Fleet", "Global", "true"),
-    ]
-
-    assert file.differences(file.options) == []
-    assert file.differences(tuple(held)) == [
-        "some.service: [Service] RestartSec is '3' in its file, and '0' in fleet",
-        "some.service: [Service] ExecStartPre is '/a', '/b' in its file, and '/b', '/a' in fleet",
-        "some.service: [Service] Restart is 'always' in its file, and not there in fleet",
-        "some.service: [X-Fleet] Global is not there in its file, and 'true' in fleet",
-    ]
-
-
 def test_comments_and_empty_lines_are_no_options(read: Any) -> None:
     text = "# remark\n; remark\n\n[Unit]\n  # remark\nDescription=a # b ; c\n"
 
@@ -219,7 +200,12 @@ def test_file_without_options(read: Any) -> None:
 @pytest.mark.parametrize("name", UNITS)
 def test_options_are_those_that_fleet_stored(name: str) -> None:
     """The recorded files beside what fleet's API returned of them: the unit files may change, fleet does not."""
-    assert UnitFile.read(FOLDER / "units" / name).options == Fleet(RecordedMachines()).units()[name].options
+    units = json.loads(RecordedMachines().recorded["fleet/v1/units"]["coreos-0"])["units"]
+    held = next(unit for unit in units if unit["name"] == name)["options"]
+
+    assert UnitFile.read(FOLDER / "units" / name).options == tuple(
+        (option["section"], option["name"], option["value"]) for option in held
+    )
 
 
 def test_units_of_the_checkout_can_be_read() -> None:
@@ -257,7 +243,7 @@ def test_other_files_are_no_units(tmp_path: Path) -> None:
     assert [file.name for file in read_units(tmp_path)] == ["blog.service"]
 
 
-# -- states ----------------------------------------------------------------------------------------------------------
+# -- where they run: every machine is asked, whatever fleet believes -------------------------------------------------
 
 
 @pytest.fixture
@@ -267,31 +253,22 @@ def machines() -> RecordedMachines:
 
 @pytest.fixture
 def states(machines: RecordedMachines) -> UnitStates:
-    return UnitStates(Fleet(machines), machines)
+    return UnitStates(machines)
 
 
-def shows(machines: RecordedMachines, unit: str, machine: str = "coreos-0", **properties: Any) -> None:
+def shows(machines: RecordedMachines, unit: str, machine: str, active: str = "active", sub: str = "running") -> None:
     """Changes what systemd says of a unit there."""
-    subject = machines.recorded[f"systemctl show {unit}"]
-    shown = dict(line.split("=", 1) for line in subject["coreos-0"].splitlines())
-    shown |= {name: str(value) for name, value in properties.items()}
-    subject[machine] = "".join(f"{name}={value}\n" for name, value in shown.items())
+    machines.recorded[f"systemctl show {unit}"][machine] = f"ActiveState={active}\nSubState={sub}\n"
 
 
-def publish(machines: RecordedMachines, name: str, *on: str) -> None:
-    def change(answer: Any) -> None:
-        others = [item for item in answer["states"] if item["name"] != name]
-        answer["states"] = others + [{"name": name, "machineID": IDS.get(machine, machine)} for machine in on]
-
-    machines.change("fleet/v1/state", change)
+def test_recorded_unit_runs_on_one_machine(states: UnitStates) -> None:
+    assert states.machines_running("blog.service") == ["coreos-0"]
 
 
-def test_recorded_units_run(states: UnitStates) -> None:
-    assert states.now(UNITS) == {
-        "blog.service": UnitState("coreos-0", "active", "running", "success", "409", "0"),
-        "entry.service": UnitState("coreos-0", "active", "running", "success", "426", "0"),
-    }
-    assert all(state.runs for state in states.now(UNITS).values())
+def test_unit_that_runs_twice_is_seen_on_both(machines: RecordedMachines, states: UnitStates) -> None:
+    shows(machines, "blog.service", "coreos-1")
+
+    assert states.machines_running("blog.service") == ["coreos-0", "coreos-1"]
 
 
 @pytest.mark.parametrize(
@@ -306,102 +283,21 @@ def test_recorded_units_run(states: UnitStates) -> None:
     ],
 )
 def test_unit_that_does_not_run(machines: RecordedMachines, states: UnitStates, active: str, sub: str) -> None:
-    shows(machines, "blog.service", ActiveState=active, SubState=sub)
+    shows(machines, "blog.service", "coreos-0", active, sub)
 
-    assert not states.now(UNITS)["blog.service"].runs
-    assert states.now(UNITS)["blog.service"].short.startswith(f"{active}/{sub} pid 409 restarts 0 on coreos-0")
-
-
-@pytest.mark.parametrize("changed", [{"NRestarts": 1}, {"MainPID": 500}, {"MainPID": 500, "NRestarts": 1}])
-def test_unit_that_was_restarted_is_not_as_before(
-    machines: RecordedMachines, states: UnitStates, changed: dict[str, int]
-) -> None:
-    before = states.now(UNITS)
-    shows(machines, "entry.service", "coreos-0", **changed)
-
-    after = states.now(UNITS)
-
-    assert after != before and all(state.runs for state in after.values())
-    assert after["blog.service"] == before["blog.service"]
-
-
-def test_units_left_alone_are_as_before(states: UnitStates) -> None:
-    assert states.now(UNITS) == states.now(UNITS)
-
-
-def test_unit_on_no_machine(machines: RecordedMachines, states: UnitStates) -> None:
-    publish(machines, "blog.service")
-
-    state = states.now(UNITS)["blog.service"]
-
-    assert not state.runs
-    assert (state.machine, state.sub) == ("", "not placed") and state.short.endswith("on no machine")
-
-
-def test_unit_on_a_machine_that_is_gone(machines: RecordedMachines, states: UnitStates) -> None:
-    publish(machines, "blog.service", "f" * 32)
-
-    assert not states.now(UNITS)["blog.service"].runs
-
-
-def test_unit_on_a_machine_that_is_none_of_ours(machines: RecordedMachines, states: UnitStates) -> None:
-    machines.change("fleet/v1/machines", lambda answer: answer["machines"].append({"id": "f" * 32, "metadata": {}}))
-    publish(machines, "blog.service", "f" * 32)
-
-    assert not states.now(UNITS)["blog.service"].runs
-
-
-def test_global_unit_on_two_machines(machines: RecordedMachines, states: UnitStates) -> None:
-    publish(machines, "blog.service", "coreos-0", "coreos-2")
-    shows(machines, "blog.service", "coreos-2", ActiveState="failed", SubState="failed")
-
-    now = states.now(UNITS)
-
-    assert sorted(now) == ["blog.service@coreos-0", "blog.service@coreos-2", "entry.service"]
-    assert [name for name, state in now.items() if not state.runs] == ["blog.service@coreos-2"]
-
-
-def test_each_machine_is_asked_once_and_only_where_there_are_units(
-    machines: RecordedMachines, states: UnitStates
-) -> None:
-    states.now(UNITS)
-
-    asked = [(name, command) for name, command in machines.asked if command.startswith("systemctl show")]
-    assert [(name, command.partition(" -- ")[2]) for name, command in asked] == [
-        ("coreos-0", "blog.service entry.service")
-    ]
+    assert states.machines_running("blog.service") == []
 
 
 def test_systemd_that_cannot_be_asked_is_told(machines: RecordedMachines, states: UnitStates) -> None:
     machines.fails("systemctl show", 1, "Failed to connect to bus")
 
     with pytest.raises(CommandFailed, match="Failed to connect to bus"):
-        states.now(UNITS)
+        states.machines_running("blog.service")
 
 
-@pytest.mark.parametrize("answer", ["", "junk\n", "Id=blog.service\n"])
-def test_answer_of_systemd_that_is_junk(machines: RecordedMachines, states: UnitStates, answer: str) -> None:
-    machines.on("systemctl show", answer)
-
-    with pytest.raises(AnswerNotUnderstood):
-        states.now(UNITS)
-
-
-def test_no_units_are_no_states(machines: RecordedMachines) -> None:
-    assert UnitStates(Fleet(machines), machines).now([]) == {}
-
-
-# -- every machine is asked, whatever fleet believes -----------------------------------------------------------------
-
-
-def test_recorded_unit_runs_on_one_machine(states: UnitStates) -> None:
-    assert states.machines_running("blog.service") == ["coreos-0"]
-
-
-def test_unit_that_runs_twice_is_seen_on_both(machines: RecordedMachines, states: UnitStates) -> None:
-    shows(machines, "blog.service", "coreos-1")
-
-    assert states.machines_running("blog.service") == ["coreos-0", "coreos-1"]
+@pytest.mark.parametrize("answer", ["", "junk\n", "active\n"])
+def test_answer_of_systemd_that_is_junk_is_no_unit_that_runs(machines: RecordedMachines, answer: str) -> None:
+    assert UnitStates(machines.on("systemctl show", answer)).machines_running("blog.service") == []
 
 
 def test_unit_that_runs_nowhere(states: UnitStates) -> None:
@@ -419,8 +315,7 @@ def test_unit_that_does_not_run_on_one_machine_is_the_platforms_fault(
     machines: RecordedMachines, states: UnitStates, on: tuple[str, ...], said: str, seen: str
 ) -> None:
     for machine in ("coreos-0", "coreos-1", "coreos-2"):
-        state = {"ActiveState": "active", "SubState": "running"} if machine in on else {"SubState": "dead"}
-        shows(machines, "blog.service", machine, **state)
+        shows(machines, "blog.service", machine, *(() if machine in on else ("inactive", "dead")))
 
     with pytest.raises(PlatformWrong) as raised:
         states.machine_running("blog.service")
@@ -434,9 +329,3 @@ def test_unit_that_does_not_run_on_one_machine_is_the_platforms_fault(
 def test_unit_that_no_machine_knows_runs_nowhere(states: UnitStates, unit: str) -> None:
     with pytest.raises(PlatformWrong, match=f"{unit} runs on no machine, not on one"):
         states.machine_running(unit)
-
-
-def test_unit_that_runs_where_fleet_does_not_have_it_is_found(machines: RecordedMachines, states: UnitStates) -> None:
-    publish(machines, "blog.service", "coreos-2")
-
-    assert states.machine_running("blog.service") == "coreos-0"

@@ -8,8 +8,18 @@ from typing import Any
 
 import pytest
 
-from harness.drivers.fleet import Fleet, Placement
 from harness.model.placement import Requirements, matches
+from harness.rules.schedule import unit_is_placed, unit_is_reported
+from harness.snapshot.data import (
+    Fleet,
+    FleetMachine,
+    FleetUnit,
+    Intended,
+    IntendedUnit,
+    Machine,
+    Outside,
+    Snapshot,
+)
 
 CASES = sorted((Path(__file__).parent.parent / "cases/placement").glob("*.json"))
 IDS = {name: 16 * pair for name, pair in (("m0", "a0"), ("m1", "b1"), ("m2", "c2"))}
@@ -33,31 +43,39 @@ WRONG = {
 }
 
 
-class Answers:
-    """Machines through which fleet answers as a case says."""
-
-    entry_point = "m0"
-
-    def __init__(self, case: dict[str, Any]) -> None:
-        placed = {unit["name"]: [unit["machineID"]] for unit in case["units"] if unit["machineID"]}
-        reported = {name: [IDS[it] for it in on] for name, on in case["reported_by"].items()}
-        states = [{"name": name, "machineID": it} for name, on in (placed | reported).items() for it in on]
-        listed = [
-            {"id": it, "primaryIP": "192.0.2.1", "metadata": {"name": name, **case["metadata"].get(name, {})}}
-            for name, it in IDS.items()
-        ]
-        self._answers = {
-            "machines": {"machines": listed},
-            "units": {"units": case["units"]},
-            "state": {"states": states},
-        }
-
-    def run(self, name: str, command: str) -> str:
-        return json.dumps(next(answer for what, answer in self._answers.items() if f"/fleet/v1/{what}" in command))
-
-
-def placements(case: dict[str, Any]) -> list[Placement]:
-    return Fleet(Answers(case)).placements([unit["name"] for unit in case["units"]], "launched")  # type: ignore[arg-type]
+def objections(case: dict[str, Any]) -> dict[str, str]:
+    """Unit -> what speaks against where fleet has it."""
+    nothing = Outside(ports=None, names=None, sites={}, stranger=None, walks=None, backing={})
+    placed = {unit["name"]: [unit["machineID"]] for unit in case["units"] if unit["machineID"]}
+    reported = {name: [IDS[it] for it in on] for name, on in case["reported_by"].items()}
+    units = {
+        unit["name"]: FleetUnit(
+            desired=unit["desiredState"],
+            current=unit["currentState"],
+            machine_id=unit["machineID"],
+            options=tuple((option["section"], option["name"], option["value"]) for option in unit["options"]),
+        )
+        for unit in case["units"]
+    }
+    now = Snapshot(
+        number=1, asked=0.0, seconds=0.0, fleet=Fleet(
+            asked_of="m0",
+            machines={
+                it: FleetMachine("192.0.2.1", {"name": name, **case["metadata"].get(name, {})})
+                for name, it in IDS.items()
+            },
+            units=units,
+            states={name: tuple(on) for name, on in (placed | reported).items()},
+        ),
+        intended=Intended(
+            machines=dict.fromkeys(IDS, "192.0.2.1"), entry_point="192.0.2.1", sites={}, name_server="",
+            members_at_most=5, units={name: IntendedUnit((), "") for name in units}, started=True, deployed=(),
+            helpers={}, sshd={}, listening=(), ports=(), closed=(),
+        ),
+        machines={name: Machine(asked=0.0, seconds=0.0, machine_id=it) for name, it in IDS.items()},
+        services=None, deployed=None, outside=nothing,
+    )  # fmt: skip
+    return {wrong.subject.name: wrong.seen for wrong in [*unit_is_placed(now), *unit_is_reported(now)]}
 
 
 def test_every_case_that_is_wrong_is_a_case() -> None:
@@ -68,11 +86,11 @@ def test_every_case_that_is_wrong_is_a_case() -> None:
 def test_case_is_judged_as_fleet_would(path: Path) -> None:
     case = json.loads(path.read_text())
     wrong = WRONG.get(path.stem, {})
-    objections = {it.unit: it.objection for it in placements(case) if it.objection}
+    found = objections(case)
 
     assert (case["right"] == "no objection") is (not wrong)
-    assert set(objections) == set(wrong)
-    assert all(text in objections[unit] for unit, text in wrong.items()), objections
+    assert set(found) == set(wrong)
+    assert all(text in found[unit] for unit, text in wrong.items()), found
 
 
 def registered(name: str, machine: str, *options: tuple[str, str], current: str = "launched") -> dict[str, Any]:
@@ -86,11 +104,7 @@ def registered(name: str, machine: str, *options: tuple[str, str], current: str 
 
 
 def judged(*units: dict[str, Any], **reported: list[str]) -> dict[str, str]:
-    return {
-        it.unit: it.objection
-        for it in placements({"units": list(units), "metadata": {}, "reported_by": reported})
-        if it.objection
-    }
+    return objections({"units": list(units), "metadata": {}, "reported_by": reported})
 
 
 def test_a_unit_that_replaces_another_is_not_beside_it() -> None:

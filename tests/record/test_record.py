@@ -271,8 +271,29 @@ def write_a_run(recorder: Recorder) -> None:
     recorder.emit("exchange", method="GET", url="http://x/", status=200, seconds=0, bytes=1)
     recorder.emit("artefact", path="evidence/x", about="x")
     recorder.emit("fingerprint", facts={"etcd's lasting keys": "1 keys, the newest of index 7"})
-    recorder.emit("diagnosis", layer="unit", findings=[])
+    recorder.emit("look", number=1, seconds=0.4, bytes=9000, silent=[])
+    recorder.emit("causes", look=1, causes=[{"finding": {"layer": "unit"}, "consequences": []}])
+    recorder.emit("journal", lines=[{"machine": "coreos-0", "time": 1.5, "text": "etcd[7]: no space left"}])
     recorder.emit("leak", what="container", name="x", removed=True)
+
+
+def test_of_causes_and_journals_the_last_that_were_told_count(
+    recorder: Recorder, folded: Callable[[], dict[str, Any]]
+) -> None:
+    """A later look knows more; one that finds nothing any more says that too."""
+    first, last = ({"finding": {"about": about}, "consequences": []} for about in ("fleet", "etcd on coreos-2"))
+    assert (folded()["causes"], folded()["journal"]) == ([], [])
+    for number, causes in enumerate(([first], [last, first]), 1):
+        recorder.emit("look", number=number, seconds=0.4, bytes=9000, silent=[])
+        recorder.emit("causes", look=number, causes=causes)
+        recorder.emit("journal", lines=[{"machine": "coreos-0", "time": float(number), "text": "said"}])
+
+    run = folded()
+    assert run["causes"] == [last, first]
+    assert [line["time"] for line in run["journal"]] == [2.0]
+    assert [look["number"] for look in run["looks"]] == [1, 2]
+    recorder.emit("causes", look=3, causes=[])
+    assert folded()["causes"] == []
 
 
 def test_a_killed_run_says_what_was_under_way(recorder: Recorder, folded: Callable[[], dict[str, Any]]) -> None:
@@ -405,6 +426,7 @@ def test_a_step_that_was_not_planned_does_not_lose_the_run(
 def test_the_fold_knows_every_kind_of_event(recorder: Recorder) -> None:
     everything = {
         "id": "x", "stage": "x", "task": "x", "index": 0, "value": 1, "steps": PLAN["steps"], "outcome": "passed",
+        "causes": [], "lines": [],
     }  # fmt: skip
     for kind in EVENTS:
         fold([{"t": 0, "kind": "scenario.planned", **everything}, {"t": 1, "kind": kind, **everything}])
@@ -505,7 +527,8 @@ def canary(recorder: Recorder) -> Iterator[str]:
         recorder.emit("exchange", method="PUT", url="http://x/?key=" + urllib.parse.quote(key.private), status=200)
         recorder.emit("note", text=base64.b64encode(key.private.encode()).decode())
         recorder.emit("note", text="\n".join(f"      | {line}" for line in secret))
-        recorder.emit("diagnosis", layer="unit", findings=[{"finding": {"deep": [key.private]}}])
+        recorder.emit("causes", look=1, causes=[{"finding": {"deep": [key.private]}}])
+        recorder.emit("journal", lines=[{"machine": "coreos-0", "time": 1.5, "text": key.private}])
     program = 'printf "%s\\n" "$1"; printf "%s\\n" "$KEY" >&2; cat'
     for key in keys[:5]:
         process.run(["sh", "-c", program, "sh", key.private], add_env={"KEY": key.private}, stdin=key.private)

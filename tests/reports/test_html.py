@@ -16,7 +16,7 @@ from harness.errors import ExitStatus
 from harness.record.log import Recorder, fold, read_events
 from harness.reports.html import render_html
 from harness.reports.junit import junit_xml
-from harness.reports.verdict import judge, screen
+from harness.reports.verdict import clock, judge, screen
 from harness.text import clean, took
 
 START = 1_785_578_400.0
@@ -262,7 +262,8 @@ def failed_run(log: Log) -> None:
     log("run.facts", terraform="1.9.8", machine={"cpus": 4})
     log("stage.started", stage="runbook")
     log.passes("The machines are built", "When the operator types `terraform apply`", tags=("@mutates",))
-    log.plan("The blog answers", 'Given "hello" is deployed', "Then it answers 200", "And it is fast", feature="Blogs")
+    steps = ('Given "hello" is deployed', "Then it answers 200", "And it is fast")
+    log.plan("The blog answers", *steps, feature="Blogs", tags=("services",))
     log.begin("The blog answers")
     log.end("The blog answers", 0)
     log.begin("The blog answers", 1)
@@ -277,8 +278,6 @@ def failed_run(log: Log) -> None:
     log.end("The blog answers", 1, 30.2, FAULT)
     log.over("The blog answers", "failed", FAULT["message"], 31)
     log("stage.ended", stage="runbook", outcome="passed", seconds=40)
-    finding = {"layer": "discovery", "machine": "machine-1", "finding": "routes to nobody", "paste": "etcdctl ls"}
-    log("diagnosis", layer="discovery", findings=[finding, {**finding, "layer": "entry", "finding": "502"}])
     log("artefact", path="evidence/a b.journal", about="journal")
     log("run.ended", status=1, headline="discovery is wrong")
 
@@ -287,17 +286,109 @@ def test_failure_comes_first_with_all_that_is_known(log: Log) -> None:
     failed_run(log)
     text = page(log).text
     assert text.index("The platform is wrong") < text.index("discovery is wrong") < text.index("What went wrong")
-    card = text[text.index("What went wrong") : text.index("Diagnosis layer")]
+    card = text[text.index("What went wrong") : text.index("Runbook Infrastructure")]
     said = [FAULT[name] for name in ("kind", "expected", "seen", "where", "paste")]
     for known in ("Then", "it answers 200", "features/blogs.feature:10", "layer discovery", *said):
         assert str(known) in card
-    assert text.index("Diagnosis layer") < text.index("routes to nobody") < text.index("Runbook Infrastructure")
+
+
+def layers(log: Log) -> list[tuple[str, str]]:
+    states = re.findall(r'<li class="(\w*)"[^>]*>(\w+)</li>', render_html(log.run()))
+    return [(layer, state) for state, layer in states if state]
 
 
 def test_layers_name_the_lowest_that_is_wrong(log: Log) -> None:
     failed_run(log)
-    states = re.findall(r'<li class="(\w*)"[^>]*>(\w+)</li>', render_html(log.run()))
-    assert [(layer, state) for state, layer in states if state] == [("discovery", "lowest"), ("entry", "wrong")]
+    assert layers(log) == [("discovery", "lowest")]
+    log("causes", look=1, causes=[{"finding": finding("bootstrap")}, {"finding": finding("unit")}])
+    assert layers(log) == [("bootstrap", "lowest"), ("unit", "wrong"), ("discovery", "wrong")]
+
+
+# -- causes ----------------------------------------------------------------------------------------------------------
+
+
+def finding(layer: str = "bootstrap", about: str = "etcd on coreos-2", **fields: Any) -> dict[str, Any]:
+    return {
+        "rule": "system-unit-runs", "layer": layer, "subject": ["etcd", "", "coreos-2"], "about": about,
+        "expected": "etcd.service active", "seen": "systemd says failed", "first_seen": START + 4, "since": START,
+        "paste": "ssh core@192.0.2.12 'systemctl status etcd.service'", **fields,
+    }  # fmt: skip
+
+
+def run_with_causes(log: Log) -> None:
+    """Rules do not hold, and two causes say why: one with consequences, and one by itself."""
+    log.stage("setup")
+    log.plan("Every unit runs", "Then every unit is active and running", feature="Units")
+    log.begin("Every unit runs")
+    error = {**FAULT, "kind": "RuleBroken", "layer": "unit", "expected": "active", "seen": "told by the causes"}
+    log.end("Every unit runs", 0, 1, error)
+    log.over("Every unit runs", "failed", error["message"])
+    consequences = [
+        finding("bootstrap", "fleet on coreos-2", seen="its API answers nothing"),
+        finding("unit", "unit blog.service on coreos-2", seen="systemd says inactive"),
+    ]
+    alone = finding("content", "contents of blog on coreos-1", paste="")
+    log("causes", look=3, causes=[{"finding": finding(), "consequences": consequences}, {"finding": alone}])
+    lines = [("coreos-0", -0.5, "systemd[1]: Stopping"), ("coreos-2", 0.25, "etcd[7]: no space left on device")]
+    log("journal", lines=[{"machine": name, "time": START + at, "text": text} for name, at, text in lines])
+
+
+def test_causes_come_before_all_else_that_went_wrong(log: Log) -> None:
+    run_with_causes(log)
+    log.stage("runbook", "failed", error="two steps for one phrase", status=3)
+    text = page(log).text
+    causes, others = text.index("What is wrong ✗"), text.index("What went wrong ✗")
+    assert causes < text.index("etcd on coreos-2") < text.index("contents of blog on coreos-1") < others
+    assert others < text.index("two steps for one phrase")
+    said = text[causes:others]
+    first = finding()
+    for known in ("rule", "layer", "expected", "seen", "paste"):
+        assert str(first[known]) in said
+    assert f"since {clock(START)} UTC" in said
+
+
+def test_rules_that_do_not_hold_are_not_told_twice(log: Log) -> None:
+    run_with_causes(log)
+    text = page(log).text
+    assert "What went wrong" not in text
+    assert text.count("cause · system-unit-runs") == 2
+
+
+def test_rules_that_do_not_hold_are_told_where_nobody_knows_a_cause(log: Log) -> None:
+    run_with_causes(log)
+    log("causes", look=4, causes=[])
+    text = page(log).text
+    assert "What is wrong" not in text and "What went wrong" in text
+    assert "last seen told by the causes" in text
+
+
+def test_what_follows_from_a_cause_is_folded_below_it(log: Log) -> None:
+    run_with_causes(log)
+    seen = page(log)
+    assert (
+        "2 that follow from it bootstrap fleet on coreos-2 its API answers nothing unit unit blog.service" in seen.text
+    )
+    assert seen.text.count("that follow from it") == 1
+    assert ("details", {"class": "wide"}) in seen.elements, "no `open`: it is folded"
+
+
+def test_the_journal_stands_below_the_first_cause(log: Log) -> None:
+    run_with_causes(log)
+    text = page(log).text
+    said = (
+        f"what the journals say around it coreos-0 {clock(START - 0.5)} systemd[1]: Stopping "
+        f"coreos-2 {clock(START + 0.25)} etcd[7]: no space left on device"
+    )
+    assert text.count("what the journals say") == 1 and said in text
+    assert text.index("what the journals say") < text.index("contents of blog on coreos-1")
+    log("journal", lines=[])
+    assert "what the journals say" not in page(log).text
+
+
+def test_where_nothing_failed_no_cause_is_told(log: Log) -> None:
+    log.passes("Every unit runs", "Then it is so")
+    log("causes", look=1, causes=[{"finding": finding()}])
+    assert "What is wrong" not in page(log).text
 
 
 def test_junit_of_a_failed_run(log: Log) -> None:
@@ -341,7 +432,7 @@ def test_screen_report_and_junit_name_the_same_faults(log: Log) -> None:
     verdict = judge(run)
     assert [fault.title.split()[0] for fault in verdict.faults] == ["The", "stage", "README,", "the"]
     on_screen = screen(run, verdict)
-    assert "and 1 more faults: see the report" in on_screen, "it shows three"
+    assert "and 1 more fault: see the report" in on_screen, "it shows three"
     red = [child for child in junit(log).iter() if child.tag in ("failure", "error")]
     assert len(red) == len(verdict.faults)
     for number, fault in enumerate(verdict.faults):
@@ -420,8 +511,9 @@ def hostile_run(log: Log) -> dict[str, Any]:
     log("wait.seen", id="w", value=HOSTILE)
     log.end(HOSTILE, 0, 1, {**dict.fromkeys(FAULT, HOSTILE), "status": 1})
     log.over(HOSTILE, "failed", HOSTILE)
-    finding = dict.fromkeys(("layer", "machine", "finding", "paste"), HOSTILE)
-    log("diagnosis", layer=HOSTILE, findings=[finding])
+    told = {name: HOSTILE if isinstance(value, str) else value for name, value in finding().items()}
+    log("causes", look=1, causes=[{"finding": told, "consequences": [told]}])
+    log("journal", lines=[{"machine": HOSTILE, "time": START, "text": HOSTILE}])
     log("leak", what=HOSTILE, name=HOSTILE, removed=False)
     log("artefact", path=f"javascript:{HOSTILE}", about=HOSTILE)
     log("note", text=HOSTILE)

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from harness.errors import ExitStatus
-from harness.reports.verdict import HEADLINES, IN_PART, LAYER_OF_TAG, LAYERS, NOT_CLEAN, judge, screen
+from harness.reports.verdict import HEADLINES, IN_PART, LAYER_OF_TAG, LAYERS, NOT_CLEAN, RULE_BROKEN, judge, screen
+from harness.rules import finding
+from harness.runs.watch import RuleBroken
 
 README = ["cp terraform.example.tfvars terraform.tfvars", "fleetctl list-machines"]
 Document = dict[str, Any]
@@ -38,7 +40,8 @@ def run(*scenarios: Document, stages: list[Document] | None = None, **fields: An
         "selection": None, "run_id": "20260801-120000-ab12", "cluster": "20260801-120000-ab12",
         "fingerprints": [], "facts": {},
         "commands": [{"line": line, "typed": True} for line in README] + [{"line": None, "typed": False}],
-        "diagnosis": None, "leaks": [], "tasks": [], "last_event": 100.0, "folder": ".runs/20260801-120000-ab12",
+        "causes": [], "journal": [], "leaks": [], "tasks": [], "last_event": 100.0,
+        "folder": ".runs/20260801-120000-ab12",
         **fields,
     }  # fmt: skip
 
@@ -52,6 +55,30 @@ def failed(status: int, at: float = 50, **fields: Any) -> Document:
     return scenario("failed", step("failed", fault(status, **fields)), at=at)
 
 
+def found(layer: str = "bootstrap", about: str = "etcd on coreos-2", **fields: Any) -> Document:
+    return {
+        "rule": "system-unit-runs", "layer": layer, "subject": ["etcd", "", "coreos-2"], "about": about,
+        "expected": "etcd.service active", "seen": "systemd says failed (failed), exit status 1",
+        "first_seen": NOON + 4, "since": NOON, "paste": "ssh core@192.0.2.12 'systemctl status etcd.service'", **fields,
+    }  # fmt: skip
+
+
+def cause(layer: str = "bootstrap", *consequences: Document, **fields: Any) -> Document:
+    return {"finding": found(layer, **fields), "consequences": list(consequences)}
+
+
+def line(seconds: float, text: str, machine: str = "coreos-2") -> Document:
+    """Of a journal, so many seconds after noon."""
+    return {"machine": machine, "time": NOON + seconds, "text": text}
+
+
+def broke_rules(at: float = 50, **fields: Any) -> Document:
+    """A scenario whose step found that rules do not hold."""
+    asked: Document = {"kind": "RuleBroken", "layer": "unit", "seen": "told by the causes"}
+    return failed(1, at=at, **{**asked, **fields})
+
+
+NOON = 1785585600.0
 LEAK = {"what": "container", "name": "platform-x-coreos-0", "removed": True, "t": 98.0}
 UNEXPLAINED = scenario("not_run", reason="not reached")
 LEFT_OUT = scenario("not_run", reason="changes something, and this run changes nothing")
@@ -153,12 +180,16 @@ def test_a_teardown_that_failed_is_not_hidden_by_scenarios_that_passed() -> None
 
 
 def test_a_broken_environment_is_not_blamed_on_the_platform() -> None:
-    broken = {"layer": "environment", "findings": []}
+    broken = [cause("environment"), cause("unit")]
 
-    assert judge(run(failed(1), diagnosis=broken)).status == 6
-    assert judge(run(failed(3), diagnosis=broken)).status == 3
-    assert judge(run(scenario(), diagnosis=broken)).status == 0
-    assert judge(run(failed(1), diagnosis={"layer": "unit", "findings": []})).status == 1
+    assert judge(run(failed(1), causes=broken)).status == 6
+    assert judge(run(failed(1), causes=broken)).headline == HEADLINES[ExitStatus.ENVIRONMENT_FAILED]
+    assert judge(run(failed(3), causes=broken)).status == 3
+    assert judge(run(failed(4), causes=broken)).status == 4
+    assert judge(run(scenario(), causes=broken)).status == 0
+    assert judge(run(failed(1), causes=broken[1:])).status == 1
+    interrupted = [stage("runbook", "interrupted")]
+    assert judge(run(failed(1), causes=broken, stages=interrupted)).status == 2
 
 
 def test_a_failure_explains_what_stands_on_it() -> None:
@@ -475,23 +506,21 @@ def test_a_fault_without_an_error_says_its_reason() -> None:
     assert found.seen == "pytest gave no report"
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_the_lowest_layer_that_is_wrong_is_named(layer: str) -> None:
-    (found,) = judge(run(failed(1), diagnosis={"layer": layer, "findings": []})).faults
-
-    assert found.layer == min(layer, "unit", key=LAYERS.index)
-
-
-def test_a_fault_of_no_known_layer_takes_the_diagnosed_one() -> None:
+def test_a_fault_is_of_the_layer_that_its_error_names_or_its_feature_looks_at() -> None:
     untagged = scenario("failed", step("failed", fault(1)), tags=["mutates"])
 
+    assert judge(run(failed(1))).faults[0].layer == "unit"
+    assert judge(run(failed(1, layer="bootstrap"))).faults[0].layer == "bootstrap"
     assert judge(run(untagged)).faults[0].layer == ""
-    assert judge(run(untagged, diagnosis={"layer": "bootstrap", "findings": []})).faults[0].layer == "bootstrap"
-    assert judge(run(untagged, diagnosis={"layer": "entry", "findings": []})).faults[0].layer == "entry"
 
 
 def test_layers_of_tags_are_layers() -> None:
     assert set(LAYER_OF_TAG.values()) <= set(LAYERS)
+    assert LAYERS == finding.LAYERS
+
+
+def test_what_a_watch_raises_is_known_by_its_name() -> None:
+    assert RuleBroken.__name__ == RULE_BROKEN
 
 
 def test_a_stage_that_failed_says_why() -> None:
@@ -521,11 +550,12 @@ def rows(text: str, width: int) -> int:
     return sum(max(1, -(-len(line) // width)) for line in text.split("\n"))
 
 
+LONG = "a word or two of what was seen and expected on that machine " * 30
+
+
 def test_one_fault_fits_on_one_screen() -> None:
-    long = "a word or two of what was seen and expected on that machine " * 30
-    findings = [{"layer": "unit", "machine": "coreos-1", "finding": long, "paste": long}] * 9
-    error: Document = {"expected": long, "seen": long, "where": "coreos-1", "paste": "fleetctl status blog.service"}
-    document = run(failed(1, **error), diagnosis={"layer": "unit", "findings": findings})
+    error: Document = {"expected": LONG, "seen": LONG, "where": "coreos-1", "paste": "fleetctl status blog.service"}
+    document = run(failed(1, **error))
 
     text = screen(document, judge(document))
     assert rows(text, 100) <= 24
@@ -542,6 +572,119 @@ def test_many_faults_are_counted_and_not_listed() -> None:
     assert text.count("fault ") == 3
     assert "and 17 more faults: see the report" in text
     assert "20 failed" in text
+
+
+def test_one_fault_more_is_one_fault() -> None:
+    document = run(*[failed(1, at=at) for at in range(20, 24)])
+
+    assert "and 1 more fault: see the report" in screen(document, judge(document))
+
+
+def shown(text: str, beginning: str = "  cause ") -> list[str]:
+    """The lines of the first cause: from where it is named to the next empty line."""
+    lines = text.split("\n")
+    at = next(at for at, line in enumerate(lines) if line.startswith(beginning))
+    return lines[at : lines.index("", at)]
+
+
+def test_a_cause_says_what_it_is_and_what_follows_from_it() -> None:
+    consequences = [
+        found("bootstrap", "fleet on coreos-2", rule="fleet-answers"),
+        found("unit", "unit blog.service on coreos-2", rule="unit-runs"),
+        found("unit", "unit blog.service on coreos-2", rule="unit-keeps-running"),
+    ]
+    journal = [line(-0.5, "systemd[1]: Stopping etcd", "coreos-0"), line(0.2, "etcd[7]: wal: no space left on device")]
+    document = run(broke_rules(), causes=[cause("bootstrap", *consequences)], journal=journal)
+
+    assert shown(screen(document, judge(document), 120)) == [
+        "  cause      etcd on coreos-2 (layer bootstrap, since 12:00:00 UTC)",
+        "  expected   etcd.service active",
+        "  seen       systemd says failed (failed), exit status 1",
+        "  journal    coreos-0 11:59:59 systemd[1]: Stopping etcd",
+        "  journal    coreos-2 12:00:00 etcd[7]: wal: no space left on device",
+        "  so also    3 consequences: fleet on coreos-2, unit blog.service on coreos-2",
+        "  paste      ssh core@192.0.2.12 'systemctl status etcd.service'",
+    ]
+
+
+def test_a_cause_takes_ten_lines_at_most() -> None:
+    consequences = [found("unit", f"unit web@{number}.service on coreos-{number % 9}") for number in range(200)]
+    journal = [line(number / 10, f"etcd[7]: {number} {LONG}") for number in range(20)]
+    worst = cause("bootstrap", *consequences, about=LONG, expected=LONG, seen=f"one line\nand another\n{LONG}")
+    document = run(broke_rules(), causes=[worst], journal=journal)
+
+    text = screen(document, judge(document))
+    assert rows("\n".join(shown(text)), 100) <= 10
+    assert "so also    200 consequences: unit web@0.service on coreos-0, " in text
+    assert rows(text, 100) <= 24
+
+
+def test_what_is_to_be_pasted_of_a_cause_is_never_cut() -> None:
+    document = run(broke_rules(), causes=[cause(paste=LONG)])
+
+    assert "".join(LONG.split()) in "".join(screen(document, judge(document)).split())
+
+
+def test_the_journal_is_shown_where_it_is_nearest_to_the_first_cause() -> None:
+    journal = [line(at, f"said {at}") for at in (-4.0, -0.3, 0.1, 0.2, 1.5, 4.5)]
+    document = run(broke_rules(), causes=[cause(), cause("unit", about="unit blog.service")], journal=journal)
+
+    text = screen(document, judge(document))
+    assert [row.rpartition(" said ")[2] for row in shown(text) if " journal " in row] == ["-0.3", "0.1", "0.2"]
+    assert text.count("journal ") == 3
+
+
+def test_what_does_not_say_since_when_was_seen_at_a_moment() -> None:
+    unsaid = found()
+    del unsaid["since"], unsaid["paste"]  # as the record leaves out what there is not
+    journal = [line(at, f"said {at}") for at in (0, 1, 2, 3, 4, 5)]
+    document = run(broke_rules(), causes=[{"finding": unsaid, "consequences": []}], journal=journal)
+
+    lines = shown(screen(document, judge(document)))
+    assert lines[0] == "  cause      etcd on coreos-2 (layer bootstrap, seen at 12:00:04 UTC)"
+    assert [row.rpartition(" said ")[2] for row in lines if " journal " in row] == ["3", "4", "5"]
+    assert not [row for row in lines if "so also" in row or "paste" in row]
+
+
+def test_causes_beyond_three_are_counted() -> None:
+    causes = [cause("unit", about=f"unit {name}.service") for name in "abcde"]
+    document = run(broke_rules(), causes=causes)
+
+    text = screen(document, judge(document))
+    assert [row.split()[2] for row in text.split("\n") if row.startswith("  cause ")] == [
+        "a.service", "b.service", "c.service",
+    ]  # fmt: skip
+    assert "\n  and 2 more causes: see the report\n" in text
+    assert "and 1 more cause: see" in screen({**document}, judge({**document, "causes": causes[:4]}))
+
+
+def test_rules_that_do_not_hold_are_told_by_their_causes_and_not_twice() -> None:
+    document = run(broke_rules(40), broke_rules(50), failed(1, at=60, kind="PlatformWrong", seen="another thing"))
+    told = {**document, "causes": [cause()]}
+
+    assert [fault.kind for fault in judge(told).unexplained] == ["PlatformWrong"]
+    text = screen(told, judge(told))
+    assert text.count("fault ") == text.count("cause ") == 1
+    assert "another thing" in text and "told by the causes" not in text
+    assert "3 failed" in text
+    assert len(judge(told).faults) == 3  # the exit status is that of the first all the same
+
+
+def test_rules_that_do_not_hold_are_told_by_themselves_where_nobody_knows_a_cause() -> None:
+    document = run(broke_rules(expected="an answer", seen="none", where="etcd on coreos-2", paste="uptime"))
+
+    text = screen(document, judge(document))
+    assert shown(text, "  fault ")[2:] == [
+        "  layer      unit", "  expected   an answer", "  seen       none", "  where      etcd on coreos-2",
+        "  paste      uptime",
+    ]  # fmt: skip
+
+
+def test_where_nothing_failed_there_is_no_cause() -> None:
+    document = run(scenario(), causes=[cause()])
+
+    assert judge(document).causes == ()
+    assert "cause " not in screen(document, judge(document))
 
 
 def test_a_verified_run_is_short() -> None:
@@ -564,6 +707,8 @@ def test_where_the_cluster_stands_a_command_has_a_place_to_be_pasted_in() -> Non
     document = run(failed(1, paste="fleetctl status blog"), stages=CHECK)
 
     assert "  paste in   bin/platform shell --run 20260801-120000-ab12\n" in screen(document, judge(document))
+    document = run(broke_rules(), causes=[cause()], stages=CHECK)
+    assert "  paste in   bin/platform shell --run 20260801-120000-ab12\n" in screen(document, judge(document))
 
 
 @pytest.mark.parametrize(
@@ -579,6 +724,10 @@ def test_where_the_cluster_stands_a_command_has_a_place_to_be_pasted_in() -> Non
         pytest.param(
             run(*[failed(1, at=at) for at in (1, 2, 3)], failed(1, at=4, paste="ls"), stages=CHECK),
             id="the command is not shown",
+        ),
+        pytest.param(
+            run(broke_rules(), causes=[*[cause(paste="")] * 3, cause(paste="ls")], stages=CHECK),
+            id="the command of a cause is not shown",
         ),
     ],
 )

@@ -67,7 +67,9 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({f"{ONE}.missing": ("texts", "containers", "ambassadors", "etcd", "metrics", "fleet")}),
     ],
     "boot-finished": [
-        case({f"{ONE}.units.first-boot.service.active": "inactive"}, "boot on coreos-1"),
+        case({f"{ONE}.units.first-boot.service.active": "failed"}, "boot on coreos-1"),
+        case({f"{ONE}.units.first-boot.service.active": "activating"}, "boot on coreos-1"),
+        case({f"{ONE}.units.first-boot.service.active": "inactive"}),
         case({f"{ONE}.units.first-boot.service.result": "exit-code"}, "boot on coreos-1"),
         case({f"{ONE}.units.first-boot.service": REMOVED}, "boot on coreos-1"),
         case({f"{ONE}.state": "starting"}, "boot on coreos-1"),

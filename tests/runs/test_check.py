@@ -213,13 +213,23 @@ def test_a_pytest_that_ends_otherwise_is_our_fault(
     )
 
 
-@pytest.mark.parametrize("status", [0, 1, 5])
+@pytest.mark.parametrize("status", [0, 5])
 def test_a_pytest_that_answers_and_recorded_nothing_verified_nothing(
     root: Path, kept: Path, pytest_is: Callable[[str], Path], status: int
 ) -> None:
     pytest_is(f"exit {status}")
 
     assert check(root, kept, [], mutates=False) == ExitStatus.NOTHING_VERIFIED
+
+
+def test_a_pytest_that_breaks_while_it_starts_is_our_fault(
+    root: Path, kept: Path, pytest_is: Callable[[str], Path]
+) -> None:
+    """It ends with the status of a scenario that failed, and no scenario is known."""
+    pytest_is("echo ImportError while loading conftest; exit 1")
+
+    assert check(root, kept, [], mutates=False) == ExitStatus.INTERNAL_ERROR
+    assert "ImportError while loading conftest" in document(root)["stages"][-1]["error"]
 
 
 def test_an_interrupt_ends_pytest_in_order(

@@ -1,28 +1,23 @@
-"""Evidence: what is collected of every machine, and which layer is named as the lowest that is wrong."""
+"""Evidence: what is collected of every machine, and what their journals say around a moment."""
 
 from __future__ import annotations
 
-import json
+import os
 import shlex
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from harness.drivers.etcd import Etcd
-from harness.drivers.fleet import Fleet
-from harness.drivers.services import Services, registration
-from harness.drivers.units import UnitStates
 from harness.errors import EnvironmentFailed, Misconfigured
 from harness.record.log import Recorder, Redactor
-from harness.runs import evidence
-from harness.runs.evidence import QUESTIONS, Finding, collect, diagnose
+from harness.runs.evidence import LINES, QUESTIONS, collect, journal_around
 from harness.seams.ssh import MachineUnreachable
 from tests.fakes import FakeRunner
-from tests.transcripts.machines import IDS, NAMES, UNITS, RecordedMachines
+from tests.places import program
+from tests.transcripts.machines import NAMES, FolderMachines, RecordedMachines
 
 Events = Callable[..., list[dict[str, Any]]]
 SILENT = MachineUnreachable("machine coreos-1 does not answer over SSH: timed out")
@@ -31,9 +26,8 @@ CONSOLE = ["docker", "exec", "platform-{run_id}-{machine}", "sh", "-c", "{comman
 
 @pytest.fixture
 def machines() -> RecordedMachines:
-    """The recorded machines, in order: nothing is failed, and each question is answered."""
-    machines = RecordedMachines().on("systemctl --failed --no-legend", "")
-    return machines.on("sudo sh -c", "asked as root\n")
+    """The recorded machines; each question is answered."""
+    return RecordedMachines().on("sudo sh -c", "asked as root\n")
 
 
 # -- collect ---------------------------------------------------------------------------------------------------------
@@ -166,311 +160,105 @@ def test_machines_are_asked_side_by_side(collected: Callable[..., dict[str, str]
     assert len(collected()) == len(NAMES) * len(QUESTIONS)
 
 
-# -- diagnose --------------------------------------------------------------------------------------------------------
+# -- the journals around a moment ------------------------------------------------------------------------------------
+
+MOMENT = 1785585600.0
+JOURNALCTL = r"""#!/bin/sh
+for word in "$@"; do
+    case "$word" in
+        --since=@*) since=${word#--since=@};;
+        --until=@*) until=${word#--until=@};;
+    esac
+done
+awk -v since="$since" -v until="$until" '$1 + 0 < 1 || ($1 >= since && $1 <= until)' "$JOURNAL"
+"""
 
 
-def fail_unit(machines: RecordedMachines, name: str, active: str = "failed", sub: str = "failed") -> None:
-    shown = machines.recorded[f"systemctl show {name}"]
-    shown["coreos-0"] = shown["coreos-0"].replace("=active", f"={active}").replace("=running", f"={sub}")
+class Journals(FolderMachines):
+    """Machines whose journals are files: what asks for them runs for real, but for journalctl itself."""
 
+    def write(self, name: str, *lines: tuple[float, str]) -> None:
+        text = "".join(f"{MOMENT + seconds:f} {said}\n" for seconds, said in lines)
+        (self.core(name) / "journal").write_text(text)
 
-def change_unit(machines: RecordedMachines, name: str, **fields: Any) -> None:
-    def change(answer: Any) -> None:
-        next(item for item in answer["units"] if item["name"] == name).update(fields)
-
-    machines.change("fleet/v1/units", change)
-
-
-def forget_unit(machines: RecordedMachines, name: str) -> None:
-    def forget(answer: Any) -> None:
-        for key, items in answer.items():
-            answer[key] = [item for item in items if item["name"] != name]
-
-    machines.change("fleet/v1/units", forget).change("fleet/v1/state", forget)
-
-
-def layers(findings: list[Finding]) -> set[tuple[str, str]]:
-    return {(finding.layer, finding.machine) for finding in findings}
-
-
-def cluster_of(machines: RecordedMachines) -> Any:
-    fleet = Fleet(machines)
-    units, services = UnitStates(fleet, machines), Services(machines)
-    return SimpleNamespace(machines=machines, etcd=Etcd(machines), fleet=fleet, units=units, services=services)
-
-
-def test_all_is_well(machines: RecordedMachines) -> None:
-    assert diagnose(cluster_of(machines), UNITS) == []
-
-
-def test_machine_that_is_unreachable(machines: RecordedMachines) -> None:
-    machines.on("", SILENT, "coreos-1")
-
-    assert diagnose(cluster_of(machines), UNITS) == [
-        Finding("provision", "coreos-1", str(SILENT), f"ssh core@{machines.addresses['coreos-1']}")
-    ]
-
-
-def test_machine_whose_etcd_is_unhealthy(machines: RecordedMachines) -> None:
-    machines.on("2379/health", "\n", "coreos-1")
-
-    findings = diagnose(cluster_of(machines), UNITS)
-
-    assert ("bootstrap", "coreos-1") in layers(findings)
-    assert findings[0].finding == "etcd: not healthy"
-
-
-def test_machines_beside_one_whose_etcd_is_unhealthy_are_not_named(machines: RecordedMachines) -> None:
-    machines.on("2379/health", "\n", "coreos-1")
-
-    assert layers(diagnose(cluster_of(machines), UNITS)) == {("bootstrap", "coreos-1")}
-
-
-def test_machine_that_fleet_does_not_list(machines: RecordedMachines) -> None:
-    machines.change(
-        "fleet/v1/machines",
-        lambda answer: answer.update(machines=[it for it in answer["machines"] if it["id"] != IDS["coreos-2"]]),
-    )
-
-    assert diagnose(cluster_of(machines), UNITS) == [
-        Finding("bootstrap", "coreos-2", "fleet does not list it", "fleetctl list-machines")
-    ]
-
-
-def test_fleet_that_does_not_answer(machines: RecordedMachines) -> None:
-    machines.fails("fleet/v1", 22, "curl: (22) The requested URL returned error: 503")
-
-    findings = diagnose(cluster_of(machines), UNITS)
-
-    assert layers(findings) == {("bootstrap", name) for name in NAMES}
-    assert {finding.finding for finding in findings} == {"fleet does not list it"}
-
-
-def test_service_of_the_machine_that_is_failed(machines: RecordedMachines) -> None:
-    machines.on("systemctl --failed --no-legend", "filter.service\nblog.service\n", "coreos-1")
-
-    # blog.service is fleet's, and judged by its own layer
-    assert diagnose(cluster_of(machines), UNITS) == [
-        Finding("bootstrap", "coreos-1", "filter.service is failed", "systemctl status filter.service")
-    ]
-
-
-def test_unit_that_is_on_no_machine(machines: RecordedMachines) -> None:
-    change_unit(machines, "blog.service", machineID="", currentState="inactive")
-
-    assert diagnose(cluster_of(machines), UNITS) == [
-        Finding("schedule", "cluster", "blog.service: on no machine (1 would be allowed)", "fleetctl list-unit-files")
-    ]
-
-
-def test_unit_that_is_where_it_must_not_be(machines: RecordedMachines) -> None:
-    change_unit(machines, "entry.service", machineID=IDS["coreos-2"])
-
-    (finding,) = diagnose(cluster_of(machines), UNITS)
-
-    assert finding.layer == "schedule" and "forbids this machine" in finding.finding
-
-
-@pytest.mark.parametrize(("active", "sub"), [("failed", "failed"), ("activating", "auto-restart")])
-def test_unit_that_does_not_run(machines: RecordedMachines, active: str, sub: str) -> None:
-    fail_unit(machines, "blog.service", active, sub)
-
-    assert diagnose(cluster_of(machines), UNITS) == [
-        Finding(
-            "unit",
-            "coreos-0",
-            f"blog.service: {active}/{sub} pid 409 restarts 0 on coreos-0",
-            "fleetctl status blog.service",
-        )
-    ]
-
-
-AMBASSADOR = "blog-dynamic-amb.service"
-RUNS = "10.215.249.10:49153"
-
-
-def show(registered: list[str], servers: dict[str, str]) -> str:
-    return json.dumps({"registered": registered, "malformed": [], "servers": servers})
+    def run(self, name: str, command: str, *, data: bytes = b"", ok: Iterable[int] = (0,)) -> str:
+        return super().run(name, f"export JOURNAL={self.core(name)}/journal\n{command}", data=data, ok=ok)
 
 
 @pytest.fixture
-def discovery(machines: RecordedMachines) -> RecordedMachines:
-    """A blog that runs at one address, is registered there, and is a healthy server of every ambassador."""
-
-    def add(answer: Any) -> None:
-        (entry,) = (it for it in answer["units"] if it["name"] == "entry.service")
-        options = [it for it in entry["options"] if it["section"] != "X-Fleet"]
-        options.append({"section": "X-Fleet", "name": "Global", "value": "true"})
-        answer["units"].append({**entry, "name": AMBASSADOR, "machineID": "", "options": options})
-
-    def publish(answer: Any) -> None:
-        (entry,) = (it for it in answer["states"] if it["name"] == "entry.service")
-        answer["states"] += [{**entry, "name": AMBASSADOR, "machineID": machine} for machine in IDS.values()]
-
-    machines.change("fleet/v1/units", add).change("fleet/v1/state", publish)
-    running = machines.recorded["systemctl show entry.service"]["coreos-0"].replace("entry.service", AMBASSADOR)
-    machines.recorded[f"systemctl show {AMBASSADOR}"] = dict.fromkeys(NAMES, running)
-    machines.on("docker ps", "").on("docker ps", f"{RUNS}\n", "coreos-0")
-    register(machines, RUNS)
-    return machines.on("ambassador.show blog", show([RUNS], {RUNS: "UP"}))
+def journals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Journals:
+    program(tmp_path, "sudo", '#!/bin/sh\nexec "$@"\n')
+    program(tmp_path, "journalctl", JOURNALCTL)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    journals = Journals(tmp_path / "machines")
+    for name in NAMES:
+        journals.write(name)
+    return journals
 
 
-def register(machines: RecordedMachines, *addresses: str) -> None:
-    nodes = [
-        {
-            "key": f"/services/blog/{number}",
-            "value": registration(it),
-        }
-        for number, it in enumerate(addresses)
-    ]
-    machines.on("v2/keys/services/blog", json.dumps({"node": {"key": "/services/blog", "nodes": nodes}}))
+def said(journals: Journals, moment: float = MOMENT) -> list[tuple[str, float, str]]:
+    return [(it["machine"], round(it["time"] - MOMENT, 3), it["text"]) for it in journal_around(journals, moment)]
 
 
-WITH_AMBASSADOR = [*UNITS, AMBASSADOR]
+def test_journals_of_all_machines_are_one_in_the_order_of_time(journals: Journals) -> None:
+    journals.write("coreos-0", (-0.5, "systemd[1]: Stopping etcd"), (2.25, "fleetd[9]: lost"))
+    journals.write("coreos-2", (-1, "etcd[7]: slow"), (0.125, "etcd[7]: no space left"))
 
-
-def test_service_that_is_found_is_well(discovery: RecordedMachines) -> None:
-    assert diagnose(cluster_of(discovery), WITH_AMBASSADOR) == []
-
-
-def test_service_that_is_not_registered(discovery: RecordedMachines) -> None:
-    discovery.on("v2/keys/services/blog", '{"errorCode":100,"message":"Key not found"}')
-    discovery.on("ambassador.show blog", show([], {}))
-
-    first, *others = diagnose(cluster_of(discovery), WITH_AMBASSADOR)
-
-    assert first == Finding(
-        "discovery",
-        "cluster",
-        f"blog runs at {RUNS}, registered is nothing",
-        "curl http://127.0.0.1:2379/v2/keys/services/blog?recursive=true",
-    )
-    assert [(it.machine, it.finding) for it in others] == [
-        (name, "the ambassador of blog has no servers") for name in NAMES
+    assert said(journals) == [
+        ("coreos-2", -1.0, "etcd[7]: slow"),
+        ("coreos-0", -0.5, "systemd[1]: Stopping etcd"),
+        ("coreos-2", 0.125, "etcd[7]: no space left"),
+        ("coreos-0", 2.25, "fleetd[9]: lost"),
     ]
 
 
-def test_service_that_is_registered_where_it_does_not_run(discovery: RecordedMachines) -> None:
-    register(discovery, RUNS, "10.215.249.11:49160")
+def test_only_the_seconds_around_the_moment_count(journals: Journals) -> None:
+    journals.write("coreos-0", *[(float(at), f"{at}") for at in range(-30, 31)])
 
-    (finding,) = diagnose(cluster_of(discovery), WITH_AMBASSADOR)
-
-    assert (finding.layer, finding.machine) == ("discovery", "cluster")
-    assert finding.finding == f"blog runs at {RUNS}, registered is {RUNS}, 10.215.249.11:49160"
+    assert [text for _, _, text in said(journals)] == [str(at) for at in range(-5, 6)]
 
 
-def test_service_that_runs_nowhere_and_is_registered(discovery: RecordedMachines) -> None:
-    discovery.on("docker ps", "")
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.7])
+def test_of_a_machine_that_says_much_the_lines_nearest_to_the_moment_count(journals: Journals, fraction: float) -> None:
+    """What comes later says what follows, and more of it."""
+    journals.write("coreos-1", *[(at / 100, f"{at}") for at in range(-400, 400)])
 
-    assert f"blog runs at no address, registered is {RUNS}" in [
-        it.finding for it in diagnose(cluster_of(discovery), WITH_AMBASSADOR)
-    ]
-
-
-@pytest.mark.parametrize(
-    "servers", [{RUNS: "DOWN"}, {"10.215.249.11:49160": "UP"}, {RUNS: "UP", "10.215.249.11:49160": "UP"}]
-)
-def test_ambassador_whose_servers_are_others(discovery: RecordedMachines, servers: dict[str, str]) -> None:
-    discovery.on("ambassador.show blog", show([RUNS], servers), "coreos-2")
-
-    assert diagnose(cluster_of(discovery), WITH_AMBASSADOR) == [
-        Finding(
-            "discovery",
-            "coreos-2",
-            f"the ambassador of blog has {servers}",
-            "docker exec blog-dynamic-amb python3 -m ambassador.show blog",
-        )
-    ]
+    at = [int(text) for _, _, text in said(journals, MOMENT + fraction)]
+    nearest = sorted(range(-400, 400), key=lambda it: abs(it / 100 - fraction))[:LINES]
+    assert at == sorted(at) and len(at) == LINES
+    assert abs(min(at) - min(nearest)) <= 1 and abs(max(at) - max(nearest)) <= 1
 
 
-def test_registration_left_behind_that_the_ambassadors_pass_over_is_told_of_the_cluster_only(
-    discovery: RecordedMachines,
-) -> None:
-    gone = "10.215.249.99:49153"
-    register(discovery, RUNS, gone)
-    discovery.on("ambassador.show blog", show([RUNS, gone], {RUNS: "UP", gone: "DOWN"}))
+def test_who_looks_says_nothing_of_what_is_wrong(journals: Journals) -> None:
+    noise = [
+        "sudo[5]: core : COMMAND=/usr/bin/journalctl", "sshd[3]: Accepted publickey for core",
+        "systemd-logind[2]: New session 7", 'blog[4]: 192.0.2.1 "GET /version.txt HTTP/1.1" 200',
+    ]  # fmt: skip
+    journals.write("coreos-0", *[(0.1, text) for text in noise], (0.2, "etcd[7]: no space left"))
 
-    assert layers(diagnose(cluster_of(discovery), WITH_AMBASSADOR)) == {("discovery", "cluster")}
-
-
-@pytest.mark.parametrize("answer", ["", "Traceback (most recent call last):", "[]", '{"servers": {}}'])
-def test_ambassador_that_says_something_else_is_what_is_wrong(discovery: RecordedMachines, answer: str) -> None:
-    discovery.on("ambassador.show blog", answer, "coreos-1")
-
-    (finding,) = diagnose(cluster_of(discovery), WITH_AMBASSADOR)
-
-    assert finding.layer == "discovery" and "the ambassador of blog on coreos-1" in finding.finding
+    assert [text for _, _, text in said(journals)] == ["etcd[7]: no space left"]
 
 
-def test_ambassador_that_cannot_be_asked_is_what_is_wrong(discovery: RecordedMachines) -> None:
-    discovery.fails("ambassador.show blog", 1, "Error response from daemon: No such container", "coreos-1")
+def test_a_line_has_an_end_and_what_continues_one_is_passed_over(journals: Journals) -> None:
+    journals.write("coreos-0", (0, "etcd[7]: " + "x" * 5000))
+    with (journals.core("coreos-0") / "journal").open("a") as file:
+        file.write("                  second line of the message\n")
 
-    (finding,) = diagnose(cluster_of(discovery), WITH_AMBASSADOR)
-
-    assert (finding.layer, finding.machine) == ("discovery", "coreos-1")
-    assert "No such container" in finding.finding
-
-
-def test_service_whose_ambassador_was_never_loaded_is_not_asked_for(machines: RecordedMachines) -> None:
-    assert diagnose(cluster_of(machines), WITH_AMBASSADOR) == []
-    assert not [command for _, command in machines.asked if "services/" in command or "docker" in command]
+    ((_, _, text),) = said(journals)
+    assert 200 < len(text) < 300
 
 
-def test_unit_that_does_not_run_is_named_before_what_is_registered(discovery: RecordedMachines) -> None:
-    fail_unit(discovery, "blog.service")
-    discovery.on("docker ps", "")
+def test_of_a_silent_machine_there_are_no_lines(journals: Journals) -> None:
+    def silent(name: str, command: str) -> None:
+        if name == "coreos-1":
+            raise SILENT
 
-    assert {layer for layer, _ in layers(diagnose(cluster_of(discovery), WITH_AMBASSADOR))} == {"unit"}
+    journals.before = silent
+    for name in NAMES:
+        journals.write(name, (0, "said"))
 
-
-def test_unit_that_was_never_loaded_is_no_unit_that_is_wrong(machines: RecordedMachines) -> None:
-    forget_unit(machines, "blog.service")
-
-    assert diagnose(cluster_of(machines), UNITS) == []
-
-
-def test_lowest_layer_alone_is_named(machines: RecordedMachines) -> None:
-    fail_unit(machines, "blog.service")
-    assert {layer for layer, _ in layers(diagnose(cluster_of(machines), UNITS))} == {"unit"}
-
-    change_unit(machines, "entry.service", currentState="loaded")
-    assert {layer for layer, _ in layers(diagnose(cluster_of(machines), UNITS))} == {"schedule"}
-
-    machines.on("2379/health", "\n", "coreos-1")
-    assert {layer for layer, _ in layers(diagnose(cluster_of(machines), UNITS))} == {"bootstrap"}
-
-    machines.on("", SILENT, "coreos-1")
-    assert {layer for layer, _ in layers(diagnose(cluster_of(machines), UNITS))} == {"provision"}
+    assert [name for name, _, _ in said(journals)] == ["coreos-0", "coreos-2"]
 
 
-def test_every_finding_has_something_to_paste(machines: RecordedMachines) -> None:
-    machines.on("2379/health", "\n", "coreos-1").on("systemctl --failed --no-legend", "ssh.service\n")
-
-    findings = diagnose(cluster_of(machines), UNITS)
-
-    assert findings and all(finding.paste for finding in findings)
-
-
-# -- record ----------------------------------------------------------------------------------------------------------
-
-
-def test_findings_are_recorded_with_the_lowest_layer(recorder: Recorder, events: Events) -> None:
-    evidence.record(recorder, [Finding("unit", "coreos-0", "blog.service: failed", "fleetctl status blog.service")])
-
-    (event,) = events("diagnosis")
-    assert event["layer"] == "unit" and event["findings"][0]["machine"] == "coreos-0"
-
-
-def test_nothing_found_is_not_recorded(recorder: Recorder, events: Events) -> None:
-    evidence.record(recorder, [])
-
-    assert events("diagnosis") == []
-
-
-def test_a_layer_that_cannot_be_asked_is_what_is_wrong(machines: RecordedMachines) -> None:
-    machines.fails("/fleet/v1/units", 28, "curl: (28) Operation timed out after 10001 milliseconds")
-
-    (finding,) = diagnose(cluster_of(machines), UNITS)
-
-    assert finding.layer == "bootstrap"
-    assert "Operation timed out" in finding.finding
+def test_journals_without_a_line_are_none(journals: Journals) -> None:
+    assert journal_around(journals, MOMENT) == []

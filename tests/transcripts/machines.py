@@ -35,7 +35,7 @@ IDS = {
     "coreos-2": "7dca51b64ce0654f5f41f08e5a18f623",
 }
 UNITS = ["blog.service", "entry.service"]
-NOT_THERE = "MainPID=0\nResult=success\nNRestarts=0\nId={unit}\nActiveState=inactive\nSubState=dead\n"
+NOT_THERE = "ActiveState=inactive\nSubState=dead\n"
 # what a command holds -> the subject whose transcript answers it
 SUBJECTS = {
     "2379/v2/members": "etcd",
@@ -108,13 +108,17 @@ class RecordedMachines(Machines):
         if command == "true":
             return ""
         if command.startswith("systemctl show"):
-            return "\n".join(self._shown(name, unit) for unit in command.split(" -- ")[1].split())
+            return self._shown(name, command)
         subject = next((subject for text, subject in SUBJECTS.items() if text in command), "")
         assert name in self.recorded.get(subject, {}), f"no transcript of `{command}` on {name}"
         return self.recorded[subject][name]
 
-    def _shown(self, name: str, unit: str) -> str:
-        return self.recorded.get(f"systemctl show {unit}", {}).get(name, NOT_THERE.format(unit=unit))
+    def _shown(self, name: str, command: str) -> str:
+        """What systemd says of one unit: the values that are asked for, in its own order."""
+        (unit,) = command.partition(" -- ")[2].split()
+        recorded = self.recorded.get(f"systemctl show {unit}", {}).get(name, NOT_THERE)
+        shown = (line.partition("=") for line in recorded.splitlines())
+        return "".join(f"{value}\n" for name, _, value in shown if f"--property={name}" in command.split())
 
 
 class FolderMachines(Machines):

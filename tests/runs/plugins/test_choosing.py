@@ -321,7 +321,7 @@ CASES: dict[str, list[str]] = {
     "line": [f"features/08_site.feature:{LAST_STEP}"],
     "several": [f"features/08_site.feature:{SECOND.line_number}", str(DISCOVERY), "./features/02_discovery.feature:1"],
     "with -m": ["features/08_site.feature", "features/02_discovery.feature", "-m", "mutates"],
-    "with -k": ["-k", "japanese", "features/08_site.feature", "features"],
+    "with -k": ["-k", "whole", "features/08_site.feature", "features"],
     "none of both": ["features/08_site.feature", "-m", "load"],
 }
 Collected = tuple[int, list[tuple[Path, int]], str]
@@ -389,6 +389,6 @@ def test_tags_choose_among_what_features_chose(collected: Callable[[str], Collec
 
 
 def test_words_choose_among_what_features_chose(collected: Callable[[str], Collected]) -> None:
-    titled = [it for it in scenarios(SITE) if "japanese" in it.name.lower()]
+    titled = [it for it in scenarios(SITE) if "whole" in it.name.lower()]
 
     assert titled and collected("with -k")[:2] == (0, [(SITE, it.line_number) for it in titled])

@@ -1,0 +1,595 @@
+"""The looks of a run: how often somebody looks, what the limits count from, and what is told when rules do not hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from harness.errors import EnvironmentFailed, ExitStatus, PlatformWrong
+from harness.record.log import Recorder, Redactor, fold, read_events
+from harness.rules.finding import FLEET_LAG, RULES, Subject
+from harness.runs.watch import EVERY, KEPT, SETTLE, RuleBroken, Watch
+from harness.snapshot.data import (
+    Fleet,
+    FleetMachine,
+    FleetUnit,
+    Intended,
+    IntendedUnit,
+    Machine,
+    Outside,
+    Snapshot,
+    Unit,
+    Walk,
+    decode,
+)
+from harness.snapshot.look import Looker
+from tests.fakes import FakeClock
+
+Events = Callable[..., list[dict[str, Any]]]
+NAMES = ("coreos-0", "coreos-1")
+ADDRESSES = {"coreos-0": "192.0.2.10", "coreos-1": "192.0.2.11"}
+IDS = {"coreos-0": "a0" * 16, "coreos-1": "b1" * 16}
+# Those that these tests speak of: of any layer, one that lags, one that compares, one that costs
+SILENT, SHARED, VIEWS, RUNS, KEEPS, WHOLE = (
+    "machine-answers", "machine-ids-differ", "fleet-views-agree", "unit-runs", "unit-keeps-running", "site-is-whole",
+)  # fmt: skip
+# What the fake clock shows when a look is taken (seconds since the epoch) is its monotonic time and this
+EPOCH = 1785580000.0
+
+
+@pytest.fixture(autouse=True)
+def rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those alone: the snapshots of these tests show little."""
+    for name in [name for name in RULES if name not in (SILENT, SHARED, VIEWS, RUNS, KEEPS, WHOLE)]:
+        monkeypatch.delitem(RULES, name)
+    monkeypatch.delenv("PATIENCE", raising=False)
+
+
+INTENDED = Intended(
+    machines=ADDRESSES, entry_point="192.0.2.10", sites={"blog": "blog.example"}, name_server="", members_at_most=5,
+    units={"blog.service": IntendedUnit(options=(), text="")}, started=True, deployed=("blog",), helpers={}, sshd={},
+    listening=(), ports=(), closed=(),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shows:
+    """What a look shows beside a cluster in order. The blog runs on coreos-1."""
+
+    silent: tuple[str, ...] = ()
+    same_ids: bool = False
+    sees_less: tuple[str, ...] = ()  # machines whose fleet lists one machine only
+    active: str = "active"
+    pid: int = 7
+    broken: str = ""  # link
+
+    def machine(self, name: str, asked: float) -> Machine:
+        if name in self.silent:
+            return Machine(asked=asked, seconds=0.1, silent="timed out")
+        runs = self.active == "active"
+        unit = Unit(
+            load="loaded", active=self.active, sub="running" if runs else "failed", result="success", restarts=0,
+            main_pid=self.pid, exit_code=0, exit_status=0, since=None, restart="always", restart_sec=3.0,
+            start_limit_interval=None, start_limit_burst=0, fragment="", drop_ins=(), needs_reload=False,
+        )  # fmt: skip
+        return Machine(
+            asked=asked, seconds=0.1, machine_id=IDS["coreos-0" if self.same_ids else name], boot="first",
+            units={"blog.service": unit} if name == "coreos-1" else {},
+            fleet=tuple(IDS.values())[: 1 if name in self.sees_less else 2],
+        )  # fmt: skip
+
+    def snapshot(self, number: int, asked: float, walks: dict[str, Walk] | None) -> Snapshot:
+        return Snapshot(
+            number=number, asked=asked, seconds=0.4, intended=INTENDED,
+            machines={name: self.machine(name, asked) for name in NAMES},
+            fleet=Fleet(
+                asked_of="coreos-0",
+                machines={IDS[name]: FleetMachine(ADDRESSES[name], {"name": name}) for name in NAMES},
+                units={"blog.service": FleetUnit("launched", "launched", IDS["coreos-1"])},
+                states={"blog.service": (IDS["coreos-1"],)},
+            ),
+            services={}, deployed={},
+            outside=Outside(ports={}, names=None, sites={}, stranger=None, walks=walks, backing={}),
+        )  # fmt: skip
+
+
+FINE = Shows()
+
+
+@dataclass
+class FakeLooker:
+    """Takes the looks that are prepared, one after the other; the last one stays. A look takes `seconds`."""
+
+    clock: FakeClock
+    shows: list[Shows | BaseException] = field(default_factory=lambda: [FINE])
+    seconds: float = 0.0
+    looks: list[tuple[float, bool]] = field(
+        default_factory=list
+    )  # when each was taken, and whether it was a costly one
+
+    def look(self, number: int, since: float, before: Snapshot | None = None, *, costly: bool = True) -> Snapshot:
+        asked = self.clock.now
+        self.looks.append((asked, costly))
+        self.clock.now += self.seconds
+        shows = self.shows.pop(0) if len(self.shows) > 1 else self.shows[0]
+        if isinstance(shows, BaseException):
+            raise shows
+        walk = Walk(pages=3, broken=(shows.broken,) if shows.broken else ())
+        walks = {"blog": walk} if costly else before.outside.walks if before else None
+        return shows.snapshot(number, EPOCH + asked, cast("dict[str, Walk] | None", walks))
+
+
+@pytest.fixture
+def looker(clock: FakeClock) -> FakeLooker:
+    return FakeLooker(clock)
+
+
+@pytest.fixture
+def watch(looker: FakeLooker, recorder: Recorder, tmp_path: Path, clock: FakeClock) -> Watch:
+    """Of a run that changes nothing: all share their looks."""
+    return Watch(lambda: cast("Looker", looker), recorder, tmp_path, clock)
+
+
+@pytest.fixture
+def document(recorder: Recorder) -> Callable[[], dict[str, Any]]:
+    return lambda: fold(read_events(recorder.path))
+
+
+def lacks(*silent: str, **shows: Any) -> Shows:
+    return Shows(silent=silent, **shows)
+
+
+def recorded(tmp_path: Path) -> list[int]:
+    """Numbers of the snapshots that were written."""
+    return [decode(path.read_bytes()).number for path in sorted((tmp_path / "snapshots").glob("*.json"))]
+
+
+# -- until -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_holds_is_seen_at_once(watch: Watch, looker: FakeLooker, clock: FakeClock, events: Events) -> None:
+    watch.until("every machine answers", (SILENT,), 10)
+
+    assert len(looker.looks) == 1 and clock.slept == []
+    (started,), (seen,), (ended,) = (events(f"wait.{kind}") for kind in ("started", "seen", "ended"))
+    assert (started["what"], started["within"], started["hold_for"]) == ("every machine answers", 10, 0)
+    assert seen["value"] == ended["value"] == "nothing wrong"
+    assert (ended["outcome"], ended["id"]) == ("reached", started["id"])
+
+
+def test_what_holds_in_the_end_is_looked_for_again(
+    watch: Watch, looker: FakeLooker, clock: FakeClock, document: Callable[[], dict[str, Any]]
+) -> None:
+    looker.shows = [lacks("coreos-1")] * 3 + [FINE]
+
+    watch.until("every machine answers", (SILENT,), 10)
+
+    assert clock.slept == [EVERY] * 3
+    run = document()
+    (wait,) = run["waits"]
+    assert [it["value"] for it in wait["seen"]] == [
+        "machine coreos-1: expected an answer over SSH, seen timed out",
+        "nothing wrong",
+    ]
+    assert (wait["outcome"], wait["seconds"]) == ("reached", 1.5)
+    assert [look["silent"] for look in run["looks"]] == [["coreos-1"]] * 3 + [[]]
+    assert run["causes"] == []
+
+
+def test_what_does_not_hold_within_its_limit_is_told_with_its_cause(
+    watch: Watch, looker: FakeLooker, clock: FakeClock, document: Callable[[], dict[str, Any]]
+) -> None:
+    """The site is asked for; that a machine is silent explains it, and is told instead."""
+    looker.shows = [lacks(broken="/a.png"), lacks("coreos-0", broken="/a.png")]
+
+    with pytest.raises(RuleBroken, match="every link answers: not within 2 s; machine coreos-0") as raised:
+        watch.until("every link answers", (WHOLE,), 2)
+
+    wrong = raised.value
+    assert wrong.status is ExitStatus.PLATFORM_WRONG
+    assert (wrong.expected, wrong.seen, wrong.where) == ("an answer over SSH", "timed out", "machine coreos-0")
+    assert wrong.layer == "provision" and wrong.paste.startswith("ssh core@192.0.2.10 ")
+    assert sum(clock.slept) == 2
+    run = document()
+    assert run["waits"][0]["outcome"] == "expired"
+    (cause,) = run["causes"]
+    assert [it["rule"] for it in (cause["finding"], *cause["consequences"])] == [SILENT, WHOLE]
+    assert cause["finding"]["about"] == "machine coreos-0" and cause["consequences"][0]["about"] == "site blog"
+    assert cause["finding"]["subject"] == ["machine", "", "coreos-0"]
+    assert (cause["finding"]["first_seen"], cause["consequences"][0]["first_seen"]) == (EPOCH + 1000.5, EPOCH + 1000)
+
+
+def test_causes_are_those_of_all_rules_and_what_was_asked_for_is_raised(
+    watch: Watch, looker: FakeLooker, document: Callable[[], dict[str, Any]]
+) -> None:
+    looker.shows = [lacks("coreos-0", active="failed")]
+
+    with pytest.raises(RuleBroken) as raised:
+        watch.until("every unit runs", (RUNS,), 0)
+
+    assert raised.value.where == "unit blog.service on coreos-1"
+    found = [(cause["finding"]["rule"], cause["finding"]["layer"]) for cause in document()["causes"]]
+    assert found == [(SILENT, "provision"), (RUNS, "unit")]
+
+
+def test_patience_makes_the_limit_longer(
+    watch: Watch, looker: FakeLooker, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATIENCE", "3")
+    looker.shows = [lacks("coreos-1")]
+
+    with pytest.raises(RuleBroken, match="not within 6 s"):
+        watch.until("every machine answers", (SILENT,), 2)
+    assert sum(clock.slept) == 6
+
+
+def test_other_rules_are_not_waited_for(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
+    looker.shows = [lacks("coreos-1")]
+
+    watch.until("machine ids differ", (SHARED,), 10)
+
+    assert clock.slept == []
+
+
+def test_a_look_that_fails_ends_the_wait(watch: Watch, looker: FakeLooker, events: Events) -> None:
+    looker.shows = [lacks("coreos-1"), EnvironmentFailed("the engine does not answer")]
+
+    with pytest.raises(EnvironmentFailed):
+        watch.until("every machine answers", (SILENT,), 10)
+
+    (ended,) = events("wait.ended")
+    assert (ended["outcome"], "coreos-1" in ended["value"]) == ("failed", True)
+    looker.shows = [EnvironmentFailed("the engine does not answer")]
+    watch.changed()
+    with pytest.raises(EnvironmentFailed):
+        watch.until("every machine answers", (SILENT,), 10)
+    assert [it["outcome"] for it in events("wait.ended")] == ["failed", "failed"]
+
+
+# -- what the limit counts from --------------------------------------------------------------------------------------
+
+
+def test_in_a_run_that_changes_nothing_all_share_one_look(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
+    for rules in ((SILENT,), (RUNS, SHARED), (WHOLE,)):
+        watch.until("it holds", rules, 10)
+        clock.now += 60
+
+    assert looker.looks == [(1000.0, True)]
+
+
+def test_in_a_run_that_changes_nothing_the_limit_counts_from_its_first_look(
+    watch: Watch, looker: FakeLooker, clock: FakeClock
+) -> None:
+    """Many that are wrong do not wait for their limits one after the other."""
+    looker.shows = [lacks("coreos-1", same_ids=True)]
+    with pytest.raises(RuleBroken):
+        watch.until("every machine answers", (SILENT,), 10)
+    looker.shows = [lacks(same_ids=True)]
+    clock.now += EVERY
+    watch.until("every machine answers", (SILENT,), 11)
+    taken = len(looker.looks)
+
+    with pytest.raises(RuleBroken, match="not within 10 s"):
+        watch.until("machine ids differ", (SHARED,), 10)
+
+    assert len(looker.looks) == taken and clock.now == pytest.approx(1011, abs=1)
+
+
+def test_where_something_changes_each_wait_has_a_look_and_a_limit_of_its_own(
+    watch: Watch, looker: FakeLooker, clock: FakeClock
+) -> None:
+    watch.fresh = True
+    watch.until("every machine answers", (SILENT,), 10)
+    clock.now += 60
+    looker.shows = [lacks("coreos-1")]
+
+    with pytest.raises(RuleBroken):
+        watch.until("every machine answers", (SILENT,), 10)
+
+    assert looker.looks[1][0] == 1060 and clock.now == 1070
+
+
+def test_a_slow_look_does_not_eat_the_limit_of_what_is_wrong(
+    watch: Watch, looker: FakeLooker, clock: FakeClock
+) -> None:
+    watch.fresh, looker.seconds, looker.shows = True, 8.0, [lacks("coreos-1"), FINE]
+
+    watch.until("every machine answers", (SILENT,), 5)
+
+    assert len(looker.looks) == 2
+
+
+def test_what_was_seen_before_a_change_says_nothing_after_it(watch: Watch, looker: FakeLooker) -> None:
+    watch.until("every machine answers", (SILENT,), 10)
+    looker.shows = [lacks("coreos-1")]
+    watch.changed()
+
+    with pytest.raises(RuleBroken):
+        watch.until("every machine answers", (SILENT,), 0)
+
+
+# -- what only a later look can tell ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_what_a_source_may_be_late_with_has_that_time(
+    watch: Watch, looker: FakeLooker, clock: FakeClock, fresh: bool
+) -> None:
+    watch.fresh, looker.shows = fresh, [lacks(sees_less=("coreos-1",))] * 9 + [FINE]
+
+    watch.until("every fleet sees the same", (VIEWS,), 0)
+
+    assert clock.now == 1000 + 9 * EVERY
+
+
+def test_what_stays_longer_than_its_source_is_late_is_wrong(
+    watch: Watch, looker: FakeLooker, clock: FakeClock, document: Callable[[], dict[str, Any]]
+) -> None:
+    looker.shows = [lacks(sees_less=("coreos-1",))]
+
+    with pytest.raises(RuleBroken, match="1 machines, and coreos-0 sees 2") as raised:
+        watch.until("every fleet sees the same", (VIEWS,), 0)
+
+    assert raised.value.where == "fleet on coreos-1" and clock.now == 1000 + FLEET_LAG
+    assert document()["causes"][0]["finding"]["first_seen"] == EPOCH + 1000
+
+
+def test_what_comes_and_goes_without_end_is_wrong(
+    watch: Watch, looker: FakeLooker, clock: FakeClock, document: Callable[[], dict[str, Any]]
+) -> None:
+    """Each look shows another machine, so that none is seen for long enough."""
+    one, other = (lacks(sees_less=(name,)) for name in NAMES)
+    looker.shows = [one, other] * 100
+
+    with pytest.raises(RuleBroken, match="not within 2 s"):
+        watch.until("every fleet sees the same", (VIEWS,), 2)
+
+    assert clock.now == 1000 + 2 + SETTLE
+    assert [cause["finding"]["rule"] for cause in document()["causes"]] == [VIEWS]
+
+
+def test_what_is_unsettled_is_no_cause_of_what_is_settled(
+    watch: Watch, looker: FakeLooker, document: Callable[[], dict[str, Any]]
+) -> None:
+    looker.shows = [lacks(sees_less=("coreos-1",), active="failed")]
+
+    with pytest.raises(RuleBroken):
+        watch.until("every unit runs", (RUNS,), 0)
+
+    assert [cause["finding"]["rule"] for cause in document()["causes"]] == [RUNS]
+
+
+# -- what costs ------------------------------------------------------------------------------------------------------
+
+
+def test_a_look_of_a_run_that_changes_nothing_has_all(watch: Watch, looker: FakeLooker) -> None:
+    watch.until("every machine answers", (SILENT,), 10)
+
+    assert [costly for _, costly in looker.looks] == [True]
+
+
+def test_where_something_changes_only_what_costs_costs(watch: Watch, looker: FakeLooker) -> None:
+    watch.fresh = True
+    watch.until("every machine answers", (SILENT,), 10)
+    watch.until("every link answers", (WHOLE, SILENT), 10)
+
+    assert [costly for _, costly in looker.looks] == [False, True]
+
+
+def test_what_costs_is_looked_at_again_while_it_is_wrong(watch: Watch, looker: FakeLooker) -> None:
+    looker.shows = [lacks("coreos-1", broken="/a.png")] * 2 + [lacks("coreos-1"), FINE]
+
+    watch.until("every link answers, and every machine", (WHOLE, SILENT), 10)
+
+    assert [costly for _, costly in looker.looks] == [True, True, True, False]
+
+
+def test_a_look_without_what_costs_is_not_enough_for_who_needs_it(watch: Watch, looker: FakeLooker) -> None:
+    """As after a scenario that changed something: it left looks that walked no site."""
+    watch.fresh = True
+    watch.settled()
+    watch.fresh = False
+    looker.shows = [lacks(broken="/a.png")]
+
+    with pytest.raises(RuleBroken, match=r"/a\.png"):
+        watch.until("every link answers", (WHOLE,), 0)
+    assert [costly for _, costly in looker.looks] == [False, True]
+
+
+# -- holds -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_holds_all_the_while_is_looked_at_all_the_while(
+    watch: Watch, looker: FakeLooker, clock: FakeClock, events: Events
+) -> None:
+    watch.holds("every unit keeps running", (RUNS, KEEPS), 10)
+
+    assert clock.now == 1010 and len(looker.looks) == 10 / EVERY + 1
+    (started,), (ended,) = events("wait.started"), events("wait.ended")
+    assert (started["within"], started["hold_for"], ended["outcome"]) == (0, 10, "reached")
+
+
+def test_what_holds_no_more_ends_the_wait(watch: Watch, looker: FakeLooker, document: Any) -> None:
+    looker.shows = [FINE, FINE, FINE, lacks(pid=8), FINE]
+
+    with pytest.raises(RuleBroken, match=r"held only 1\.5 of 10 s; unit blog\.service on coreos-1: .* started again"):
+        watch.holds("every unit keeps running", (RUNS, KEEPS), 10)
+
+    assert len(looker.looks) == 4
+    assert [cause["finding"]["rule"] for cause in document()["causes"]] == [KEEPS]
+
+
+def test_what_is_to_hold_is_compared_with_how_it_was_when_that_was_asked(watch: Watch, looker: FakeLooker) -> None:
+    """What changed before belongs to somebody else."""
+    watch.until("every unit runs", (RUNS,), 10)
+    looker.shows = [lacks(pid=8)]
+
+    watch.holds("every unit keeps running", (RUNS, KEEPS), 5)
+
+
+# -- what is asked for -----------------------------------------------------------------------------------------------
+
+
+def test_others_are_those_that_nobody_asked_for_by_name(watch: Watch) -> None:
+    assert watch.others() == list(RULES)
+    watch.until("every machine answers", (SILENT, SHARED), 10)
+    watch.holds("every unit keeps running", (KEEPS,), 1)
+
+    assert set(watch.others()) == {VIEWS, RUNS, WHOLE}
+
+
+def test_that_all_is_settled_is_no_question_by_name(watch: Watch) -> None:
+    """What no step names is judged once more at the end, when nothing changes any more."""
+    watch.settled()
+
+    assert len(watch.others()) == len(RULES)
+
+
+@pytest.mark.parametrize("shows", [lacks("coreos-1"), lacks(same_ids=True), lacks(active="failed")])
+def test_after_a_change_every_rule_holds_soon(watch: Watch, looker: FakeLooker, clock: FakeClock, shows: Shows) -> None:
+    watch.fresh, looker.shows = True, [shows] * 6 + [FINE]
+    watch.settled()
+    assert [costly for _, costly in looker.looks] == [False] * 7
+
+    looker.shows = [shows]
+    with pytest.raises(RuleBroken, match=f"all is as it must be: not within {SETTLE:g} s"):
+        watch.settled()
+    assert clock.now == 1000 + 6 * EVERY + SETTLE
+
+
+def test_what_costs_is_not_looked_at_after_each_change(watch: Watch, looker: FakeLooker) -> None:
+    watch.fresh, looker.shows = True, [lacks(broken="/a.png")]
+
+    watch.settled()
+
+
+def test_what_is_broken_on_purpose_is_no_finding_while_that_lasts(watch: Watch, looker: FakeLooker) -> None:
+    looker.shows = [lacks("coreos-1")]
+    watch.fresh = True
+    with watch.expecting((SILENT, Subject("machine", "", "coreos-1"))):
+        watch.until("every machine answers", (SILENT,), 0)
+        looker.shows = [lacks("coreos-0", "coreos-1")]
+        with pytest.raises(RuleBroken, match="machine coreos-0"):
+            watch.until("every machine answers", (SILENT,), 0)
+
+    looker.shows = [lacks("coreos-1")]
+    with pytest.raises(RuleBroken, match="machine coreos-1"):
+        watch.until("every machine answers", (SILENT,), 0)
+
+
+def test_what_is_broken_on_purpose_is_a_finding_again_when_that_went_wrong(watch: Watch, looker: FakeLooker) -> None:
+    looker.shows = [lacks("coreos-1")]
+    with pytest.raises(OSError), watch.expecting((SILENT, Subject("machine", "", "coreos-1"))):
+        raise OSError
+
+    with pytest.raises(RuleBroken):
+        watch.until("every machine answers", (SILENT,), 0)
+
+
+# -- snapshots in the record -----------------------------------------------------------------------------------------
+
+
+def test_of_a_wait_the_first_look_that_shows_something_and_the_last_are_kept(
+    watch: Watch, looker: FakeLooker, tmp_path: Path, events: Events
+) -> None:
+    looker.shows = [lacks("coreos-1")] * 3 + [FINE]
+
+    watch.until("every machine answers", (SILENT,), 10)
+
+    assert recorded(tmp_path) == [1, 4]
+    assert [(Path(it["path"]).name, it["about"]) for it in events("artefact")] == [
+        ("0001.json", "look 1"),
+        ("0004.json", "look 4"),
+    ]
+    assert [it["number"] for it in events("look")] == [1, 2, 3, 4]
+
+
+def test_a_look_that_is_first_and_last_is_kept_once(watch: Watch, looker: FakeLooker, tmp_path: Path) -> None:
+    looker.shows = [lacks("coreos-1")]
+    with pytest.raises(RuleBroken):
+        watch.until("every machine answers", (SILENT,), 0)
+
+    assert recorded(tmp_path) == [1]
+
+
+def test_where_nothing_is_wrong_no_look_is_kept(watch: Watch, tmp_path: Path) -> None:
+    watch.until("every machine answers", (SILENT,), 10)
+
+    assert not (tmp_path / "snapshots").exists()
+
+
+def test_no_secret_is_in_a_snapshot(watch: Watch, looker: FakeLooker, tmp_path: Path, redact: Redactor) -> None:
+    redact.add("token", "very-secret-words")
+    looker.shows = [lacks("coreos-1", broken="/very-secret-words.png")]
+    with pytest.raises(RuleBroken):
+        watch.until("every machine answers", (SILENT,), 0)
+
+    (path,) = (tmp_path / "snapshots").iterdir()
+    assert json.loads(path.read_text())["outside"]["walks"]["blog"]["broken"] == ["/[token].png"]
+
+
+def test_of_a_long_wait_the_first_look_and_the_newest_are_judged(
+    watch: Watch, looker: FakeLooker, clock: FakeClock
+) -> None:
+    """A unit that was started again at the beginning of a long wait is still one."""
+    looker.shows = [lacks("coreos-0"), *[lacks("coreos-0", pid=8)] * (KEPT + 30), lacks(pid=8)]
+    watch.until("every machine answers", (SILENT,), 600)
+
+    assert len(watch._looks) == KEPT + 1
+    with pytest.raises(RuleBroken, match="started again"):
+        watch.until("every unit keeps running", (KEEPS,), 0)
+
+
+# -- diagnose --------------------------------------------------------------------------------------------------------
+
+
+def test_a_diagnosis_tells_the_causes_and_keeps_its_look(
+    watch: Watch, looker: FakeLooker, tmp_path: Path, document: Callable[[], dict[str, Any]]
+) -> None:
+    looker.shows = [lacks(active="failed", broken="/a.png")]
+
+    found = watch.diagnose()
+
+    assert [cause.finding.rule for cause in found] == [RUNS, WHOLE]
+    run = document()
+    assert [cause["finding"]["about"] for cause in run["causes"]] == ["unit blog.service on coreos-1", "site blog"]
+    assert [costly for _, costly in looker.looks] == [True]
+    assert recorded(tmp_path) == [1] and run["waits"] == []
+
+
+def test_a_diagnosis_waits_for_what_only_a_later_look_can_tell(
+    watch: Watch, looker: FakeLooker, clock: FakeClock, tmp_path: Path
+) -> None:
+    looker.shows = [lacks(sees_less=("coreos-1",))]
+
+    (cause,) = watch.diagnose()
+
+    assert cause.finding.rule == VIEWS and clock.now == 1000 + FLEET_LAG
+    assert recorded(tmp_path) == [len(looker.looks)]
+
+
+def test_a_diagnosis_has_an_end(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
+    looker.shows = [lacks(sees_less=(name,)) for name in NAMES * 100]
+
+    assert watch.diagnose() == ()
+    assert clock.now == 1000 + FLEET_LAG + 1
+
+
+def test_where_nothing_is_wrong_a_diagnosis_says_so(
+    watch: Watch, looker: FakeLooker, document: Callable[[], dict[str, Any]]
+) -> None:
+    looker.shows = [lacks("coreos-1"), FINE]
+    with pytest.raises(RuleBroken):
+        watch.until("every machine answers", (SILENT,), 0)
+
+    assert watch.diagnose() == ()
+    assert document()["causes"] == []
+
+
+def test_a_broken_rule_is_the_platforms_fault() -> None:
+    assert issubclass(RuleBroken, PlatformWrong)
