@@ -27,7 +27,7 @@ from harness.drivers.traffic import Traffic, remembered
 from harness.model import tfvars
 from harness.record.log import Recorder
 from harness.runs.fingerprint import fingerprint
-from harness.runs.progress import Progress, backing_services
+from harness.runs.progress import Progress, last_green, looker_of
 from harness.runs.watch import Watch
 from harness.runs.workplace import OUTPUTS, SHELL_STATE
 from harness.seams.http import open_session
@@ -151,9 +151,9 @@ def watch(
 
     def looker() -> Looker:
         cluster = Cluster(read_outputs, connections, process)
-        return Looker(cluster, progress.intended(cluster, operator.cwd), backing_services(operator), plan)
+        return looker_of(cluster, progress, operator, process, workplace.name, plan)
 
-    return Watch(looker, recorder, folder)
+    return Watch(looker, recorder, folder, since=last_green(workplace))
 
 
 @pytest.fixture(autouse=True)
