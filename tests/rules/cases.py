@@ -85,6 +85,10 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({f"{ONE}.rooms.memory.free": 1}, "room memory on coreos-1"),
         case({f"{ONE}.rooms": {}}),
     ],
+    "memory-suffices": [
+        case({"outside.kernel": ("oom-kill: x", "oom-kill: y")}, "kernel log oom-kill: x", "kernel log oom-kill: y"),
+        case({"outside.kernel": ()}),
+    ],
     "sshd-is-set": [
         case({f"{ONE}.sshd.passwordauthentication": "yes"}, "sshd on coreos-1"),
         case({f"{ONE}.sshd.allowusers": REMOVED, f"{ONE}.sshd.permitrootlogin": "yes"}, "sshd on coreos-1"),
@@ -316,6 +320,12 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
     ],
     "port-is-closed": [
         case({"outside.ports.coreos-1": (22, 80, 2379)}, "port 2379 on coreos-1"),
+    ],
+    "entry-has-routes": [
+        case({f"{ONE}.routes": {}}, "entry point on coreos-1"),
+        case({f"{ONE}.routes.genkisugimoto.com": "jpblog"}, "entry point on coreos-1"),
+        case({f"{ONE}.routes.nobody.example": "blog"}, "entry point on coreos-1"),
+        case({f"{ONE}.routes": {}, f"{ONE}.containers.entry.state": "exited"}),
     ],
     "site-answers": [
         case({"outside.sites.blog.coreos-1": Answer(failed="refused")}, "site blog through coreos-1"),

@@ -237,6 +237,21 @@ def test_a_machine_is_silent_to_the_operator_only() -> None:
     }
 
 
+def test_an_entry_point_without_routes() -> None:
+    """Its sites are nobody's there."""
+    broken = changed(
+        green(),
+        {"machines.coreos-1.routes": {}}
+        | {f"outside.sites.{site}.coreos-1": Answer(404, "", "text/html") for site in ("blog", "jpblog")},
+    )
+    assert shown(of(broken)) == {
+        "entry-has-routes: entry point on coreos-1": {
+            "site-answers: site blog through coreos-1",
+            "site-answers: site jpblog through coreos-1",
+        }
+    }
+
+
 def moved(ago: float) -> Snapshot:
     """The blog was on coreos-2, which is silent, and began on coreos-0 so many seconds ago; it is not running yet."""
     unit = green().machines["coreos-2"].units["blog.service"]

@@ -404,6 +404,18 @@ def test_a_plan_that_cannot_be_made_is_told(cluster: FakeCluster) -> None:
     assert looker(cluster, plan=list).look(0, 0.0).plan == ()
 
 
+def test_alarms_of_the_kernel_are_looked_at_where_somebody_sees_them(cluster: FakeCluster) -> None:
+    def fails(since: float) -> list[str]:
+        raise EnvironmentFailed("dmesg: not permitted")
+
+    assert looker(cluster, kernel=lambda since: [f"oom-kill since {since:.0f}"]).look(0, 5.0).outside.kernel == (
+        "oom-kill since 5",
+    )
+    assert looker(cluster, kernel=lambda since: ()).look(0, 5.0, costly=False).outside.kernel == ()
+    assert looker(cluster, kernel=fails).look(0, 5.0).outside.kernel is None
+    assert look(cluster).outside.kernel is None
+
+
 # -- from outside ----------------------------------------------------------------------------------------------------
 
 
