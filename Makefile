@@ -1,8 +1,8 @@
 # A table of contents: every target is a command of bin/platform, where the logic and the exit status are.
 # (make itself ends with 2 whatever a command ended with: cron and scripts call bin/platform.)
-# TARGET, MACHINES, KEEP, RUN, SYSTEM and PATIENCE reach the command as they are; ARGS (FILES) is what stands behind it.
+# TARGET, MACHINES, KEEP, LIST, RUN, SYSTEM and PATIENCE reach the command as they are; ARGS (FILES) is what stands behind it.
 
-.PHONY: help acceptance up check down nightly shell runbook setup test try-system lint-units lint bench clean
+.PHONY: help acceptance up check down nightly drill shell runbook setup test try-system lint-units lint bench clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -21,6 +21,9 @@ down: ## remove a standing cluster, or what is left of one
 
 nightly: ## all that must hold on a standing cluster, changing nothing; one line when all is well
 	@bin/platform nightly $(ARGS)
+
+drill: ## break a cluster on purpose, one fault at a time (LIST=1 lists them), and see whether nightly names it
+	@bin/platform drill $(ARGS)
 
 shell: ## a shell to type the runbook by hand in: of a new cluster, removed at its end, or of RUN
 	@bin/platform shell $(ARGS)

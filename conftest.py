@@ -126,13 +126,13 @@ def changes_nothing(request: pytest.FixtureRequest, read_only: bool) -> Iterator
     if not read_only:
         yield
         return
-    needed = ("recorder", "connections", "read_outputs", "terraform", "workplace")
-    recorder, connections, read_outputs, terraform, workplace = map(request.getfixturevalue, needed)
+    needed = ("recorder", "connections", "read_outputs", "terraform", "workplace", "watch")
+    recorder, connections, read_outputs, terraform, workplace, watch = map(request.getfixturevalue, needed)
     state = None if (workplace / OUTPUTS).exists() else terraform
-    machines = connections.machines(read_outputs())
-    recorder.emit("fingerprint", facts=fingerprint(machines, state))
+    machines, answering = connections.machines(read_outputs()), watch.first.answering
+    recorder.emit("fingerprint", facts=fingerprint(machines, answering, state))
     yield
-    recorder.emit("fingerprint", facts=fingerprint(machines, state))
+    recorder.emit("fingerprint", facts=fingerprint(machines, answering, state))
 
 
 @pytest.fixture(scope="session")

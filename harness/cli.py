@@ -122,6 +122,16 @@ def _mutates_option(options: argparse.ArgumentParser) -> None:
     options.add_argument("--mutates", action="store_true", help="do not leave out what changes something")
 
 
+def _json_option(options: argparse.ArgumentParser) -> None:
+    options.add_argument("--json", action="store_true", help="print what was found for programs")
+
+
+def _drill_options(options: argparse.ArgumentParser) -> None:
+    options.add_argument("--list", action="store_true", default=bool(os.environ.get("LIST")), help="list the faults")
+    options.add_argument("--only", metavar="NAME", help="this fault only")
+    options.add_argument("--layer", help="the faults of this layer only")
+
+
 def _outputs_options(options: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--outputs",
@@ -210,8 +220,20 @@ def _nightly(arguments: argparse.Namespace) -> int:
     from harness.runs.standing import chosen
 
     if arguments.outputs is None:
-        return nightly(ROOT, chosen(ROOT, arguments.run))
-    return Check.of_outputs(ROOT, ["nightly"], arguments.target, arguments.outputs, arguments.key)(quiet=True)
+        return nightly(ROOT, chosen(ROOT, arguments.run), as_json=arguments.json)
+    check = Check.of_outputs(ROOT, ["nightly"], arguments.target, arguments.outputs, arguments.key)
+    return check(quiet=True, as_json=arguments.json)
+
+
+def _drill(arguments: argparse.Namespace) -> int:
+    from harness.commands.drill import drill, listed
+    from harness.runs.faults import chosen_faults, read_faults
+
+    faults = chosen_faults(read_faults(), arguments.only, arguments.layer)
+    if arguments.list:
+        print(listed(faults))
+        return ExitStatus.VERIFIED
+    return drill(ROOT, faults, arguments.run, keep=arguments.keep, target=arguments.target)
 
 
 def _down(arguments: argparse.Namespace) -> None:
@@ -314,7 +336,13 @@ COMMANDS = {
         _nightly,
         "all that must hold on a standing cluster, changing nothing; one line when all is well",
         "For cron: the exit status tells how it ended.",
-        (_outputs_options, _target_option, _run_option),
+        (_json_option, _outputs_options, _target_option, _run_option),
+    ),
+    "drill": Command(
+        _drill,
+        "break a cluster on purpose, one fault at a time, and see whether the nightly names it",
+        "On a cluster that is built for it, and removed.",
+        (_drill_options, _keep_option, _target_option, _run_option),
     ),
     "down": Command(_down, "remove a standing cluster, or what is left of one", options=(_run_option,)),
     "shell": Command(

@@ -87,7 +87,7 @@ class Machines:
         try:
             result = self._backends[name].run_with_input(command, data)
         except MachineUnreachable:
-            self._way_in.doubt()  # it may be what went: the next command looks for one that answers
+            self._way_in.doubt(name)
             raise
         if result.rc not in ok:
             raise CommandFailed([command], result.rc, result.stdout, result.stderr, where=name)

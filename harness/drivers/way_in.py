@@ -15,6 +15,8 @@ from harness.seams.ssh import MachineUnreachable
 
 # Seconds for which nobody asks again where every machine refused
 REFUSAL_HOLDS = 0.1
+# Seconds for a machine to take a connection, where another could be taken instead
+TAKE_LIMIT = 2.0
 
 
 class WayIn:
@@ -37,6 +39,7 @@ class WayIn:
         self._moved = moved
         self._recorder = recorder
         self._name = self._before = ""
+        self._doubted = False
         # no machine answered: until when (monotonic seconds) nobody asks again, and the error that is raised meanwhile
         self._nobody: tuple[float, MachineUnreachable] | None = None
         self._choosing = threading.Lock()
@@ -45,6 +48,9 @@ class WayIn:
         """Raises MachineUnreachable, of the preferred one, when none answers."""
         with self._choosing:
             name = self._name  # which another thread, whose command failed, may doubt meanwhile
+            if self._doubted and name and self._refusal(name) is not None:
+                name = ""
+            self._doubted = False
             if not name:
                 name = self._name = self._choose()
                 if name != self._before:
@@ -52,9 +58,11 @@ class WayIn:
                 self._before = name
             return name
 
-    def doubt(self) -> None:
-        """It is chosen again when it is next needed."""
-        self._name = ""
+    def doubt(self, failed: str) -> None:
+        """A command on this machine failed: what it went through may be what is gone."""
+        if failed == self._name:
+            self._name = ""
+        self._doubted = True
 
     def forget(self) -> None:
         """The same, also where none answered a moment ago: there are others now."""
@@ -87,7 +95,8 @@ class WayIn:
     def _refusal(self, name: str) -> MachineUnreachable | None:
         """Why a machine takes no connection from here; None when it does."""
         try:
-            socket.create_connection((self._addresses[name], 22), ssh.CONNECT_LIMIT * patience()).close()
+            limit = ssh.CONNECT_LIMIT if len(self._counted()) == 1 else min(TAKE_LIMIT, ssh.CONNECT_LIMIT)
+            socket.create_connection((self._addresses[name], 22), limit * patience()).close()
         except OSError as failed:
             refusal = MachineUnreachable.of(name, "the entry point", failed)
             refusal.__cause__ = failed

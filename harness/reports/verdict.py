@@ -9,7 +9,7 @@ import datetime
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.errors import ExitStatus
@@ -306,6 +306,20 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
 def _stands(run: Item) -> bool:
     """Whether the run left its cluster standing."""
     return bool(run["cluster"]) and all(stage["stage"] != "teardown" for stage in run["stages"])
+
+
+def for_programs(run: Item, verdict: Verdict) -> Item:
+    """The verdict as JSON: names of rules and layers are stable."""
+    return {
+        "status": int(verdict.status),
+        "headline": verdict.headline,
+        "run": run["run_id"],
+        "cluster": run["cluster"],
+        "report": f"{run['folder']}/report.html",
+        "scenarios": verdict.counts,
+        "causes": list(verdict.causes),
+        "faults": [{**asdict(fault), "status": int(fault.status)} for fault in verdict.unexplained],
+    }
 
 
 def _cause_rows(cause: Item, journal: Sequence[Item], width: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from harness.rules import machines, schedule, services, sites, units  # noqa: F401  (they fill the table)
@@ -10,6 +10,9 @@ from harness.rules.finding import ALL, LAYERS, RULES, Finding, Rule, Subject, Wr
 from harness.rules.stands import Foundations
 from harness.snapshot.data import Snapshot, Struct
 
+# from the ground up, whichever module was loaded first
+for _name in sorted(RULES, key=lambda name: LAYERS.index(RULES[name].layer)):
+    RULES[_name] = RULES.pop(_name)
 ORDER = {name: number for number, name in enumerate(RULES)}
 
 
@@ -83,20 +86,39 @@ def causes(findings: Sequence[Finding], now: Snapshot) -> tuple[Cause, ...]:
     """The findings that no other explains, the deepest first, each with those that it explains."""
     foundations = Foundations(now)
     ordered = sorted(findings, key=_depth)
-    explained: dict[tuple[str, Subject], list[Finding]] = {}
-    by_cause: Mapping[tuple[str, Subject], list[Finding]] = explained
-    roots: list[Finding] = []
-    for finding in ordered:
-        root = next((cause for cause in roots if _explains(cause, finding, foundations)), None)
-        if root is None:
-            roots.append(finding)
-        else:
-            explained.setdefault(root.key, []).append(finding)
-    return tuple(Cause(root, tuple(by_cause.get(root.key, ()))) for root in roots)
+    explained = {
+        finding.key: [other for other in ordered if _explains(finding, other, foundations)] for finding in ordered
+    }
+    consequences = {other.key for others in explained.values() for other in others}
+    left = {finding.key: finding for finding in ordered}
+    found = []
+    # behind the roots, for none to be lost: findings that explain each other
+    for root in sorted(ordered, key=lambda finding: finding.key in consequences):
+        if root.key not in left:
+            continue
+        del left[root.key]
+        # what a consequence explains, its cause does
+        below = _taken(left, explained, root)
+        found.append(Cause(root, tuple(finding for finding in ordered if finding.key in below)))
+    return tuple(found)
 
 
-def _depth(finding: Finding) -> tuple[int, int, float]:
-    return LAYERS.index(finding.layer), ORDER[finding.rule], finding.since or finding.first_seen
+def _taken(
+    left: dict[tuple[str, Subject], Finding], explained: dict[tuple[str, Subject], list[Finding]], root: Finding
+) -> set[tuple[str, Subject]]:
+    """Takes out of `left` what `root` explains, and what that explains, and so on."""
+    taken: set[tuple[str, Subject]] = set()
+    queue = [root]
+    while queue:
+        for finding in explained[queue.pop().key]:
+            if left.pop(finding.key, None) is not None:
+                taken.add(finding.key)
+                queue.append(finding)
+    return taken
+
+
+def _depth(finding: Finding) -> tuple[int, int, float, Subject]:
+    return LAYERS.index(finding.layer), ORDER[finding.rule], finding.since or finding.first_seen, finding.subject
 
 
 def _explains(cause: Finding, finding: Finding, foundations: Foundations) -> bool:

@@ -46,18 +46,18 @@ def backing_service_answers(now: Snapshot) -> Found:
             yield Wrong(Subject("backing service", name), "an answer", reason)
 
 
-@rule("provision", "a second plan changes nothing", costly=True)
-def plan_is_empty(now: Snapshot) -> Found:
-    if now.plan:
-        paste = "terraform -chdir=infra/$TARGET plan -var-file=../../terraform.tfvars"
-        yield Wrong(Subject("plan"), "no changes", "; ".join(now.plan), paste=paste)
-
-
 @rule("provision", "every machine answers over SSH", explains=(ALL,))
 def machine_answers(now: Snapshot) -> Found:
     for name, machine in now.machines.items():
         if machine.silent:
             yield Wrong(at("machine", name), "an answer over SSH", machine.silent, paste=on(now, name, "uptime"))
+
+
+@rule("provision", "a second plan changes nothing", costly=True)
+def plan_is_empty(now: Snapshot) -> Found:
+    if now.plan:
+        paste = "terraform -chdir=infra/$TARGET plan -var-file=../../terraform.tfvars"
+        yield Wrong(Subject("plan"), "no changes", "; ".join(now.plan), paste=paste)
 
 
 @rule("provision", "no two machines share a machine id", explains=("fleet-lists",))
@@ -92,7 +92,8 @@ def boot_finished(now: Snapshot) -> Found:
     for name, machine in answering(now):
         boot = machine.units.get("first-boot.service")
         paste = on(now, name, "journalctl -b -u first-boot --no-pager")
-        if boot is None or (boot.active, boot.result) != ("active", "success"):
+        # a machine that boots again has its first boot behind it: the unit is inactive then
+        if boot is None or boot.active not in ("active", "inactive") or boot.result != "success":
             yield Wrong(at("boot", name), "a first boot that ended well", described(boot), since(boot, machine), paste)
         elif machine.state in ("initializing", "starting"):
             paste = on(now, name, "systemctl list-jobs")
@@ -227,8 +228,9 @@ def fleet_lists(now: Snapshot) -> Found:
         return
     listed = {machine.address for machine in now.fleet.machines.values()}
     names = ", ".join(sorted(now.names.get(machine_id, machine_id[:8]) for machine_id in now.fleet.machines)) or "none"
+    ids = {name: machine_id for machine_id, name in now.names.items()}
     for name, address in now.intended.machines.items():
-        machine_id = now.machines[name].machine_id
+        machine_id = ids.get(name)
         if machine_id not in now.fleet.machines if machine_id else address not in listed:
             yield Wrong(at("fleet", name), "listed by fleet", f"it lists {names}", paste="fleetctl list-machines")
     for machine in now.fleet.machines.values():

@@ -57,7 +57,7 @@ def unit_is_reported(now: Snapshot) -> Found:
         held, reporting = now.fleet.units[name], now.fleet.states.get(name, ())
         if Requirements.of(name, options_of(now, name)).is_global or held.desired == "inactive" or not held.machine_id:
             continue
-        machine = now.names.get(held.machine_id, "")
+        machine = named(now, held.machine_id)
         paste = f"fleetctl list-units | grep {name}"
         if held.current != held.desired:
             seen = f"its state is {held.current or 'unknown'}"
@@ -65,7 +65,7 @@ def unit_is_reported(now: Snapshot) -> Found:
         elif held.machine_id not in reporting:
             yield Wrong(unit_of(name, machine), "reported by its machine", "it reports no state of it", paste=paste)
         elif len(reporting) > 1:
-            names = ", ".join(now.names.get(machine_id, machine_id[:8]) for machine_id in reporting)
+            names = ", ".join(named(now, machine_id) for machine_id in reporting)
             yield Wrong(unit_of(name, machine), "reported by its machine only", f"{names} report it", paste=paste)
 
 
@@ -75,6 +75,15 @@ def options_of(now: Snapshot, name: str) -> Options:
     if held and held.options is not None:
         return held.options
     return now.intended.units[name].options if name in now.intended.units else ()
+
+
+def named(now: Snapshot, machine_id: str) -> str:
+    """A machine that fleet knows by its id: its name, also of one that is silent while fleet lists it; else its id,
+    shortened."""
+    listed = now.fleet.machines.get(machine_id) if now.fleet else None
+    address = listed.address if listed else ""
+    by_address = next((name for name, its in now.intended.machines.items() if its == address), machine_id[:8])
+    return now.names.get(machine_id, by_address)
 
 
 def places(now: Snapshot, name: str) -> list[str]:
@@ -110,14 +119,14 @@ class Placing:
         here, able = self.where(name, unit), self.able(name)
         if rules.is_global:
             for machine_id in sorted(able - here):
-                machine = self._now.names.get(machine_id, machine_id[:8])
+                machine = named(self._now, machine_id)
                 yield Wrong(unit_of(name, machine), "on every machine", "this machine reports none", paste=paste)
         elif not here:
             yield Wrong(unit_of(name), "on a machine", f"on none ({len(able)} would be allowed)", paste=paste)
         for machine_id in sorted(here):
             against = self._against(name, machine_id)
             if against:
-                machine = self._now.names.get(machine_id, machine_id[:8])
+                machine = named(self._now, machine_id)
                 yield Wrong(unit_of(name, machine), "where its rules allow it", against, paste=paste)
 
     def where(self, name: str, unit: FleetUnit) -> set[str]:

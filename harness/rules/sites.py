@@ -125,11 +125,13 @@ def stranger_gets_nothing(now: Snapshot) -> Found:
 @rule("entry", "the sites' names lead to one machine of the cluster")
 def name_leads(now: Snapshot) -> Found:
     names = now.outside.names if now.intended.started else None
+    machines = now.intended.machines.values()
+    first = next((address for address in (names or {}).values() if address in machines), "")
     for domain, address in (names or {}).items():
         paste = f"dig @{now.intended.name_server} {domain}"
-        if address not in now.intended.machines.values():
+        if address not in machines:
             seen = address or "no address"
             yield Wrong(Subject("name", domain), "the address of a machine", seen, paste=paste)
-        elif address != next(iter((names or {}).values())):
+        elif address != first:
             seen = f"{address}, and another name leads elsewhere"
             yield Wrong(Subject("name", domain), "the same machine as the other names", seen, paste=paste)

@@ -12,12 +12,14 @@ from functools import cache
 
 from harness.model.placement import Requirements
 from harness.rules.finding import Subject
-from harness.rules.schedule import options_of, unit_of
+from harness.rules.schedule import named, options_of, unit_of
 from harness.rules.services import services
 from harness.rules.units import container_of
 from harness.snapshot.data import Snapshot
 
 ROOMS = ("/", "/var/lib/docker", "/var/lib/etcd", "/run", "memory")
+# Seconds in which a unit that came from a lost machine is running
+MOVED = 60.0
 BOUND = ("Requires", "BindsTo", "Requisite", "PartOf", "Wants")
 
 
@@ -45,7 +47,7 @@ class Foundations:
             "room": self._of_boot, "helper files": self._of_boot, "contents of": self._contents, "port": self._port,
             "docker": self._docker, "etcd": self._etcd, "fleet": self._fleet, "unit": self._unit,
             "container": self._container, "registration": self._registration, "ambassador of": self._ambassador,
-            "site": self._site, "name": self._name, "entry point": self._entry_point,
+            "plan": self._plan, "site": self._site, "name": self._name, "entry point": self._entry_point,
         }.get(kind)  # fmt: skip
         if how is not None:
             yield from how(name, machine)
@@ -55,6 +57,28 @@ class Foundations:
     @property
     def _machines(self) -> list[str]:
         return list(self._now.intended.machines)
+
+    def _places(self, unit: str) -> list[str]:
+        """Where fleet has a unit that is on one machine, or may have it: all, where it is on none."""
+        held = self._now.fleet.units.get(unit) if self._now.fleet else None
+        if held is None or not held.machine_id:
+            return self._machines
+        place, known = named(self._now, held.machine_id), self._now.names.values()
+        if place in self._machines:
+            return [place]
+        return [name for name in self._machines if name not in known] or self._machines
+
+    def _units_of(self, service: str) -> list[str]:
+        """The units of its instances, and their sidekicks."""
+        own = [f"{service}.service", f"{service}-docker-reg.service"]
+        begins = (f"{service}@", f"{service}-docker-reg@")
+        return [*own, *(unit for unit in self._now.intended.units if unit.startswith(begins))]
+
+    def _instances(self, service: str) -> list[str]:
+        """The machines that instances of a service are on, or may be."""
+        placed = {name for unit in self._units_of(service) for name in self._places(unit)}
+        placed |= {name for name, machine in self._now.machines.items() if service in (machine.containers or ())}
+        return [name for name in self._machines if name in placed]
 
     def _boot(self, name: str, machine: str) -> Iterator[Subject]:
         yield Subject("machine", "", machine)
@@ -101,9 +125,11 @@ class Foundations:
             if (section, option) in {("Unit", bound) for bound in BOUND}
             for word in value.split()
         ]
-        peers = Requirements.of(name, options).peers
+        requirements = Requirements.of(name, options)
+        peers = requirements.peers
         if machine:
             yield unit_of(name)
+            yield from self._lost_lately(name, machine)
             yield from (Subject(kind, "", machine) for kind in ("docker", "fleet", "helper files"))
             yield Subject("backing service", "image registry")
             for other in (*others, *peers):
@@ -112,11 +138,18 @@ class Foundations:
                     yield unit_of(other, machine)
         else:
             yield from (unit_of(peer) for peer in peers)
-            held = self._now.fleet.units.get(name) if self._now.fleet else None
-            placed = self._now.names.get(held.machine_id) if held else None
-            yield from (Subject("fleet", "", other) for other in ([placed] if placed else self._machines))
+            # each instance of a global one stands on its own machine's
+            places = [] if requirements.is_global else self._places(name)
+            yield from (Subject("fleet", "", other) for other in places)
+
+    def _lost_lately(self, name: str, machine: str) -> Iterator[Subject]:
+        """A unit that began lately may come from a machine that was lost, and still be starting."""
+        unit = self._now.machines[machine].units.get(name) if machine in self._now.machines else None
+        if unit and unit.since and unit.since > self._now.asked - MOVED:
+            yield from (Subject("machine", "", other) for other in self._machines if self._now.machines[other].silent)
 
     def _container(self, name: str, machine: str) -> Iterator[Subject]:
+        yield Subject("docker", "", machine)
         for unit in self._now.intended.units:
             if container_of(self._now, unit) == name:
                 yield unit_of(unit, machine)
@@ -133,13 +166,13 @@ class Foundations:
 
     def _registrations(self, service: str) -> Iterator[Subject]:
         """All that is, or is to be, registered of a service."""
-        yield from (Subject("registration", service, other) for other in self._machines)
+        yield from (Subject("registration", service, other) for other in self._instances(service))
         keys = (self._now.services or {}).get(service) or {}
         yield from (Subject("registration", f"{service}/{key}") for key in keys)
-        # of an app that runs nowhere nothing is registered: its unit, and its sidekick's
-        for unit in (f"{service}.service", f"{service}-docker-reg.service"):
+        # of an app that runs nowhere nothing is registered: its units, and its sidekicks'
+        for unit in self._units_of(service):
             yield unit_of(unit)
-            yield from (unit_of(unit, other) for other in self._machines)
+            yield from (unit_of(unit, other) for other in self._places(unit))
 
     def _ambassador(self, name: str, machine: str) -> Iterator[Subject]:
         yield Subject("container", f"{name}-dynamic-amb", machine)
@@ -154,15 +187,18 @@ class Foundations:
             yield from (Subject("site", name, other) for other in self._machines)
         if machine and name in services(self._now):
             yield Subject("ambassador of", name, machine)
-            yield from (Subject("container", name, other) for other in self._machines)
-        yield from (Subject("contents of", name, other) for other in self._machines)
+            yield from (Subject("container", name, other) for other in self._instances(name))
+        yield from (Subject("contents of", name, other) for other in self._instances(name))
         yield Subject("contents of", name)
 
     def _name(self, name: str, machine: str) -> Iterator[Subject]:
         yield Subject("backing service", "name server")
         yield unit_of("entry-name.service")
-        for other in self._machines:
+        for other in self._places("entry-name.service"):
             yield unit_of("entry-name.service", other)
+
+    def _plan(self, name: str, machine: str) -> Iterator[Subject]:
+        yield from (Subject("machine", "", other) for other in self._machines)
 
     def _entry_point(self, name: str, machine: str) -> Iterator[Subject]:
         address = self._now.intended.entry_point

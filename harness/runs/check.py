@@ -65,10 +65,12 @@ class Check:
                 )
         return check
 
-    def __call__(self, selection: Sequence[str] = (), *, mutates: bool = False, quiet: bool = False) -> ExitStatus:
+    def __call__(
+        self, selection: Sequence[str] = (), *, mutates: bool = False, quiet: bool = False, as_json: bool = False
+    ) -> ExitStatus:
         """Executes what is selected, leaves out what changes something (unless it `mutates`), and judges.
 
-        Prints the verdict; `quiet`, one line when all is well.
+        Prints the verdict; `quiet`, one line when all is well; `as_json`, the same for programs.
         """
         run, workplace = self.run, self.workplace
         add_secrets(run.redact, workplace.folder)
@@ -80,6 +82,7 @@ class Check:
                     try:
                         with run.stage("setup"):
                             workplace.unlock()
+                            execution.undo_left_over()
                         execution.features(selection, read_only=not mutates)
                     except HarnessError:
                         pass  # its stage has recorded it: the verdict reads it there
@@ -92,7 +95,9 @@ class Check:
                     workplace.forget()
                 judged = execution.close()
         document = execution.document()
-        if quiet and judged.status is ExitStatus.VERIFIED:
+        if as_json:
+            print(json.dumps(verdict.for_programs(document, judged), indent=1))
+        elif quiet and judged.status is ExitStatus.VERIFIED:
             report = f"{os.path.relpath(run.folder)}/report.html"
             summary = f"{counted(judged.counts)} in {took(lasted(document, document))}"
             cluster = "cluster of the outputs" if self._outputs_only else f"cluster {workplace.run_id}"
@@ -108,10 +113,10 @@ def check(root: Path, folder: Path, selection: Sequence[str], *, mutates: bool) 
         return Check(root, ["check", *selection], folder)(selection, mutates=mutates)
 
 
-def nightly(root: Path, folder: Path) -> ExitStatus:
+def nightly(root: Path, folder: Path, *, as_json: bool = False) -> ExitStatus:
     """All that changes nothing, on the cluster of a run."""
     with in_use(folder, alone=False):
-        return Check(root, ["nightly"], folder)(quiet=True)
+        return Check(root, ["nightly"], folder)(quiet=True, as_json=as_json)
 
 
 def join(root: Path, folder: Path) -> None:

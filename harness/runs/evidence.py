@@ -7,7 +7,7 @@ is asked (infra/TARGET/target.json).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,7 @@ QUESTIONS: Mapping[str, str] = {
     "containers": "systemctl is-active docker || exit; docker ps --all --no-trunc; docker images; "
     "for c in $(docker ps --all --quiet); do docker inspect $c; docker logs --tail 200 $c; done",
     "services": "curl -sm 3 '127.0.0.1:2379/v2/keys/services?recursive=true'; echo; ss -ltnp; "
-    "cat /etc/platform/machine.env; systemctl is-active docker || exit; "
-    "for a in $(docker ps --format '{{.Names}}' | grep -e -dynamic-amb$); do "
-    "docker exec $a python3 -m ambassador.show ${a%-dynamic-amb}; done",
+    "cat /etc/platform/machine.env",
     "contents": "ls -lR /home/core",
     "system": "systemctl --failed --no-pager; systemctl list-jobs; df -h; free -m; date -u; uptime; "
     "journalctl -b -p warning --no-pager",
@@ -56,22 +54,24 @@ def collect(
     process: Runner,
     console: Sequence[str],
     run_id: str,
+    silent: Collection[str] = (),
 ) -> None:
-    """Writes the answers of every machine to `folder`/MACHINE/QUESTION.txt; a machine that is silent says so there."""
+    """Writes the answers of every machine to `folder`/MACHINE/QUESTION.txt; a machine that is silent says so there, and
+    one that is known to be is not waited for."""
 
     def ask(name: str) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
-        silent: HarnessError | None = None
+        reason = f"machine {name} does not answer over SSH" if name in silent else ""
         for question, command in QUESTIONS.items():
             file = folder / name / f"{question}.txt"
             root = machines[name].backend.get_command("sudo sh -c %s 2>&1", command)
             try:
                 # a machine that was silent once is not waited for again
-                answer = "" if silent else machines.run(name, root, ok=range(256))
+                answer = "" if reason else machines.run(name, root, ok=range(256))
             except HarnessError as failed:
-                silent = failed
-            if silent:
-                answer = f"{silent}\n\nfrom the console:\n{_console(name, command)}"
+                reason = str(failed)
+            if reason:
+                answer = f"{reason}\n\nfrom the console:\n{_console(name, command)}"
             file.write_text(recorder.redact(f"$ {command}\n{answer}"))
             recorder.emit("artefact", path=str(file), about=f"{question} of {name}")
 
@@ -79,16 +79,17 @@ def collect(
         argv = [part.format(run_id=run_id, machine=name, command=command) for part in console]
         try:
             return process.run(argv, ok=None, within=30).stdout if argv else "this target has none"
-        except HarnessError as silent:
-            return str(silent)
+        except HarnessError as failed:
+            return str(failed)
 
     with ThreadPoolExecutor(max_workers=16) as pool:
         list(pool.map(ask, machines.names))
 
 
-def journal_around(machines: Machines, moment: float) -> list[dict[str, Any]]:
+def journal_around(machines: Machines, moment: float, silent: Collection[str] = ()) -> list[dict[str, Any]]:
     """Of the lines of all journals in the seconds around a moment (seconds since the epoch) those nearest to it, in the
-    order of time: machine, time, text. Of a machine that is silent there are none."""
+    order of time: machine, time, text. Of a machine that is silent there are none, and one that is
+    known to be is not waited for."""
     since, until = moment - AROUND, moment + AROUND
     command = (
         f"sudo journalctl --quiet --no-hostname --output=short-unix --since=@{since:.0f} --until=@{until:.0f}"
@@ -98,6 +99,8 @@ def journal_around(machines: Machines, moment: float) -> list[dict[str, Any]]:
     )
 
     def ask(name: str) -> list[dict[str, Any]]:
+        if name in silent:
+            return []
         try:
             printed = machines.run(name, command)
         except HarnessError:

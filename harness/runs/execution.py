@@ -30,6 +30,7 @@ from harness.reports.measures import measured
 from harness.rules.finding import Finding, Subject
 from harness.rules.judging import Cause
 from harness.runs import evidence
+from harness.runs.faults import Seeding, left_over
 from harness.runs.interrupts import Interrupts
 from harness.runs.progress import Progress, backing_services
 from harness.runs.run import Run
@@ -120,6 +121,17 @@ class Execution:
             if status not in ANSWERS_OF_PYTEST or (status == 1 and not self.document()["scenarios"]):
                 raise _unusable(status, log.read_text().strip().splitlines())
 
+    def undo_left_over(self) -> None:
+        """Mends what a drill that was killed had broken."""
+        seeded = left_over(self.workplace.folder)
+        outputs = self.outputs() if seeded else None
+        if seeded is None or outputs is None:
+            return
+        self.run.recorder.emit("note", text=f"{seeded.name}, which a drill had seeded and not undone, is undone now")
+        with Connections(self.run.recorder) as connections:
+            cluster = Cluster(lambda: outputs, connections, self.run.process)
+            Seeding(self.workplace.folder, cluster, self.workplace.shell, self.run.process).undo(seeded)
+
     def judged(self) -> verdict.Verdict:
         """The verdict of the record so far; of one that could not be written whole nothing can be said."""
         judged = verdict.judge(self.document())
@@ -166,13 +178,16 @@ class Execution:
             return
         folder, console = self.run.folder / "evidence", target.get("console", [])
         with Connections(self.run.recorder) as connections:
-            machines = connections.machines(outputs)
-            evidence.collect(machines, folder, self.run.recorder, self.run.process, console, self.workplace.run_id)
+            machines, looks = connections.machines(outputs), self.document()["looks"]
+            silent = looks[-1]["silent"] if looks else []
+            evidence.collect(
+                machines, folder, self.run.recorder, self.run.process, console, self.workplace.run_id, silent
+            )
             causes = self.document()["causes"] or self._diagnosed(
                 Cluster(lambda: outputs, connections, self.run.process)
             )
             if causes:
-                lines = evidence.journal_around(machines, verdict.moment(causes[0]["finding"]))
+                lines = evidence.journal_around(machines, verdict.moment(causes[0]["finding"]), silent)
                 self.run.recorder.emit("journal", lines=lines)
 
     def _diagnosed(self, cluster: Cluster) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from harness.drivers.etcd import Etcd
@@ -17,13 +17,15 @@ BOOT = "cat /proc/sys/kernel/random/boot_id; cut -d' ' -f22 /proc/1/stat"
 KEYS = {"etcd's lasting keys": "/", "fleet's units and placements": "/_coreos.com/fleet"}
 
 
-def fingerprint(machines: Machines, terraform: Terraform | None) -> dict[str, str]:
+def fingerprint(machines: Machines, answering: Iterable[str], terraform: Terraform | None) -> dict[str, str]:
     """Name of a thing -> what it is now: each machine's boot, etcd's lasting keys, fleet's units, Terraform's serial.
 
     Machines, fleet and etcd renew keys with a time to live all the time; those without one change only when somebody
     changes something. What does not answer is said to be silent.
     """
-    found = {f"boot of {name}": boot for name, boot in machines.on_all(lambda name: _boot(machines, name)).items()}
+    asked = set(answering)  # a silent one would be waited for
+    boots = machines.on_all(lambda name: _boot(machines, name) if name in asked else SILENT)
+    found = {f"boot of {name}": boot for name, boot in boots.items()}
     found |= {what: _lasting(Etcd(machines), key) for what, key in KEYS.items()}
     if terraform is not None and terraform.has_state():
         found["Terraform's serial"] = str(terraform.serial())

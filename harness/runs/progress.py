@@ -40,13 +40,10 @@ class Progress:
 
 
 def backing_services(operator: OperatorShell) -> dict[str, str]:
-    """What the cluster was made with, and is looked at from here: name -> URL, of the name server its address."""
+    """What the cluster was made with, and is looked at from here: name -> URL."""
     file = operator.cwd / "infra" / operator.env["TARGET"] / "run.auto.tfvars.json"
     given = json.loads(file.read_text()) if file.exists() else {}
-    found = {
-        "discovery service": operator.env.get("DISCOVERY_SERVICE", ""),
-        "name server": given.get("name_server", ""),
-    }
+    found = {"discovery service": operator.env.get("DISCOVERY_SERVICE", "")}
     if given.get("image_registry"):
         found["image registry"] = f"http://{given['image_registry']}/v2/"
     return {name: url for name, url in found.items() if url}

@@ -109,6 +109,13 @@ class Watch:
                 self._look(costly=False)
             raise self._broken(f"{what}: held only {self._clock.monotonic() - began:.1f} of {seconds:g} s", judged)
 
+    @property
+    def first(self) -> Snapshot:
+        """The first look."""
+        if not self._looks:
+            self._look(costly=True)
+        return self._looks[0]
+
     def others(self) -> list[str]:
         """The rules that nobody has asked for by name yet, in this run."""
         return [name for name in RULES if name not in self.chosen]
@@ -163,7 +170,7 @@ class Watch:
         if not self._looks:
             self._began = self._clock.monotonic()
         self._number += 1
-        look = self._looker().look(self._number, time.time() - JOURNAL, None if costly else before, costly=costly)
+        look = self._looker().look(self._number, time.time() - JOURNAL, before, costly=costly)
         self._looks.append(look)
         del self._looks[1:-KEPT]
         seconds = look.seconds
@@ -221,4 +228,4 @@ def emit_causes(recorder: Recorder, found: Collection[Cause], look: int) -> None
 
 
 def _document(finding: Finding) -> dict[str, Any]:
-    return {**msgspec.to_builtins(finding), "about": str(finding.subject)}
+    return {"since": None, "paste": "", **msgspec.to_builtins(finding), "about": str(finding.subject)}

@@ -18,6 +18,9 @@ part() {
     printf '\n@. %s %s\n' "$part" $?
 }
 
+# so many seconds has a program that could hang
+limited() { timeout 4 "$@"; }
+
 get() { curl --silent --fail --max-time 4 "$@"; }
 
 identity() {
@@ -28,35 +31,36 @@ identity() {
 }
 
 system() {
-    timeout 4 systemctl is-system-running
-    timeout 4 systemctl --failed --no-legend --plain | cut -d' ' -f1
+    limited systemctl is-system-running
+    limited systemctl --failed --no-legend --plain | cut -d' ' -f1
 }
 
 units() {
     # shellcheck disable=SC2046,SC2086
-    timeout 4 systemctl show --timestamp=unix --property=Id,ActiveState,SubState,Result,NRestarts,ExecMainCode \
+    limited systemctl show --timestamp=unix --property=Id,ActiveState,SubState,Result,NRestarts,ExecMainCode \
         --property=ExecMainStatus,StateChangeTimestamp,Restart,RestartUSec,StartLimitIntervalUSec,StartLimitBurst \
         --property=FragmentPath,DropInPaths,MainPID,NeedDaemonReload,LoadState \
         -- $( (printf '%s\n' $units; ls /run/fleet/units) | sort -u)
 }
 
-texts() { cd /run/fleet/units && sha256sum -- *; }
+texts() { cd /run/fleet/units && limited sha256sum -- *; }
 
 docker() {
-    systemctl is-active --quiet docker && get --unix-socket /run/docker.sock "http://docker/containers/$1"
+    limited systemctl is-active --quiet docker && get --unix-socket /run/docker.sock "http://docker/containers/$1"
 }
 
-# all of them, and of those that ended how
+# all of them, and of those that ended how; one that is gone by now says nothing
 containers() {
     docker 'json?all=1' || return
     ended='%7B%22status%22%3A%5B%22exited%22%2C%22dead%22%5D%7D'
     for id in $(docker "json?all=1&filters=$ended" | grep -o '"Id":"[0-9a-f]*"' | cut -d'"' -f4); do
         printf '\n'
-        docker "$id/json"
+        docker "$id/json" || :
     done
 }
 
 # the runtime socket of the proxy in each ambassador's container; perl is part of every Debian system
+# shellcheck disable=SC2016
 servers='use Socket; alarm 2; socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un($ARGV[0])) or exit 1;
     syswrite S, "show servers state instances\n"; print while <S>'
 ambassadors() {
@@ -64,8 +68,8 @@ ambassadors() {
         container=$(basename "$unit" .service)
         pid=$(docker "$container/json" | grep -o '"Pid":[0-9]*' | cut -d: -f2)
         [ "${pid:-0}" -gt 0 ] || continue
-        echo "# $container"
-        perl -e "$servers" "/proc/$pid/root/run/haproxy.sock"
+        answer=$(perl -e "$servers" "/proc/$pid/root/run/haproxy.sock") || continue
+        printf '# %s\n%s\n' "$container" "$answer"
     done
 }
 
@@ -88,37 +92,38 @@ keys() { curl --silent --max-time 4 "http://127.0.0.1:2379/v2/keys/$1?recursive=
 fleet() { get --unix-socket /run/fleet.sock "http://fleet/fleet/v1/$1"; }
 
 # addresses and ports that take connections, and the program's name
-listening() { ss -Hltnp | awk '{ print $4, $6 }' | sed 's/users:(("\([^"]*\)".*/\1/' | sort -u; }
+listening() { limited ss -Hltnp | awk '{ print $4, $6 }' | sed 's/users:(("\([^"]*\)".*/\1/' | sort -u; }
 
-filter() { nft list table inet platform | grep -v counter | sha256sum | cut -c1-16; }
+filter() { limited nft list table inet platform | grep -v counter | sha256sum | cut -c1-16; }
 
 sshd() {
-    /usr/sbin/sshd -T | grep -E '^(permitrootlogin|passwordauthentication|kbdinteractiveauthentication|allowusers|'`
+    limited /usr/sbin/sshd -T | grep -E '^(permitrootlogin|passwordauthentication|kbdinteractiveauthentication|allowusers|'`
         `'allowagentforwarding|maxsessions|pubkeyauthentication|permitemptypasswords) '
 }
 
 room() {
-    df -P -B1 / /var/lib/docker /var/lib/etcd /run | awk 'NR > 1 { print $6, $2, $4 }'
+    limited df -P -B1 / /var/lib/docker /var/lib/etcd /run | awk 'NR > 1 { print $6, $2, $4 }'
     awk '/^(MemTotal|MemAvailable):/ { printf "%s %.0f\n", $1, $2 * 1024 }' /proc/meminfo
     echo "load $(cut -d' ' -f1 /proc/loadavg) $(nproc)"
 }
 
 journal() {
-    timeout 4 journalctl --quiet --boot --priority=warning --since="@$since" --lines=20 --no-hostname \
-        --output=short-unix | cut -c1-300
+    limited journalctl --quiet --boot --priority=warning --since="@$since" --lines=20 --no-hostname \
+        --output=short-unix | perl -CS -ne 'chomp; print substr($_, 0, 300), "\n"'
 }
 
 # one line a site: name, version, number of files, digest of all files with their paths
 contents() {
     for site in $sites; do
         cd "/home/core/$site/current" 2>/dev/null || continue
-        echo "$site $(head -c 64 version.txt) $(find -L . -type f | wc -l) $(
-            find -L . -type f -exec sha256sum {} + | LC_ALL=C sort -k2 | sha256sum | cut -d' ' -f1)"
+        echo "$site $(head -c 64 version.txt) $(limited find -L . -type f | wc -l) $(
+            limited find -L . -type f -exec sha256sum {} + | LC_ALL=C sort -k2 | sha256sum | cut -d' ' -f1)"
     done
 }
 
 helpers() {
-    cd /home/core && find . -type f ! -path './*/releases/*' ! -path './.*' -exec sha256sum {} + | LC_ALL=C sort -k2
+    cd /home/core && limited find . -type f ! -path './*/releases/*' ! -path './.*' -exec sha256sum {} + |
+        LC_ALL=C sort -k2
 }
 
 part identity identity

@@ -2,10 +2,15 @@
 the machine that looks unless said otherwise; sizes are bytes.
 
 A part that could not be had is None, or says why; nothing stands for a value that was not seen.
+
+schema.json beside this file is for other programs. It is made again by:
+
+    python -m harness.snapshot.data > harness/snapshot/schema.json
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import msgspec
@@ -215,8 +220,8 @@ class Outside(Struct, frozen=True, omit_defaults=True):
     backing: Mapping[str, str]  # backing service -> why it does not answer, "" where it does
 
 
-class Snapshot(Struct, frozen=True, omit_defaults=True):
-    """The cluster at one moment."""
+class Snapshot(Struct, frozen=True, omit_defaults=True, tag_field="schema", tag=SCHEMA):
+    """The cluster at one moment. Its document begins with its schema."""
 
     number: int
     asked: float
@@ -228,7 +233,6 @@ class Snapshot(Struct, frozen=True, omit_defaults=True):
     deployed: Mapping[str, Release] | None  # site -> what was deployed last
     outside: Outside
     plan: tuple[str, ...] | None = None  # what Terraform would change; None: not asked
-    schema: str = SCHEMA
 
     @property
     def names(self) -> dict[str, str]:
@@ -241,18 +245,28 @@ class Snapshot(Struct, frozen=True, omit_defaults=True):
         return {name: machine for name, machine in self.machines.items() if not machine.silent}
 
 
+class _Head(msgspec.Struct):
+    """What says of which schema a document is."""
+
+    schema: str = "unknown"
+
+
 def encode(snapshot: Snapshot) -> bytes:
     return msgspec.json.encode(snapshot)
 
 
 def decode(document: bytes) -> Snapshot:
     """Raises ValueError for what is no snapshot of this schema."""
-    snapshot = msgspec.json.decode(document, type=Snapshot)
-    if snapshot.schema != SCHEMA:
-        raise ValueError(f"a snapshot of schema {snapshot.schema}, not {SCHEMA}")
-    return snapshot
+    head = msgspec.json.decode(document, type=_Head)
+    if head.schema != SCHEMA:
+        raise ValueError(f"a snapshot of schema {head.schema}, not {SCHEMA}")
+    return msgspec.json.decode(document, type=Snapshot)
 
 
 def schema() -> dict[str, object]:
     """The JSON Schema of a snapshot."""
     return msgspec.json.schema(Snapshot)
+
+
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=1))

@@ -17,10 +17,11 @@ import requests
 from harness.drivers.cluster import Cluster
 from harness.drivers.etcd import KEY_NOT_FOUND
 from harness.drivers.site import Page, Site
-from harness.errors import AnswerNotUnderstood, CommandFailed, HarnessError, PlatformWrong
+from harness.errors import CommandFailed, HarnessError, PlatformWrong
 from harness.model import links
 from harness.seams.http import open_session
 from harness.seams.patience import patience
+from harness.seams.wait import NotAnswering
 from harness.snapshot import reading
 from harness.snapshot.data import (
     Answer,
@@ -45,18 +46,24 @@ COLLECT = "".join(
 # Units of the machine itself, which the cluster stands on
 SYSTEM_UNITS = ("first-boot.service", "filter.service", "ssh.service", "etcd.service", "fleet.socket",
                 "fleet.service", "docker.service", "contents-source.socket", "contents.service")  # fmt: skip
+NAME_SERVER = "name server"
 STRANGER = "nobody.example"
 # Seconds for one request to a site, or to a backing service
 ASK_LIMIT = 3.0
-# Seconds of the journal before the first look
-JOURNAL = 24 * 3600
+# Machines that are asked for what the cluster as a whole knows: one may be silent, or its etcd
+WHOLE_ASKED = 3
+# Seconds for a machine that was silent in the look before
+ASK_AGAIN = 1.0
+
+# What a machine printed; when it was asked and had answered; why it is silent, or ""
+Printed = tuple[str, float, float, str]
 
 
 class Looker:
     """Takes snapshots of one cluster.
 
-    `intended` tells what is intended now; `backing` are the services that the cluster was made with, name -> URL (of a
-    name server its address); `plan` gives what Terraform would change, and raises HarnessError.
+    `intended` tells what is intended now; `backing` are the services that the cluster was made with, name -> URL;
+    `plan` gives what Terraform would change, and raises HarnessError.
     """
 
     def __init__(
@@ -74,30 +81,36 @@ class Looker:
     def look(self, number: int, since: float, before: Snapshot | None = None, *, costly: bool = True) -> Snapshot:
         """The cluster as it is now; lines of the journal from `since` on. What is costly (walking the sites, closed
         ports, Terraform's plan) is looked at where that is asked for, and else as it was in the look `before`."""
-        asked = time.time()
-        with ThreadPoolExecutor(max_workers=64) as pool:
+        asked, pool = time.time(), ThreadPoolExecutor(max_workers=64)
+        try:
             ports = pool.submit(self._ports) if costly else None
             plan = pool.submit(self._planned) if costly and self._plan else None
-            backing = {name: pool.submit(_unanswered, name, url) for name, url in self._backing.items()}
+            backing = {name: pool.submit(_unanswered, url) for name, url in self._backing.items()}
             printed = self._machines(pool, since)
             sites = {
                 site: {name: pool.submit(self._answer, site, address) for name, address in self._addresses.items()}
                 for site in self._cluster.outputs.sites
             }
             stranger = pool.submit(_asked, lambda: self._cluster.page_of(STRANGER))
-            names = {domain: pool.submit(self._name, domain) for domain in self._cluster.outputs.sites.values()}
-            texts = {name: future.result() for name, future in printed.items()}
+            names = {domain: pool.submit(self._name, domain) for domain in self._named}
+            texts = {name: _waited_for(future, name, before) for name, future in printed.items()}
             machines = {name: _machine(self.intended, *text) for name, text in texts.items()}
-            walks = self._walks(machines) if costly else before.outside.walks if before else None
+            answers = {site: {n: future.result() for n, future in asked_.items()} for site, asked_ in sites.items()}
+            walks = self._walks(pool, machines, answers) if costly else before.outside.walks if before else None
             outside = Outside(
                 ports=ports.result() if ports else before.outside.ports if before else None,
-                names={name: future.result() for name, future in names.items()} if self._has_names else None,
-                sites={site: {n: future.result() for n, future in asked_.items()} for site, asked_ in sites.items()},
+                names={name: future.result()[0] for name, future in names.items()} if names else None,
+                sites=answers,
                 stranger=stranger.result(),
                 walks=walks,
-                backing={name: future.result() for name, future in backing.items()},
+                backing={
+                    **{name: future.result() for name, future in backing.items()},
+                    **({NAME_SERVER: max(future.result()[1] for future in names.values())} if names else {}),
+                },
             )
             planned = plan.result() if plan else before.plan if before else None
+        finally:
+            pool.shutdown(wait=False)  # who is not waited for any more may still be asking
         whole = [(name, reading.Parts(text)) for name, (text, _, _, _) in texts.items() if "@@ fleet-units" in text]
         return Snapshot(
             number=number,
@@ -117,18 +130,15 @@ class Looker:
         return self.intended.machines
 
     @property
-    def _has_names(self) -> bool:
-        return bool(self.intended.name_server)
+    def _named(self) -> list[str]:
+        """Host names that the cluster's name server is asked for; none where it has no name server."""
+        return list(self.intended.sites.values()) if self.intended.name_server else []
 
     # -- the machines ------------------------------------------------------------------------------------------------
 
-    def _machines(self, pool: ThreadPoolExecutor, since: float) -> dict[str, Future[tuple[str, float, float, str]]]:
+    def _machines(self, pool: ThreadPoolExecutor, since: float) -> dict[str, Future[Printed]]:
         machines = self._cluster.machines
-        try:
-            way_in = machines.entry_point
-        except PlatformWrong:
-            way_in = ""  # nobody answers: each says so
-        whole = {way_in, *[name for name in self._addresses if name != way_in][:1]}
+        whole = list(self._addresses)[:WHOLE_ASKED]
         units = " ".join([*SYSTEM_UNITS, *self.intended.units])
         sites = " ".join(self.intended.sites)
 
@@ -142,6 +152,8 @@ class Looker:
                 return failed.stdout, sent, time.time(), "" if failed.stdout else str(failed)
             except HarnessError as silent:
                 return "", sent, time.time(), str(silent)
+            except UnicodeDecodeError as junk:
+                return "", sent, time.time(), f"its answer is no text: {junk}"
 
         return {name: pool.submit(ask, name) for name in self._addresses}
 
@@ -161,15 +173,31 @@ class Looker:
     def _answer(self, site: str, address: str) -> Answer:
         return _asked(lambda: self._cluster.site_at(site, address).fetch("/version.txt"))
 
-    def _name(self, domain: str) -> str:
+    def _name(self, domain: str) -> tuple[str, str]:
+        """The address that a name leads to, and why the name server does not answer; "" for none."""
         try:
-            return self._cluster.name_server.lookup(domain) if self._has_names else ""
+            return self._cluster.name_server.lookup(domain), ""
+        except NotAnswering as silent:
+            return "", silent.seen
         except PlatformWrong as failed:
-            return f"no answer: {failed.seen}"
+            return failed.seen, ""
 
-    def _walks(self, machines: Mapping[str, Machine]) -> dict[str, Walk]:
-        """Each site walked once, and what was deployed fetched where the walk did not lead to it."""
-        found = {name: self._walk(site, machines) for name, site in self._cluster.sites.items()}
+    def _walks(
+        self, pool: ThreadPoolExecutor, machines: Mapping[str, Machine], answers: Mapping[str, Mapping[str, Answer]]
+    ) -> dict[str, Walk]:
+        """Each site walked once, and what was deployed fetched where the walk did not lead to it; one that does not
+        answer at its entry point is not walked."""
+        entry = next((name for name, it in self._addresses.items() if it == self.intended.entry_point), "")
+        silent = {site: there[entry].failed for site, there in answers.items() if entry in there}
+        walking = {
+            name: pool.submit(self._walk, site, machines)
+            for name, site in self._cluster.sites.items()
+            if not silent.get(name)
+        }
+        found: dict[str, tuple[Walk, dict[str, str]]] = {
+            name: walking[name].result() if name in walking else (Walk(pages=0, failed=silent[name]), {})
+            for name in self._cluster.sites
+        }
         bodies = {name: pages for name, (_, pages) in found.items()}
         return {
             name: Walk(
@@ -221,24 +249,31 @@ def _asked(fetch: Callable[[], Page]) -> Answer:
     return Answer(status=page.status, version=version, media_type=page.media_type)
 
 
-def _unanswered(name: str, url: str) -> str:
+def _unanswered(url: str) -> str:
     """Why a backing service does not answer; "" where it does."""
-    limit = ASK_LIMIT * patience()
-    parts = urllib.parse.urlsplit(url if "//" in url else f"//{url}:53")
+    limit, host = ASK_LIMIT * patience(), urllib.parse.urlsplit(url).hostname or ""
     try:
-        address = socket.getaddrinfo(parts.hostname, None, type=socket.SOCK_STREAM)[0][4][0]
-        with socket.create_connection((str(address), parts.port or 80), limit):
-            pass
-        if parts.scheme:
-            session = open_session(str(address), [parts.hostname or ""], None, timeouts=(limit, limit))
+        address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+        with open_session(str(address), [host], None, timeouts=(limit, limit)) as session:
             status = session.get(url).status_code
-            return "" if status < 500 else f"status {status}"
     except (OSError, HarnessError, requests.RequestException) as failed:
         return getattr(failed, "seen", "") or str(failed)
-    return ""
+    return "" if status < 500 else f"status {status}"
 
 
 # -- what they say, as data ------------------------------------------------------------------------------------------
+
+
+def _waited_for(future: Future[Printed], name: str, before: Snapshot | None) -> Printed:
+    """What a machine printed. One that was silent in the look before is waited for shortly only."""
+    then = before.machines.get(name) if before else None
+    if then is None or not then.silent:
+        return future.result()
+    sent = time.time()
+    try:
+        return future.result(ASK_AGAIN * patience())
+    except TimeoutError:
+        return "", sent, time.time(), then.silent
 
 
 def _machine(intended: Intended, printed: str, sent: float, received: float, silent: str) -> Machine:
@@ -252,7 +287,7 @@ def _first(whole: Iterable[tuple[str, reading.Parts]], read: Callable[[str, read
     for name, parts in whole:
         try:
             return read(name, parts)
-        except (KeyError, ValueError, TypeError, AttributeError, AnswerNotUnderstood):
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError):
             continue
     return None
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import cache
+from typing import Any, get_type_hints
+
+import msgspec
 
 from harness.snapshot.data import Container, EtcdHere, Line, Machine, Release, Room, Unit
 
-PART = re.compile(r"^@@ (\S+) ([0-9.]+)\n(.*?)\n@\. \1 (\d+)$", re.MULTILINE | re.DOTALL)
-ANY_PART = re.compile(r"^part (\S+)", re.MULTILINE)
+PART = re.compile(r"^@@ (\S+) ([0-9]+\.[0-9]+)\n(.*?)\n@\. \1 (\d+)$", re.MULTILINE | re.DOTALL)
 # systemd's units of time, in seconds
 TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+TIMES |= {"month": 2629800.0, "y": 31557600.0}
 # HAProxy's columns: server's address, state of operation (2 is up), administrative state, port
 ADDRESS, OPERATION, ADMINISTRATION, PORT = 4, 5, 6, 18
 MAINTENANCE = 1
@@ -28,26 +31,34 @@ class Parts:
         self.missing: list[str] = []
 
     def read(self, name: str, how: Callable[[str], Any], instead: Any = None) -> Any:
-        """A part as `how` reads it; `instead` where it is missing, or says something else."""
+        """A part as `how` reads it; `instead` where it is missing, or says something else than `how` promises."""
         try:
-            return how(self.texts[name])
-        except (KeyError, ValueError, IndexError, TypeError, AttributeError):
+            found = how(self.texts[name])
+            return msgspec.json.decode(msgspec.json.encode(found), type=_promised(how))
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
             self.missing.append(name)
             return instead
+
+
+@cache
+def _promised(how: Callable[[str], Any]) -> Any:
+    return get_type_hints(how)["return"]
 
 
 def machine(printed: str, sent: float, received: float, helpers: Mapping[str, str]) -> Machine:
     """What a machine printed that was asked at `sent` and had answered at `received`."""
     parts = Parts(printed)
-    identity = parts.read("identity", str.split, [])
+    identity = parts.read("identity", _words, [])
     identity = [*identity, "", "", "", "", ""][:5]
-    state, *failed = parts.read("system", str.split, [""]) or [""]
+    state, *failed = parts.read("system", _words, [""]) or [""]
     texts = parts.read("texts", _digests, {})
-    services = {
-        name: Unit(**fields, text=texts.get(name, "")) for name, fields in parts.read("units", _units, {}).items()
+    units = {
+        name: msgspec.structs.replace(unit, text=texts.get(name, ""))
+        for name, unit in parts.read("units", _units, {}).items()
     }
     rooms = parts.read("room", _rooms, {})
     load = rooms.pop("load", Room(size=0, free=0))
+    held = parts.read("helpers", _digests)
     return Machine(
         asked=sent,
         seconds=round(received - sent, 3),
@@ -57,19 +68,19 @@ def machine(printed: str, sent: float, received: float, helpers: Mapping[str, st
         clock_ahead=_ahead(parts.times.get("identity", sent), sent, received),
         state=state,
         failed=tuple(failed),
-        units=services,
+        units=units,
         containers=parts.read("containers", _containers),
         ambassadors=parts.read("ambassadors", _ambassadors, {}),
         etcd=parts.read("etcd", _etcd),
         fleet=parts.read("fleet", _fleet),
-        listening=parts.read("listening", lambda text: tuple(map(_listener, text.splitlines())), ()),
-        filter=parts.read("filter", str.strip, ""),
-        sshd=parts.read("sshd", lambda text: dict(line.split(" ", 1) for line in text.splitlines()), {}),
+        listening=parts.read("listening", _listening, ()),
+        filter=parts.read("filter", _stripped, ""),
+        sshd=parts.read("sshd", _sshd, {}),
         rooms=rooms,
         load=load.size / 1000,
-        journal=parts.read("journal", lambda text: tuple(map(_line, filter(None, text.splitlines()))), ()),
+        journal=parts.read("journal", _journal, ()),
         contents=parts.read("contents", _contents, {}),
-        helpers=parts.read("helpers", lambda text: _differing(_digests(text), helpers), {}),
+        helpers=_differing(held, helpers) if held is not None else {},
         missing=tuple(parts.missing),
     )
 
@@ -81,39 +92,50 @@ def _ahead(told: float, sent: float, received: float) -> float:
     return round(told - (received if told > received else sent), 3)
 
 
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+def _stripped(text: str) -> str:
+    return text.strip()
+
+
 def _digests(text: str) -> dict[str, str]:
     """What sha256sum prints: path -> digest."""
-    return {
-        path.removeprefix("./"): digest for digest, path in (line.split("  ", 1) for line in text.splitlines() if line)
-    }
+    return {path.removeprefix("./"): digest for digest, path in (line.split("  ", 1) for line in _lines(text))}
 
 
 def _differing(held: Mapping[str, str], intended: Mapping[str, str]) -> dict[str, str]:
     return {path: held.get(path, "") for path, digest in intended.items() if held.get(path) != digest}
 
 
-def _units(text: str) -> dict[str, dict[str, Any]]:
+def _lines(text: str) -> list[str]:
+    """Those that hold something. A line ends at LF only: other ends may be in what a program said."""
+    return [line for line in text.split("\n") if line]
+
+
+def _units(text: str) -> dict[str, Unit]:
     units = {}
     for block in text.strip().split("\n\n"):
-        shown = dict(line.split("=", 1) for line in block.splitlines())
-        units[shown["Id"]] = {
-            "load": shown["LoadState"],
-            "active": shown["ActiveState"],
-            "sub": shown["SubState"],
-            "result": shown["Result"],
-            "restarts": int(shown.get("NRestarts") or 0),
-            "main_pid": int(shown.get("MainPID") or 0),
-            "exit_code": int(shown.get("ExecMainCode") or 0),
-            "exit_status": int(shown.get("ExecMainStatus") or 0),
-            "since": _moment(shown["StateChangeTimestamp"]),
-            "restart": shown.get("Restart", ""),
-            "restart_sec": seconds(shown.get("RestartUSec", "")),
-            "start_limit_interval": seconds(shown["StartLimitIntervalUSec"]),
-            "start_limit_burst": int(shown["StartLimitBurst"]),
-            "fragment": shown["FragmentPath"],
-            "drop_ins": tuple(shown["DropInPaths"].split()),
-            "needs_reload": shown["NeedDaemonReload"] == "yes",
-        }
+        shown = dict(line.split("=", 1) for line in _lines(block))
+        units[shown["Id"]] = Unit(
+            load=shown["LoadState"],
+            active=shown["ActiveState"],
+            sub=shown["SubState"],
+            result=shown["Result"],
+            restarts=int(shown.get("NRestarts") or 0),
+            main_pid=int(shown.get("MainPID") or 0),
+            exit_code=int(shown.get("ExecMainCode") or 0),
+            exit_status=int(shown.get("ExecMainStatus") or 0),
+            since=_moment(shown["StateChangeTimestamp"]),
+            restart=shown.get("Restart", ""),
+            restart_sec=seconds(shown.get("RestartUSec", "")),
+            start_limit_interval=seconds(shown["StartLimitIntervalUSec"]),
+            start_limit_burst=int(shown["StartLimitBurst"]),
+            fragment=shown["FragmentPath"],
+            drop_ins=tuple(shown["DropInPaths"].split()),
+            needs_reload=shown["NeedDaemonReload"] == "yes",
+        )
     return units
 
 
@@ -123,6 +145,8 @@ def _moment(text: str) -> float | None:
 
 def seconds(text: str) -> float | None:
     """A span of time as systemd prints it, such as `1min 30s`; None for what is none (`infinity`, nothing)."""
+    if text == "0":
+        return 0.0
     total = 0.0
     for word in text.split():
         found = re.fullmatch(r"([0-9.]+)([a-z]+)", word)
@@ -155,9 +179,10 @@ def _containers(text: str) -> dict[str, Container]:
 
 def _ambassadors(text: str) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
-    for line in text.splitlines():
+    servers: dict[str, str] = {}
+    for line in _lines(text):
         if line.endswith("-dynamic-amb") and line.startswith("# "):
-            servers: dict[str, str] = {}
+            servers = {}
             found[line.removeprefix("# ").removesuffix("-dynamic-amb")] = servers
             continue
         columns = line.split()
@@ -183,15 +208,19 @@ def _fleet(text: str) -> tuple[str, ...]:
     return tuple(sorted(item["id"] for item in json.loads(text)["machines"]))
 
 
-def _listener(line: str) -> tuple[str, str]:
-    address, _, program = line.partition(" ")
-    return address, program
+def _listening(text: str) -> tuple[tuple[str, str], ...]:
+    rows = (line.partition(" ") for line in _lines(text))
+    return tuple((address, program) for address, _, program in rows)
+
+
+def _sshd(text: str) -> dict[str, str]:
+    return dict(line.split(" ", 1) for line in _lines(text))
 
 
 def _rooms(text: str) -> dict[str, Room]:
     rooms = {}
     memory = {}
-    for name, *figures in map(str.split, text.strip().splitlines()):
+    for name, *figures in map(str.split, _lines(text)):
         if name == "load":
             rooms["load"] = Room(size=int(1000 * float(figures[0])), free=int(figures[1]))
         elif name.endswith(":"):
@@ -201,11 +230,21 @@ def _rooms(text: str) -> dict[str, Room]:
     return rooms | {"memory": Room(size=memory["MemTotal:"], free=memory["MemAvailable:"])}
 
 
-def _line(line: str) -> Line:
-    time, _, text = line.partition(" ")
-    return Line(time=float(time), text=text)
+def _journal(text: str) -> tuple[Line, ...]:
+    found: list[Line] = []
+    for line in _lines(text):
+        time, _, said = line.partition(" ")
+        if time:
+            found.append(Line(time=float(time), text=said))
+        elif found:  # a message of several lines: journalctl indents all but the first
+            found[-1] = Line(time=found[-1].time, text=f"{found[-1].text}\n{said.strip()}")
+    return tuple(found)
 
 
 def _contents(text: str) -> dict[str, Release]:
-    rows = (line.split() for line in text.splitlines())
-    return {row[0]: Release(version=row[1], files=int(row[2]), digest=row[3]) for row in rows if row}
+    found = {}
+    for line in _lines(text):
+        site, _, release = line.partition(" ")
+        version, files, digest = release.rsplit(" ", 2)  # a version.txt that is empty, or not there, is none
+        found[site] = Release(version=version, files=int(files), digest=digest)
+    return found

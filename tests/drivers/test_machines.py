@@ -788,7 +788,7 @@ def test_a_way_in_that_another_thread_forgets_meanwhile_is_still_one(
     machines = connect()
 
     def forget() -> None:
-        machines._way_in.doubt()  # as a command does that failed just now
+        machines._way_in.doubt("coreos-0")  # as a command does that failed just now
 
     monkeypatch.setattr(machines, "close", forget)
 

@@ -6,6 +6,8 @@ cluster.json   subject -> machine -> what a command printed there (etcd, fleet's
 outputs.json   `terraform output -json` of that cluster
 plan.json      `terraform show -json` of a plan that makes three machines
 units/         two unit files, as they were when cluster.json was recorded
+collected.txt  what collect.sh printed on the first of three machines, asked for the whole
+green.json     a snapshot of such a cluster when nothing was wrong; read by snapshots.py
 """
 
 from __future__ import annotations

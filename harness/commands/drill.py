@@ -1,0 +1,197 @@
+"""`platform drill`: breaks a cluster on purpose, one fault at a time, and tells whether the nightly names each."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.drivers.cluster import Cluster, Connections
+from harness.errors import ExitStatus, HarnessError, Misconfigured
+from harness.runs.acceptance import BUILDING, Acceptance, down
+from harness.runs.check import on_cluster
+from harness.runs.execution import Execution
+from harness.runs.faults import FOR_DRILLS, Fault, Seeded, Seeding, seeding_lock
+from harness.runs.interrupts import Interrupts
+from harness.runs.run import runs_folder
+from harness.text import took
+
+# Seconds for a cluster to be green again, when a fault is undone
+AGAIN = 120.0
+NIGHTLY_LIMIT = 180.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the nightly made of a fault: its exit status and seconds, the first cause that it named, how many it named
+    beside it, and whether the cluster was green again afterwards."""
+
+    fault: str
+    layer: str
+    expected: str
+    status: int
+    seconds: float
+    within: float
+    named: str
+    others: tuple[str, ...]
+    right: bool
+    green_again: bool
+    why: str = ""
+
+    @property
+    def caught(self) -> bool:
+        return self.status not in (ExitStatus.VERIFIED, ExitStatus.INTERNAL_ERROR)
+
+    @property
+    def good(self) -> bool:
+        return self.caught and self.right and self.seconds <= self.within and self.green_again and not self.others
+
+    def __str__(self) -> str:
+        mark = "✓" if self.good else "✗"
+        line = f"{mark} {self.fault:34} {took(self.seconds):>7}  {self.named or 'nothing was named'}"
+        remarks = [
+            "" if self.caught else "missed",
+            "" if self.right else f"not named: {self.expected}",
+            "" if self.seconds <= self.within else f"late: {self.within:g} s",
+            f"named as well: {', '.join(self.others)}" if self.others else "",
+            "" if self.green_again else "not green again",
+            self.why,
+        ]
+        return "\n".join([line, *(f"    {remark}" for remark in remarks if remark)])
+
+
+def listed(faults: Sequence[Fault]) -> str:
+    return "\n".join(f"{fault.layer:12} {fault.name:34} {fault.rule}: {fault.subject}" for fault in faults)
+
+
+def drill(root: Path, faults: Sequence[Fault], run_id: str | None, *, keep: bool, target: str) -> ExitStatus:
+    """Seeds each of these faults, on the cluster of a run that was built for drills, or on a new one.
+
+    Raises Misconfigured for a cluster that was built for something else.
+    """
+    if run_id is None:
+        acceptance = Acceptance(root, target, None, ["drill", "--target", target])
+        status = acceptance(BUILDING, keep=True)
+        folder = acceptance.run.folder
+        if status is not ExitStatus.VERIFIED:
+            return status
+        (folder / FOR_DRILLS).touch()
+    else:
+        folder, keep = runs_folder(root) / Path(run_id).name, True
+        if not (folder / FOR_DRILLS).exists():
+            raise Misconfigured(f"the cluster of run {folder.name} was not built for drills: leave --run out")
+    try:
+        outcomes = _drilled(root, folder, faults)
+    finally:
+        if not keep:
+            down(root, folder)
+    print(score(outcomes), file=sys.stderr)
+    return ExitStatus.VERIFIED if all(outcome.good for outcome in outcomes) else ExitStatus.PLATFORM_WRONG
+
+
+def _drilled(root: Path, folder: Path, faults: Sequence[Fault]) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    with (
+        Interrupts() as interrupts,
+        seeding_lock(folder) as alone,
+        on_cluster(root, folder, ["drill"]) as execution,
+        Connections(execution.run.recorder) as connections,
+    ):
+        if not alone:
+            raise Misconfigured(f"another drill is under way on the cluster of run {folder.name}")
+        seeding = _seeding(execution, connections, folder)
+        nightly = _nightly_of(root, folder)
+        try:
+            with interrupts.allowed():
+                for fault in faults:
+                    outcomes.append(_tried(seeding, fault, nightly))
+                    print(outcomes[-1], file=sys.stderr, flush=True)
+        finally:
+            kept = execution.run.folder / "drill.json"
+            kept.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
+    return outcomes
+
+
+def _seeding(execution: Execution, connections: Connections, folder: Path) -> Seeding:
+    outputs = execution.outputs()
+    if outputs is None:
+        raise Misconfigured(f"the cluster of run {folder.name} is gone")
+    cluster = Cluster(lambda: outputs, connections, execution.run.process)
+    return Seeding(folder, cluster, execution.workplace.shell, execution.run.process)
+
+
+Nightly = Callable[[], tuple[dict[str, Any], float]]
+
+
+def _nightly_of(root: Path, folder: Path) -> Nightly:
+    """What a person would type, as a process of its own: what it prints, and the seconds that it took."""
+    from harness.record.log import Recorder
+    from harness.seams.process import Processes
+
+    argv = [str(root / "bin/platform"), "nightly", "--json", "--run", folder.name]
+
+    def nightly() -> tuple[dict[str, Any], float]:
+        result = Processes(Recorder(Path(os.devnull))).run(argv, ok=None, within=NIGHTLY_LIMIT)
+        try:
+            return dict(json.loads(result.stdout)), result.seconds
+        except ValueError:
+            return {"status": ExitStatus.INTERNAL_ERROR, "headline": result.stderr[-300:], "causes": []}, result.seconds
+
+    return nightly
+
+
+def _tried(seeding: Seeding, fault: Fault, nightly: Nightly) -> Outcome:
+    seeded, seconds, why = Seeded(fault.name, "", "", fault.subject), 0.0, ""
+    document: dict[str, Any] = {}
+    try:
+        with seeding.injected(fault) as seeded:
+            document, seconds = nightly()
+    except HarnessError as failed:
+        why = f"it could not be seeded: {failed}"
+    again, ends = False, time.monotonic() + AGAIN
+    while not again and time.monotonic() < ends:
+        again = nightly()[0]["status"] == ExitStatus.VERIFIED
+    if document.get("status") == ExitStatus.INTERNAL_ERROR:
+        why = str(document.get("headline"))
+    causes = [cause["finding"] for cause in document.get("causes", ())]
+    named = [f"{cause['rule']}: {cause['about']}" for cause in causes]
+    expected = f"{fault.rule}: {seeded.subject}"
+    return Outcome(
+        fault.name,
+        fault.layer,
+        expected,
+        int(document.get("status", ExitStatus.INTERNAL_ERROR)),
+        seconds,
+        fault.within,
+        named[0] if named else "",
+        tuple(named[1:]),
+        named[:1] == [expected] and document["status"] == fault.status,
+        again,
+        why,
+    )
+
+
+def score(outcomes: Sequence[Outcome]) -> str:
+    """By layer: how many faults were caught, named rightly, named late, missed, and named with others beside."""
+    rows: list[tuple[str, ...]] = [("layer", "faults", "caught", "named", "late", "missed", "others", "slowest")]
+    layers = list(dict.fromkeys(outcome.layer for outcome in outcomes))
+    for layer in [*layers, "all"]:
+        these = [outcome for outcome in outcomes if layer in (outcome.layer, "all")]
+        counts = (
+            len(these),
+            sum(outcome.caught for outcome in these),
+            sum(outcome.right for outcome in these),
+            sum(outcome.seconds > outcome.within for outcome in these),
+            sum(not outcome.caught for outcome in these),
+            sum(bool(outcome.others) for outcome in these),
+        )
+        slowest = max((outcome.seconds for outcome in these), default=0.0)
+        rows.append((layer, *map(str, counts), took(slowest)))
+    return "\n" + "\n".join(
+        "  " + "".join(f"{cell:<12}" if n == 0 else f"{cell:>9}" for n, cell in enumerate(row)) for row in rows
+    )

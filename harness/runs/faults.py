@@ -1,0 +1,150 @@
+"""Faults that are seeded on purpose: injected, and undone whatever happens meanwhile.
+
+A fault is noted in the workplace before it is injected, and the note is gone when it is undone: who is interrupted
+undoes it, and after a kill -9 the next command on the cluster does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import shlex
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.drivers.cluster import Cluster
+from harness.drivers.shell import OperatorShell
+from harness.errors import Misconfigured
+from harness.seams.process import Runner
+from harness.text import did_you_mean
+
+FAULTS = Path(__file__).with_suffix(".toml")
+# In the workplace: that its cluster was built to be broken; the fault that is injected; who injects holds the lock
+FOR_DRILLS, NOTE, LOCK = "for-drills", "fault.json", "fault.lock"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault as faults.toml describes it."""
+
+    name: str
+    layer: str
+    on: str
+    inject: str
+    undo: str
+    rule: str
+    subject: str
+    within: float = 20.0
+    status: int = 1
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """A fault that is injected: on which machine ("" for the operator's), what undoes it, and what is to be named."""
+
+    name: str
+    machine: str
+    undo: str
+    subject: str
+
+
+def read_faults(path: Path = FAULTS) -> list[Fault]:
+    """Raises Misconfigured for a file that does not describe faults."""
+    try:
+        return [Fault(**fields) for fields in tomllib.loads(path.read_text())["fault"]]
+    except (ValueError, TypeError, KeyError) as wrong:
+        raise Misconfigured(f"{path} does not describe faults: {wrong}") from wrong
+
+
+def chosen_faults(faults: list[Fault], name: str | None, layer: str | None) -> list[Fault]:
+    """Those of a name, or of a layer; all where neither is given. Raises Misconfigured when there are none."""
+    found = [fault for fault in faults if name in (None, fault.name) and layer in (None, fault.layer)]
+    if not found:
+        names = sorted({fault.layer for fault in faults} if layer else {fault.name for fault in faults})
+        near = did_you_mean(layer or name or "", names)
+        raise Misconfigured(f"there is no fault {layer or name}: {near}there are {', '.join(names)}")
+    return found
+
+
+class Seeding:
+    """Injects faults into one cluster."""
+
+    def __init__(self, folder: Path, cluster: Cluster, shell: OperatorShell, process: Runner) -> None:
+        self._note = folder / NOTE
+        self._run_id = folder.name
+        self._cluster = cluster
+        self._shell = shell
+        self._process = process
+
+    @contextmanager
+    def injected(self, fault: Fault) -> Iterator[Seeded]:
+        """A fault, while this lasts."""
+        machine = self._machine(fault.on)
+        filled = {"machine": machine, "run": self._run_id}
+        if "{other_id}" in fault.inject:
+            other = next(name for name in self._cluster.machines.names if name != machine)
+            filled["other_id"] = self._cluster.machines.run(other, "cat /etc/machine-id").strip()
+        seeded = Seeded(fault.name, machine, _filled(fault.undo, filled), _filled(fault.subject, filled))
+        self._note.write_text(json.dumps(asdict(seeded)))
+        try:
+            self._run(machine, _filled(fault.inject, filled))
+            yield seeded
+        finally:
+            self.undo(seeded)
+
+    def undo(self, seeded: Seeded) -> None:
+        self._run(seeded.machine, seeded.undo)
+        self._note.unlink(missing_ok=True)
+
+    def _machine(self, on: str) -> str:
+        if on == "operator":
+            return ""
+        other, _, unit = on.rpartition("unit ")
+        if not unit or unit == on:
+            return on
+        running = self._cluster.units.machine_running(unit)
+        if not other:
+            return running
+        return next(name for name in self._cluster.machines.names if name != running)
+
+    def _run(self, machine: str, command: str) -> None:
+        if machine:
+            self._cluster.machines.run(machine, f"sh -c {shlex.quote(command)}")
+        else:
+            environment = self._shell.env
+            self._process.run(["bash", "-c", command], cwd=self._shell.cwd, env=environment, within=60)
+
+
+def _filled(text: str, values: dict[str, str]) -> str:
+    """Not by format(): commands have braces of their own."""
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
+@contextmanager
+def seeding_lock(folder: Path) -> Iterator[bool]:
+    """Whether this process alone may seed faults, or undo them, on the cluster of a run folder; while this lasts."""
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def left_over(folder: Path) -> Seeded | None:
+    """The fault that somebody injected and did not undo, who is there no more; None where there is none."""
+    note = folder / NOTE
+    if not note.exists():
+        return None
+    with seeding_lock(folder) as alone:
+        if alone:
+            with contextlib.suppress(ValueError, TypeError, FileNotFoundError):
+                return Seeded(**json.loads(note.read_text()))
+    return None

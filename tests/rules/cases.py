@@ -1,0 +1,354 @@
+"""What each rule finds: a change of the green snapshot, and the subjects that are then found, by that rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from harness.rules.machines import EMPTY
+from harness.snapshot.data import Answer, Container, FleetMachine, FleetUnit, Registration, Release, Snapshot
+from tests.transcripts.snapshots import REMOVED, changed, green, silent, without
+
+# machines by id, in the green snapshot
+ID = {name: machine.machine_id for name, machine in green().machines.items()}
+ONE = "machines.coreos-1"
+UNIT = "machines.coreos-2.units.blog.service"
+BLOG = "fleet.units.blog.service"
+SIDEKICK = "fleet.units.blog-docker-reg.service"
+# of the green snapshot: blog runs on coreos-2, jpblog on coreos-0
+RUNS_AT = "192.0.2.12:32768"
+
+Changes = Mapping[str, Any] | Callable[[Snapshot], Snapshot]
+
+
+def machine_of(*, unit: str, peer: str) -> Callable[[Any], Any]:
+    """Makes a unit of fleet's registry follow a peer."""
+    return lambda held: FleetUnit(
+        held.desired,
+        held.current,
+        held.machine_id,
+        (*green().intended.units[unit].options, ("X-Fleet", "MachineOf", peer)),
+    )
+
+
+def on_all(part: str, value: Any) -> dict[str, Any]:
+    return {f"machines.{name}.{part}": value for name in ID}
+
+
+def case(changes: Changes, *subjects: str) -> tuple[Changes, tuple[str, ...]]:
+    return changes, subjects
+
+
+CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
+    "backing-service-answers": [
+        case({"outside.backing.name server": "timed out"}, "backing service name server"),
+        case({"outside.backing.image registry": "status 503"}, "backing service image registry"),
+        case({"outside.backing.image registry": ""}),
+    ],
+    "plan-is-empty": [
+        case({"plan": ("machine[1] is created",)}, "plan"),
+        case({"plan": None}),
+    ],
+    "machine-answers": [
+        case(lambda now: silent(now, "coreos-1"), "machine coreos-1"),
+        case(lambda now: silent(now, *ID), "machine coreos-0", "machine coreos-1", "machine coreos-2"),
+    ],
+    "machine-ids-differ": [
+        case({f"{ONE}.machine_id": ID["coreos-0"]}, "machine coreos-0", "machine coreos-1"),
+        case({f"{ONE}.machine_id": ""}, "machine coreos-1"),
+        case(lambda now: silent(now, "coreos-0", "coreos-1")),
+    ],
+    "host-keys-differ": [
+        case({f"{ONE}.host_key": green().machines["coreos-2"].host_key}, "machine coreos-1", "machine coreos-2"),
+        case({f"{ONE}.host_key": ""}, "machine coreos-1"),
+    ],
+    "answer-is-whole": [
+        case({f"{ONE}.missing": ("journal", "etcd")}, "machine coreos-1"),
+        case({f"{ONE}.missing": ("texts", "containers", "ambassadors", "etcd", "metrics", "fleet")}),
+    ],
+    "boot-finished": [
+        case({f"{ONE}.units.first-boot.service.active": "inactive"}, "boot on coreos-1"),
+        case({f"{ONE}.units.first-boot.service.result": "exit-code"}, "boot on coreos-1"),
+        case({f"{ONE}.units.first-boot.service": REMOVED}, "boot on coreos-1"),
+        case({f"{ONE}.state": "starting"}, "boot on coreos-1"),
+        case({f"{ONE}.state": "degraded"}),
+    ],
+    "clock-agrees": [
+        case({f"{ONE}.clock_ahead": 1.2}, "clock on coreos-1"),
+        case({f"{ONE}.clock_ahead": -3600.0}, "clock on coreos-1"),
+        case({f"{ONE}.clock_ahead": -1.0}),
+    ],
+    "room-is-left": [
+        case({f"{ONE}.rooms./run.free": 0}, "room /run on coreos-1"),
+        case({f"{ONE}.rooms.memory.free": 1}, "room memory on coreos-1"),
+        case({f"{ONE}.rooms": {}}),
+    ],
+    "sshd-is-set": [
+        case({f"{ONE}.sshd.passwordauthentication": "yes"}, "sshd on coreos-1"),
+        case({f"{ONE}.sshd.allowusers": REMOVED, f"{ONE}.sshd.permitrootlogin": "yes"}, "sshd on coreos-1"),
+        case({f"{ONE}.sshd": {}}),
+    ],
+    "system-unit-runs": [
+        case({f"{ONE}.units.etcd.service.active": "inactive"}, "etcd on coreos-1"),
+        case({f"{ONE}.units.fleet.socket.active": "failed"}, "fleet on coreos-1"),
+        case({f"{ONE}.units.docker.service": REMOVED}, "docker on coreos-1"),
+        case({f"{ONE}.units.docker.service.active": "inactive", "intended.started": False}),
+        case({f"{ONE}.units": {}}),
+    ],
+    "no-system-unit-failed": [
+        case(
+            {f"{ONE}.failed": ("contents.service", "cron.service")},
+            "system unit contents.service on coreos-1",
+            "system unit cron.service on coreos-1",
+        ),
+        case({f"{ONE}.failed": ("blog.service", "etcd.service", "first-boot.service")}),
+    ],
+    "filter-is-loaded": [
+        case({f"{ONE}.filter": EMPTY}, "filter on coreos-1"),
+        case({f"{ONE}.filter": ""}, "filter on coreos-1"),
+        case({f"{ONE}.filter": "0123456789abcdef"}, "filter on coreos-1"),
+        case(on_all("filter", EMPTY), "filter on coreos-0", "filter on coreos-1", "filter on coreos-2"),
+    ],
+    "etcd-is-healthy": [
+        case({f"{ONE}.etcd.healthy": False}, "etcd on coreos-1"),
+        case({f"{ONE}.etcd": None}, "etcd on coreos-1"),
+        case({f"{ONE}.etcd": None, f"{ONE}.units.etcd.service.active": "inactive"}),
+    ],
+    "etcd-members-are-right": [
+        case({f"{ONE}.etcd.members": ("coreos-0", "coreos-1")}, "etcd on coreos-1"),
+        case(
+            on_all("etcd.members", ("coreos-0", "coreos-2")), "etcd on coreos-0", "etcd on coreos-1", "etcd on coreos-2"
+        ),
+        case(on_all("etcd.members", ("coreos-0", "coreos-1"))),
+    ],
+    "etcd-has-one-leader": [
+        case({f"{ONE}.etcd.leader": "0123"}, "etcd"),
+        case(on_all("etcd.leader", ""), "etcd"),
+        case({f"{ONE}.etcd.leader": "0123", f"{ONE}.etcd.role": ""}),
+    ],
+    "etcd-keeps-its-leader": [
+        case(on_all("etcd.leader", "0123"), "etcd"),
+        case(on_all("etcd.leader", "")),
+        case(on_all("etcd.leader", "0123") | on_all("boot", "another")),
+    ],
+    "fleet-answers": [
+        case({f"{ONE}.fleet": None}, "fleet on coreos-1"),
+        case({f"{ONE}.fleet": None, f"{ONE}.units.fleet.service.active": "failed"}),
+    ],
+    "fleet-lists": [
+        case({f"fleet.machines.{ID['coreos-1']}": REMOVED}, "fleet on coreos-1"),
+        case({"fleet.machines.f00": FleetMachine("192.0.2.99", {})}, "fleet machine 192.0.2.99"),
+        case({"fleet": None}, "fleet"),
+        case({"fleet": None} | on_all("fleet", None)),
+        case(lambda now: silent(now, "coreos-1")),
+        case(
+            lambda now: changed(silent(now, "coreos-1"), {f"fleet.machines.{ID['coreos-1']}": REMOVED}),
+            "fleet on coreos-1",
+        ),
+    ],
+    "fleet-metadata": [
+        case({f"fleet.machines.{ID['coreos-1']}.metadata.name": "coreos-0"}, "fleet on coreos-1"),
+        case({f"fleet.machines.{ID['coreos-1']}.metadata": {}}, "fleet on coreos-1"),
+    ],
+    "fleet-views-agree": [
+        case({f"{ONE}.fleet": without(ID["coreos-0"])}, "fleet on coreos-1"),
+        case({f"{ONE}.fleet": None}),
+    ],
+    "machine-listens": [
+        case({f"{ONE}.listening": without(("*:873", "systemd"))}, "port 873 on coreos-1"),
+        case({f"{ONE}.listening": ()}, "port 22 on coreos-1", "port 873 on coreos-1", "port 2379 on coreos-1"),
+        case({f"{ONE}.listening": (), f"{ONE}.missing": ("listening",)}),
+    ],
+    "fleet-has-no-port": [
+        case({f"{ONE}.listening": lambda there: (*there, ("*:49153", "fleetd"))}, "fleet on coreos-1"),
+    ],
+    "unit-is-held": [
+        case({BLOG: REMOVED}, "unit blog.service"),
+        case({"fleet": None}),
+    ],
+    "unit-is-as-written": [
+        case({f"{BLOG}.options": (("Service", "ExecStart", "/bin/true"),)}, "unit blog.service"),
+        case({"fleet.units.foreign.service": FleetUnit("launched", "launched", ID["coreos-0"], ())}),
+    ],
+    "unit-is-wanted": [
+        case({f"{BLOG}.desired": "loaded"}, "unit blog.service"),
+        case({f"{BLOG}.desired": "loaded", "intended.started": False}),
+    ],
+    "unit-is-placed": [
+        case({f"{BLOG}.machine_id": ""}, "unit blog.service", "unit blog-docker-reg.service on coreos-2"),
+        case({f"{SIDEKICK}.machine_id": ID["coreos-1"]}, "unit blog-docker-reg.service on coreos-1"),
+        case({f"{SIDEKICK}.machine_id": "f00" * 8}, "unit blog-docker-reg.service on f00f00f0"),
+        case(
+            {SIDEKICK: machine_of(unit="blog-docker-reg.service", peer="nobody.service")},
+            "unit blog-docker-reg.service",
+        ),
+        case({"fleet.states.entry.service": without(ID["coreos-1"])}, "unit entry.service on coreos-1"),
+        case({f"{BLOG}.desired": "inactive", f"{BLOG}.machine_id": "", f"{SIDEKICK}.desired": "inactive"}),
+    ],
+    "unit-is-reported": [
+        case({f"{BLOG}.current": "loaded"}, "unit blog.service on coreos-2"),
+        case({"fleet.states.blog.service": ()}, "unit blog.service on coreos-2"),
+        case({"fleet.states.blog.service": tuple(ID.values())}, "unit blog.service on coreos-2"),
+        case({"fleet.units.entry.service.current": "loaded"}),
+    ],
+    "unit-is-not-overridden": [
+        case({f"{UNIT}.drop_ins": ("/etc/systemd/system/blog.service.d/x.conf",)}, "unit blog.service on coreos-2"),
+        case({f"{UNIT}.drop_ins": ("x.conf",), f"{UNIT}.load": "masked"}),
+    ],
+    "unit-text-is-loaded": [
+        case({f"{UNIT}.text": "0" * 64}, "unit blog.service on coreos-2"),
+        case({f"{UNIT}.text": ""}, "unit blog.service on coreos-2"),
+        case({f"{UNIT}.needs_reload": True}, "unit blog.service on coreos-2"),
+        case({f"{BLOG}.options": (("Service", "ExecStart", "/bin/true"),)}, "unit blog.service on coreos-2"),
+    ],
+    "unit-restarts-for-ever": [
+        case({f"{UNIT}.restart": "on-failure"}, "unit blog.service on coreos-2"),
+        case({f"{UNIT}.restart_sec": 0.0}, "unit blog.service on coreos-2"),
+        case({f"{UNIT}.restart_sec": 2.0}, "unit blog.service on coreos-2"),
+        case({f"{UNIT}.restart_sec": 2.1}),
+        case({f"{UNIT}.restart_sec": 0.0, f"{UNIT}.start_limit_interval": 0.0}),
+    ],
+    "unit-runs": [
+        case({f"{UNIT}.active": "inactive", f"{UNIT}.sub": "dead"}, "unit blog.service on coreos-2"),
+        case({f"{UNIT}.active": "activating", f"{UNIT}.sub": "auto-restart"}, "unit blog.service on coreos-2"),
+        case({UNIT: REMOVED}, "unit blog.service on coreos-2"),
+        case({f"{ONE}.units.entry.service.sub": "exited"}, "unit entry.service on coreos-1"),
+        case({f"{UNIT}.active": "inactive", f"{BLOG}.desired": "loaded"}),
+        case({f"{UNIT}.active": "inactive", "intended.started": False}),
+    ],
+    "unit-runs-nowhere-else": [
+        case({f"{ONE}.units.blog.service.active": "active"}, "unit blog.service on coreos-1"),
+        case(
+            {
+                "fleet.units": {},
+                "fleet.states": {},
+                "intended.units": lambda units: {"entry.service": units["entry.service"]},
+            },
+            "unit entry.service on coreos-0",
+            "unit entry.service on coreos-1",
+            "unit entry.service on coreos-2",
+        ),
+    ],
+    "unit-keeps-running": [
+        case({f"{UNIT}.main_pid": 4711}, "unit blog.service on coreos-2"),
+        case({f"{UNIT}.main_pid": 0, f"{UNIT}.active": "failed"}, "unit blog.service on coreos-2"),
+        case({f"{UNIT}.main_pid": 4711, "machines.coreos-2.boot": "another"}),
+    ],
+    "container-runs": [
+        case({f"{ONE}.containers.entry": REMOVED}, "container entry on coreos-1"),
+        case({f"{ONE}.containers.entry.state": "paused"}, "container entry on coreos-1"),
+        case({f"{ONE}.containers.entry": REMOVED, f"{ONE}.units.entry.service.active": "failed"}),
+        case({f"{ONE}.containers": None}),
+    ],
+    "container-has-memory": [
+        case(
+            {f"{ONE}.containers.x": Container("1", "exited", exit_status=137, out_of_memory=True)},
+            "container x on coreos-1",
+        ),
+    ],
+    "container-has-image": [
+        case({f"{ONE}.containers.entry.image": "0123"}, "container entry on coreos-1"),
+        case(
+            {f"machines.{name}.containers.entry.image": "0123" for name in ("coreos-0", "coreos-1")},
+            "container entry on coreos-2",
+        ),
+    ],
+    "registrations-are-known": [
+        case({"services": None}, "etcd"),
+        case({"services": None, "intended.started": False}),
+        case(lambda now: changed(silent(now, *ID), {"services": None})),
+    ],
+    "instance-is-registered": [
+        case({"services.blog": {}}, "registration blog on coreos-2"),
+        case({"services": {}}, "registration blog on coreos-2", "registration jpblog on coreos-0"),
+        case({"services": None}),
+    ],
+    "registration-is-right": [
+        case({"services.blog.coreos-2:blog.address": "192.0.2.12:1"}, "registration blog/coreos-2:blog"),
+        case({"services.blog.coreos-1:blog": Registration("x", "", 5)}, "registration blog/coreos-1:blog"),
+        case({"services.blog.coreos-2:blog.ttl": None}, "registration blog/coreos-2:blog"),
+        case({"machines.coreos-2.containers.blog": REMOVED}, "registration blog/coreos-2:blog"),
+        case(lambda now: silent(now, "coreos-2")),
+    ],
+    "ambassador-follows": [
+        case({f"{ONE}.ambassadors.blog": {}}, "ambassador of blog on coreos-1"),
+        case({f"{ONE}.ambassadors.blog": REMOVED}, "ambassador of blog on coreos-1"),
+        case({f"{ONE}.ambassadors.blog.192.0.2.99:1": "DOWN"}, "ambassador of blog on coreos-1"),
+        case(
+            {f"{ONE}.ambassadors": {}, f"{ONE}.containers.blog-dynamic-amb.state": "exited"},
+            "ambassador of jpblog on coreos-1",
+        ),
+    ],
+    "ambassador-reaches": [
+        case({f"{ONE}.ambassadors.blog.{RUNS_AT}": "DOWN"}, "ambassador of blog on coreos-1"),
+        case({f"{ONE}.ambassadors.blog.192.0.2.99:1": "UP"}, "ambassador of blog on coreos-1"),
+        case({f"{ONE}.ambassadors": {}}),
+    ],
+    "helpers-are-there": [
+        case({f"{ONE}.helpers": {"name/publish.sh": "", "web/configure.sh": "0" * 64}}, "helper files on coreos-1"),
+        case({f"{ONE}.helpers": {"name/publish.sh": ""}, f"{ONE}.missing": ("helpers",)}),
+    ],
+    "deployment-is-remembered": [
+        case({"deployed.blog": REMOVED}, "contents of blog"),
+        case({"deployed": {}, "intended.deployed": ()}),
+        case({"deployed": None}),
+    ],
+    "contents-are-held": [
+        case({f"{ONE}.contents.blog": REMOVED}, "contents of blog on coreos-1"),
+        case({f"{ONE}.contents.blog.version": "0123"}, "contents of blog on coreos-1"),
+        case({f"{ONE}.contents.blog.digest": "0123"}, "contents of blog on coreos-1"),
+        case(
+            {"deployed.blog": Release("0123", "4567")},
+            "contents of blog on coreos-0",
+            "contents of blog on coreos-1",
+            "contents of blog on coreos-2",
+        ),
+        case({f"{ONE}.contents": {}, f"{ONE}.missing": ("contents",)}),
+        case({f"{ONE}.contents.blog": REMOVED, "intended.deployed": ("jpblog",)}),
+    ],
+    "port-is-open": [
+        case({"outside.ports.coreos-1": (80,)}, "port 22 on coreos-1"),
+        case({"outside.ports.coreos-1": ()}, "port 22 on coreos-1", "port 80 on coreos-1"),
+        case({"outside.ports.coreos-1": (22,), "intended.started": False}),
+        case({"outside.ports": None}),
+    ],
+    "port-is-closed": [
+        case({"outside.ports.coreos-1": (22, 80, 2379)}, "port 2379 on coreos-1"),
+    ],
+    "site-answers": [
+        case({"outside.sites.blog.coreos-1": Answer(failed="refused")}, "site blog through coreos-1"),
+        case({"outside.sites.blog.coreos-1.status": 503}, "site blog through coreos-1"),
+        case({"outside.sites.blog.coreos-1.version": ""}, "site blog through coreos-1"),
+        case({"outside.sites.blog.coreos-1.status": 503, "intended.deployed": ("jpblog",)}),
+        case({"outside.sites.blog.coreos-1.version": "", "deployed": None}),
+    ],
+    "site-is-whole": [
+        case({"outside.walks.blog.broken": ("a: b: 404",)}, "site blog"),
+        case({"outside.walks.blog.failed": "no answer"}, "site blog"),
+        case({"outside.walks": None}),
+    ],
+    "site-is-as-deployed": [
+        case({"outside.walks.blog.differing": ("a.html",)}, "site blog"),
+    ],
+    "sites-are-apart": [
+        case({"outside.walks.blog.foreign": tuple(f"http://x/{number}" for number in range(9))}, "site blog"),
+    ],
+    "stranger-gets-nothing": [
+        case({"outside.stranger.status": 200}, "entry point"),
+        case({"outside.stranger": Answer(failed="refused")}, "entry point"),
+        case({"outside.stranger.status": 200, "intended.started": False}),
+        case({"outside.stranger": None}),
+    ],
+    "name-leads": [
+        case({"outside.names.genkisugimoto.com": ""}, "name genkisugimoto.com"),
+        case({"outside.names.genkisugimoto.com": "192.0.2.99"}, "name genkisugimoto.com"),
+        case({"outside.names.jp.genkisugimoto.com": "192.0.2.10"}, "name jp.genkisugimoto.com"),
+        case({"outside.names": None}),
+        case({"outside.names.genkisugimoto.com": "", "intended.started": False}),
+    ],
+}
+
+
+def look(changes: Changes) -> Snapshot:
+    """The green snapshot with these changes."""
+    return changes(green()) if callable(changes) else changed(green(), changes)

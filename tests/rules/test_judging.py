@@ -1,0 +1,581 @@
+"""Judging looks: what counts, and which findings are causes. Each case is what the whole cluster shows of one thing."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.rules.finding import FLEET_LAG, LAYERS, RULES, Finding, Subject
+from harness.rules.judging import Cause, Judgement, causes, judge
+from harness.rules.stands import Foundations
+from harness.snapshot.data import Answer, FleetMachine, Release, Snapshot
+from tests.rules.cases import CASES, ID, look
+from tests.transcripts.snapshots import REMOVED, change, changed, green, later, silent, without
+
+STOPPED = {"active": "inactive", "sub": "dead", "main_pid": 0}
+SITE_DOWN = Answer(status=503, media_type="text/html")
+JPBLOG = Subject("unit", "jpblog.service", "coreos-0")
+
+
+def stopped(unit: str, machine: str, since: float | None = None) -> dict[str, Any]:
+    """What systemd says of a unit that somebody stopped."""
+    fields = STOPPED | ({"since": since} if since else {})
+    return {f"machines.{machine}.units.{unit}.{field}": value for field, value in fields.items()}
+
+
+def site_down(site: str) -> dict[str, Any]:
+    down = {f"outside.sites.{site}.{name}": SITE_DOWN for name in ID}
+    return {**down, f"outside.walks.{site}.failed": "status 503"}
+
+
+def no_servers(service: str) -> dict[str, Any]:
+    return {f"machines.{name}.ambassadors.{service}": {} for name in ID}
+
+
+def of(snapshot: Snapshot) -> tuple[Cause, ...]:
+    """The causes when a cluster has been like this for a while."""
+    looks = [later(snapshot, 1), later(snapshot, 20)]
+    return causes(judge(looks).findings, looks[-1])
+
+
+def shown(found: Sequence[Cause]) -> dict[str, set[str]]:
+    """Cause -> its consequences."""
+    return {
+        f"{cause.finding.rule}: {cause.finding.subject}": {f"{it.rule}: {it.subject}" for it in cause.consequences}
+        for cause in found
+    }
+
+
+# -- what counts -----------------------------------------------------------------------------------------------------
+
+NOT_REPORTED = {"fleet.states.blog.service": ()}
+
+
+def reported(*looks: Snapshot) -> Judgement:
+    return judge(looks).of(["unit-is-reported"])
+
+
+def test_what_a_rule_without_lag_finds_counts_at_once() -> None:
+    judged = judge([changed(green(), stopped("jpblog.service", "coreos-0"))])
+
+    assert [finding.key for finding in judged.findings] == [("unit-runs", JPBLOG)]
+    assert judged.findings[0].first_seen == green().asked
+
+
+def test_what_a_rule_with_lag_finds_counts_when_looks_that_are_further_apart_agree() -> None:
+    broken = changed(green(), NOT_REPORTED)
+
+    first = reported(green(), later(broken, 1))
+    assert not first.findings and len(first.unsettled) == 1
+    assert not reported(green(), later(broken, 1), later(broken, 1 + FLEET_LAG - 0.1)).findings
+    settled = reported(green(), later(broken, 1), later(broken, 1 + FLEET_LAG))
+    assert len(settled.findings) == 1 and not settled.unsettled
+    assert settled.findings[0].first_seen == green().asked + 1
+
+
+def test_what_is_gone_in_between_starts_anew() -> None:
+    broken = changed(green(), NOT_REPORTED)
+
+    judged = reported(later(broken, 1), later(green(), 4), later(broken, 7), later(broken, 9))
+    assert not judged.findings and judged.unsettled[0].first_seen == green().asked + 7
+    assert reported(later(broken, 1), later(green(), 4), later(broken, 7), later(broken, 12)).findings
+
+
+def test_what_is_gone_by_now_is_no_finding() -> None:
+    assert judge([later(changed(green(), NOT_REPORTED), 1), later(green(), 9)]).all == ()
+
+
+def test_another_subject_is_another_finding() -> None:
+    other = changed(green(), {"fleet.states.jpblog.service": ()})
+
+    assert not reported(later(changed(green(), NOT_REPORTED), 1), later(other, 20)).findings
+
+
+def test_a_rule_that_compares_does_so_with_the_first_look() -> None:
+    again = later(changed(green(), {"machines.coreos-0.units.jpblog.service.main_pid": 4711}), 5)
+
+    assert [str(it) for it in judge([green(), later(green(), 2), again, later(again, 3)]).findings] == [
+        "unit jpblog.service on coreos-0: expected one process all the while, "
+        "seen started again (0 and then 0 restarts by systemd)"
+    ]
+    assert judge([again, later(again, 3)]).all == ()
+
+
+def test_what_is_expected_is_no_finding() -> None:
+    broken = changed(green(), stopped("jpblog.service", "coreos-0") | stopped("blog.service", "coreos-2"))
+
+    judged = judge([broken], {("unit-runs", JPBLOG), ("unit-is-placed", Subject("unit", "blog.service", "coreos-2"))})
+    assert [str(finding.subject) for finding in judged.all] == ["unit blog.service on coreos-2"]
+
+
+def test_a_judgement_of_some_rules() -> None:
+    judged = judge([changed(green(), NOT_REPORTED | stopped("jpblog.service", "coreos-0"))])
+
+    assert {finding.rule for finding in judged.all} == {"unit-runs", "unit-is-reported"}
+    assert {finding.rule for finding in judged.of({"unit-runs"}).all} == {"unit-runs"}
+    assert judged.of(()).all == ()
+
+
+def test_since_is_by_the_clock_of_who_looks() -> None:
+    ahead = change(
+        changed(green(), stopped("jpblog.service", "coreos-0", 1000.0)), "machines.coreos-0.clock_ahead", 0.5
+    )
+
+    assert [finding.since for finding in judge([ahead]).findings] == [999.5]
+
+
+def test_a_finding_can_be_pasted() -> None:
+    (finding,) = judge([changed(green(), {"machines.coreos-1.units.etcd.service.active": "failed"})]).findings
+
+    assert finding.paste.startswith("ssh core@192.0.2.11 'systemctl status etcd.service; ")
+
+
+# -- causes ----------------------------------------------------------------------------------------------------------
+
+# docker stop takes its time: systemd stops the sidekick first, and it is dead before the unit that it is part of
+JPBLOG_STOPPED = (
+    stopped("jpblog.service", "coreos-0", 1795665900.0)
+    | stopped("jpblog-docker-reg.service", "coreos-0", 1795665890.0)
+    | {"machines.coreos-0.containers.jpblog": REMOVED, "machines.coreos-0.containers.jpblog-docker-reg": REMOVED}
+    | site_down("jpblog")
+)
+SITES_OF_JPBLOG = {f"site-answers: site jpblog through {name}" for name in ID} | {"site-is-whole: site jpblog"}
+
+
+def test_jpblog_stopped_when_all_have_noticed() -> None:
+    assert shown(of(changed(green(), JPBLOG_STOPPED | {"services.jpblog": {}} | no_servers("jpblog")))) == {
+        "unit-runs: unit jpblog.service on coreos-0": {
+            "unit-runs: unit jpblog-docker-reg.service on coreos-0",
+            *SITES_OF_JPBLOG,
+        }
+    }
+
+
+def test_jpblog_stopped_while_it_is_still_registered() -> None:
+    assert shown(of(changed(green(), JPBLOG_STOPPED))) == {
+        "unit-runs: unit jpblog.service on coreos-0": {
+            "unit-runs: unit jpblog-docker-reg.service on coreos-0",
+            "registration-is-right: registration jpblog/coreos-0:jpblog",
+            *(f"ambassador-reaches: ambassador of jpblog on {name}" for name in ID),
+            *SITES_OF_JPBLOG,
+        }
+    }
+
+
+def test_jpblog_stopped_while_ambassadors_have_not_noticed() -> None:
+    assert shown(of(changed(green(), JPBLOG_STOPPED | {"services.jpblog": {}}))) == {
+        "unit-runs: unit jpblog.service on coreos-0": {
+            "unit-runs: unit jpblog-docker-reg.service on coreos-0",
+            *(f"ambassador-follows: ambassador of jpblog on {name}" for name in ID),
+            *(f"ambassador-reaches: ambassador of jpblog on {name}" for name in ID),
+            *SITES_OF_JPBLOG,
+        }
+    }
+
+
+def test_etcd_stopped() -> None:
+    """fleet's agent there gets no answer, and after its time to live the machine is gone for the others."""
+    one = "machines.coreos-1"
+    others = without(ID["coreos-1"])
+    broken = changed(
+        green(),
+        stopped("etcd.service", "coreos-1")
+        | {f"{one}.etcd": None, f"{one}.fleet": None, f"{one}.missing": ("etcd", "metrics", "fleet")}
+        | {f"{one}.listening": lambda there: tuple(it for it in there if it[1] != "etcd")}
+        | {f"fleet.machines.{ID['coreos-1']}": REMOVED}
+        | {f"machines.{name}.fleet": others for name in ("coreos-0", "coreos-2")}
+        | {f"fleet.states.{unit}": others for unit in green().intended.units},
+    )
+    everywhere = ("blog-dynamic-amb", "jpblog-dynamic-amb", "etcd-amb", "entry")
+
+    assert shown(of(broken)) == {
+        "system-unit-runs: etcd on coreos-1": {
+            "fleet-answers: fleet on coreos-1",
+            "fleet-lists: fleet on coreos-1",
+            "machine-listens: port 2379 on coreos-1",
+            *(f"unit-runs-nowhere-else: unit {unit}.service on coreos-1" for unit in everywhere),
+        }
+    }
+
+
+def test_a_machine_is_silent() -> None:
+    """It holds the blog, and the host names lead to it: fleet still has both there, and the sites do not answer."""
+    broken = changed(
+        silent(green(), "coreos-2"),
+        {f"fleet.machines.{ID['coreos-2']}": REMOVED, "outside.ports.coreos-2": ()}
+        | {f"machines.{name}.fleet": without(ID["coreos-2"]) for name in ("coreos-0", "coreos-1")}
+        | {f"machines.{name}.ambassadors.blog.192.0.2.12:32768": "DOWN" for name in ("coreos-0", "coreos-1")}
+        | site_down("blog")
+        | {"outside.sites.jpblog.coreos-2": Answer(failed="timed out")},
+    )
+    gone = ID["coreos-2"][:8]
+    placed = ("blog", "blog-docker-reg", "entry-name")
+
+    assert shown(of(broken)) == {
+        "machine-answers: machine coreos-2": {
+            "fleet-lists: fleet on coreos-2",
+            *(f"unit-is-placed: unit {unit}.service on {gone}" for unit in placed),
+            *(f"port-is-open: port {port} on coreos-2" for port in (22, 80)),
+            *(f"site-answers: site blog through {name}" for name in ID),
+            "site-answers: site jpblog through coreos-2",
+            "site-is-whole: site blog",
+        }
+    }
+
+
+def test_a_machine_is_silent_to_the_operator_only() -> None:
+    assert shown(of(silent(green(), "coreos-2"))) == {
+        "machine-answers: machine coreos-2": {
+            "ambassador-reaches: ambassador of blog on coreos-0",
+            "ambassador-reaches: ambassador of blog on coreos-1",
+        }
+    }
+
+
+def test_every_machine_is_silent() -> None:
+    gone = changed(silent(green(), *ID), {"fleet": None, "services": None, "deployed": None})
+    gone = changed(gone, {f"outside.ports.{name}": () for name in ID} | site_down("blog") | site_down("jpblog"))
+
+    assert set(shown(of(gone))) == {f"machine-answers: machine {name}" for name in ID}
+
+
+def test_a_unit_is_stopped_by_fleet() -> None:
+    broken = changed(
+        green(),
+        {
+            "fleet.units.blog.service.desired": "loaded",
+            "fleet.units.blog.service.current": "loaded",
+            "services.blog": {},
+        }
+        | stopped("blog.service", "coreos-2")
+        | stopped("blog-docker-reg.service", "coreos-2")
+        | {"machines.coreos-2.containers.blog": REMOVED, "machines.coreos-2.containers.blog-docker-reg": REMOVED}
+        | no_servers("blog")
+        | site_down("blog"),
+    )
+    assert shown(of(broken)) == {
+        "unit-is-wanted: unit blog.service": {
+            "unit-runs: unit blog-docker-reg.service on coreos-2",
+            *(f"site-answers: site blog through {name}" for name in ID),
+            "site-is-whole: site blog",
+        }
+    }
+
+
+def test_a_sidekick_is_stopped() -> None:
+    broken = changed(
+        green(),
+        stopped("jpblog-docker-reg.service", "coreos-0")
+        | {"machines.coreos-0.containers.jpblog-docker-reg": REMOVED, "services.jpblog": {}}
+        | no_servers("jpblog")
+        | site_down("jpblog"),
+    )
+    assert shown(of(broken)) == {
+        "unit-runs: unit jpblog-docker-reg.service on coreos-0": {
+            "instance-is-registered: registration jpblog on coreos-0",
+            *SITES_OF_JPBLOG,
+        }
+    }
+
+
+def test_contents_are_truncated_on_one_machine() -> None:
+    """The blog runs there: that machine's files are what it serves."""
+    broken = changed(
+        green(),
+        {
+            "machines.coreos-2.contents.blog": Release("e09bf639c8fdb465", "0123", 3),
+            "outside.walks.blog.broken": ("http://genkisugimoto.com/: a.png: 404",),
+            "outside.walks.blog.differing": ("a.html",),
+        },
+    )
+    assert shown(of(broken)) == {
+        "contents-are-held: contents of blog on coreos-2": {
+            "site-is-whole: site blog",
+            "site-is-as-deployed: site blog",
+        }
+    }
+
+
+def test_a_drop_in_sets_restart_sec_to_nothing() -> None:
+    unit = "machines.coreos-2.units.blog.service"
+    broken = changed(
+        green(), {f"{unit}.drop_ins": ("/run/systemd/system/blog.service.d/x.conf",), f"{unit}.restart_sec": 0.0}
+    )
+
+    assert shown(of(broken)) == {
+        "unit-is-not-overridden: unit blog.service on coreos-2": {
+            "unit-restarts-for-ever: unit blog.service on coreos-2"
+        }
+    }
+
+
+def test_the_name_server_is_gone() -> None:
+    down = {"outside.backing.name server": "timed out"}
+    nameless = {f"outside.names.{name}": "no answer: timed out" for name in green().intended.sites.values()}
+    found = of(changed(green(), down | nameless))
+
+    assert shown(found) == {
+        "backing-service-answers: backing service name server": {
+            "name-leads: name genkisugimoto.com",
+            "name-leads: name jp.genkisugimoto.com",
+        }
+    }
+    assert found[0].finding.layer == LAYERS[0]
+
+
+def test_fleets_metadata_of_a_machine_are_anothers() -> None:
+    broken = change(green(), f"fleet.machines.{ID['coreos-1']}.metadata.name", "coreos-0")
+
+    assert shown(of(broken)) == {"fleet-metadata: fleet on coreos-1": set()}
+
+
+def test_a_consequence_that_has_consequences() -> None:
+    """A full disk explains that a unit does not run, and so all that this explains."""
+    full = changed(green(), JPBLOG_STOPPED | {"services.jpblog": {}, "machines.coreos-0.rooms./var/lib/docker.free": 0})
+
+    assert set(shown(of(full))) == {"room-is-left: room /var/lib/docker on coreos-0"}
+
+
+def test_helper_files_that_are_missing_explain_units_that_do_not_run_and_their_sites() -> None:
+    broken = changed(green(), JPBLOG_STOPPED | {"machines.coreos-0.helpers": {"web/configure.sh": ""}})
+
+    assert set(shown(of(broken))) == {"helpers-are-there: helper files on coreos-0"}
+
+
+def test_the_image_registry_explains_units_that_do_not_run() -> None:
+    broken = changed(green(), JPBLOG_STOPPED | {"outside.backing.image registry": "timed out"})
+
+    assert set(shown(of(broken))) == {"backing-service-answers: backing service image registry"}
+
+
+# -- nothing else is folded ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"machines.coreos-0.sshd.passwordauthentication": "yes"},
+        {"machines.coreos-0.clock_ahead": 9.0},
+        {"machines.coreos-0.failed": ("cron.service",)},
+        {"machines.coreos-0.host_key": ""},
+        {"machines.coreos-0.filter": "0123"},
+        {"machines.coreos-0.missing": ("journal",)},
+        {"machines.coreos-1.units.etcd.service.active": "failed"},
+        {"machines.coreos-1.units.docker.service.active": "failed"},
+        {"machines.coreos-1.rooms./run.free": 0},
+        {"machines.coreos-0.contents.blog.digest": "0123"},
+        {"machines.coreos-2.units.blog.service.active": "failed"},
+        {"machines.coreos-0.units.jpblog.service.drop_ins": ("x.conf",)},
+        {"outside.backing.name server": "timed out"},
+        {"plan": ("something",)},
+        {"outside.stranger.status": 200},
+    ],
+)
+def test_what_has_nothing_to_do_with_a_stopped_unit_is_a_cause_beside_it(other: Mapping[str, Any]) -> None:
+    broken = changed(green(), stopped("jpblog.service", "coreos-0") | other)
+    found = shown(of(broken))
+
+    assert len(found) == 2 and found["unit-runs: unit jpblog.service on coreos-0"] == set()
+
+
+def test_sshd_that_allows_passwords_explains_nothing() -> None:
+    broken = changed(
+        green(), stopped("entry.service", "coreos-1") | {"machines.coreos-1.sshd.passwordauthentication": "yes"}
+    )
+    assert shown(of(broken)) == {
+        "sshd-is-set: sshd on coreos-1": set(),
+        "unit-runs: unit entry.service on coreos-1": set(),
+    }
+
+
+def test_a_site_that_is_wrong_while_another_is_stopped_is_a_cause_of_its_own() -> None:
+    broken = changed(green(), JPBLOG_STOPPED | {"outside.sites.blog.coreos-1.status": 500})
+
+    assert set(shown(of(broken))) == {
+        "unit-runs: unit jpblog.service on coreos-0",
+        "site-answers: site blog through coreos-1",
+    }
+
+
+def test_two_machines_are_two_causes() -> None:
+    broken = changed(silent(green(), "coreos-1"), stopped("jpblog.service", "coreos-0"))
+
+    assert list(shown(of(broken))) == [
+        "machine-answers: machine coreos-1",
+        "unit-runs: unit jpblog.service on coreos-0",
+    ]
+
+
+def test_a_global_unit_stands_on_its_own_machine_only() -> None:
+    broken = changed(silent(green(), "coreos-1"), stopped("entry.service", "coreos-0"))
+
+    assert shown(of(broken)) == {
+        "machine-answers: machine coreos-1": set(),
+        "unit-runs: unit entry.service on coreos-0": set(),
+    }
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"machines.coreos-1.units.docker.service.active": "failed"},
+        {"machines.coreos-1.contents.jpblog.digest": "0123"},
+        {"machines.coreos-2.units.blog.service.active": "failed"},
+        {"fleet.units.blog.service.desired": "loaded"},
+    ],
+)
+def test_a_site_stands_on_the_machines_only_that_it_is_on(other: Mapping[str, Any]) -> None:
+    """jpblog is on coreos-0, and asked through that."""
+    broken = changed(green(), {"outside.sites.jpblog.coreos-0": SITE_DOWN} | other)
+
+    assert set() == shown(of(broken))["site-answers: site jpblog through coreos-0"]
+
+
+def test_a_silent_machine_that_fleet_still_lists_goes_by_its_name() -> None:
+    broken = changed(silent(green(), "coreos-2"), {"fleet.states.entry.service": without(ID["coreos-2"])})
+
+    assert "unit-is-placed: unit entry.service on coreos-2" in shown(of(broken))["machine-answers: machine coreos-2"]
+
+
+def test_a_foreign_machine_that_fleet_lists() -> None:
+    broken = change(green(), "fleet.machines.f00", FleetMachine("192.0.2.99", {"name": "coreos-9"}))
+
+    assert "fleet-lists: fleet machine 192.0.2.99" in shown(of(broken))
+
+
+# -- the order of causes ---------------------------------------------------------------------------------------------
+
+MANY = changed(
+    silent(green(), "coreos-1"),
+    JPBLOG_STOPPED
+    | stopped("blog.service", "coreos-2")
+    | {
+        "outside.backing.name server": "timed out",
+        "outside.names.genkisugimoto.com": "",
+        "machines.coreos-2.sshd.permitrootlogin": "yes",
+        "machines.coreos-2.contents.blog.digest": "0123",
+        "outside.stranger.status": 200,
+        "plan": ("something",),
+    },
+)
+
+
+def test_the_deepest_cause_comes_first() -> None:
+    found = [cause.finding for cause in of(MANY)]
+
+    assert [LAYERS.index(finding.layer) for finding in found] == sorted(LAYERS.index(it.layer) for it in found)
+    assert (found[0].rule, found[-1].layer) == ("backing-service-answers", "entry")
+
+
+def test_of_one_rule_what_began_first_comes_first() -> None:
+    broken = changed(
+        green(), stopped("jpblog.service", "coreos-0", 1795665900.0) | stopped("blog.service", "coreos-2", 1795665800.0)
+    )
+    assert [cause.finding.subject.name for cause in of(broken)] == ["blog.service", "jpblog.service"]
+
+
+def test_every_finding_is_told_once() -> None:
+    looks = [green(), later(MANY, 1), later(MANY, 20)]
+    found = judge(looks).findings
+
+    told = [finding for cause in causes(found, looks[-1]) for finding in cause.all]
+    assert sorted(told, key=str) == sorted(found, key=str)
+    assert len({finding.key for finding in found}) == len(found)
+
+
+def test_the_order_of_findings_makes_no_difference() -> None:
+    looks = [green(), later(MANY, 1), later(MANY, 20)]
+    findings = list(judge(looks).findings)
+    first = causes(findings, looks[-1])
+    assert judge(looks).findings == tuple(findings)
+
+    for seed in range(20):
+        random.Random(seed).shuffle(findings)
+        assert causes(findings, looks[-1]) == first
+
+
+def test_findings_that_explain_each_other_are_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def finding(name: str) -> Finding:
+        return Finding("unit-runs", "unit", Subject("unit", name), "x", "y", 0.0)
+
+    circle = {Subject("unit", "a"): Subject("unit", "b"), Subject("unit", "b"): Subject("unit", "a")}
+    monkeypatch.setattr(Foundations, "_below", lambda self, subject: frozenset({circle[subject]}))
+
+    (cause,) = causes([finding("b"), finding("a")], green())
+    assert (cause.finding, cause.consequences) == (finding("a"), (finding("b"),))
+
+
+def test_a_stopped_unit_explains_that_it_did_not_keep_running() -> None:
+    looks = [green(), later(changed(green(), JPBLOG_STOPPED), 1)]
+    found = shown(causes(judge(looks).findings, looks[-1]))
+
+    for unit in ("jpblog", "jpblog-docker-reg"):
+        assert (
+            f"unit-keeps-running: unit {unit}.service on coreos-0"
+            in found["unit-runs: unit jpblog.service on coreos-0"]
+        )
+
+
+def test_nothing_has_no_cause() -> None:
+    assert causes((), green()) == ()
+
+
+# -- damaged snapshots -----------------------------------------------------------------------------------------------
+
+
+def damage(snapshot: Snapshot, dice: random.Random) -> Snapshot:
+    """One thing that is missing, or as some rule's case has it."""
+
+    def keys(parts: Mapping[Any, Any] | None) -> list[str]:
+        return [str(key) for key in parts or {}]
+
+    machine = dice.choice(keys(snapshot.machines) or ["x"])
+    options = [f"machines.{machine}"] if machine in snapshot.machines else []
+    if options and not snapshot.machines[machine].silent:
+        options += [f"machines.{machine}.{part}" for part in ("containers", "etcd", "fleet")]
+        for part in ("units", "containers", "ambassadors", "contents", "rooms", "sshd"):
+            options += [f"machines.{machine}.{part}.{key}" for key in keys(getattr(snapshot.machines[machine], part))]
+    if snapshot.fleet:
+        options += ["fleet"]
+        options += [
+            f"fleet.{part}.{key}"
+            for part in ("units", "states", "machines")
+            for key in keys(getattr(snapshot.fleet, part))
+        ]
+    options += [f"intended.units.{unit}" for unit in snapshot.intended.units]
+    options += [f"services.{service}" for service in keys(snapshot.services)]
+    options += [f"deployed.{site}" for site in keys(snapshot.deployed)]
+    options += [
+        f"outside.{part}.{key}"
+        for part in ("ports", "names", "walks", "sites")
+        for key in keys(getattr(snapshot.outside, part))
+    ]
+    options += ["services", "deployed", "plan", "outside.ports", "outside.names", "outside.walks", "outside.stranger"]
+    path = dice.choice(options)
+    none = path in ("fleet", "services", "deployed", "plan") or (path.startswith("outside.") and path.count(".") == 1)
+    none = none or path.endswith((".containers", ".etcd", ".fleet"))
+    return change(snapshot, path, None if none else REMOVED)
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 12))
+def test_damaged_snapshots_are_judged(dice: random.Random, count: int) -> None:
+    now = green()
+    changes = dice.choice(dice.choice(list(CASES.values())))[0]
+    if dice.random() < 0.5:
+        now = look(changes)
+    before = now
+    for _ in range(count):
+        before, now = now, damage(now, dice)
+    looks = [green(), later(before, 1), later(now, 2), later(now, 20)]
+
+    judged = judge(looks)
+    found = causes(judged.all, looks[-1])
+
+    assert sorted(it.key for cause in found for it in cause.all) == sorted(it.key for it in judged.all)
+    assert {finding.rule for finding in judged.all} <= set(RULES)
+    assert all(map(str, judged.all))

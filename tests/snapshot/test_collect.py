@@ -1,0 +1,194 @@
+"""collect.sh: whatever its programs do, each part has its begin and its end, and nothing is changed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.snapshot import look, reading
+from harness.snapshot.look import COLLECT
+from tests.places import program
+from tests.transcripts.snapshots import COLLECTED
+
+FILE = Path(look.__file__).with_name("collect.sh")
+PARTS = re.findall(r"^ *part (\S+)", FILE.read_text(), re.MULTILINE)
+WHOLE = PARTS[-4:]
+# What it runs that is not in every shell; `timeout` is the one that ends those that hang
+PROGRAMS = ("systemctl", "curl", "perl", "ss", "nft", "sshd", "journalctl", "df", "find", "sha256sum", "nproc")
+Collect = Callable[..., str]
+HANGS = "exec sleep 9"
+# curl is told how long it may take
+CURL_HANGS = 'case "$*" in *--max-time*) exit 28;; esac; exec sleep 9'
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A machine's own folders."""
+    for folder in ("units", "core/blog/current", "work", "bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "units/blog-dynamic-amb.service").write_text("[Unit]\n")
+    (tmp_path / "core/blog/current/version.txt").write_text("e09bf639c8fdb465\n")
+    (tmp_path / "core/helper.sh").write_text("#!/bin/sh\n")
+    return tmp_path
+
+
+@pytest.fixture
+def collect(machine: Path) -> Collect:
+    """Runs it on that machine, where each of these programs does what a script says; the others are this machine's."""
+
+    def run(whole: str = "whole", **scripts: str) -> str:
+        limit = 'shift; exec /usr/bin/timeout 0.2 "$@"'
+        for name, script in {"timeout": limit, "systemctl": "exit 1", "curl": "exit 7", **scripts}.items():
+            program(machine, name, f"#!/bin/sh\n{script}\n")
+        text = COLLECT.replace("/run/fleet/units", f"{machine}/units").replace("/home/core", f"{machine}/core")
+        text = text.replace("/usr/sbin/sshd", "sshd").replace("/run/docker.sock", f"{machine}/no.sock")
+        done = subprocess.run(
+            ["/bin/sh", "-c", text, "collect", "0", "etcd.service", "blog jpblog", whole],
+            env={"PATH": f"{machine}/bin:/usr/bin:/bin", "HOME": str(machine)},
+            cwd=machine / "work",
+            capture_output=True,
+            timeout=20,
+        )
+        assert done.returncode == 0
+        return done.stdout.decode()
+
+    return run
+
+
+def begun_and_ended(printed: str) -> tuple[list[str], list[str]]:
+    return re.findall(r"^@@ (\S+) [0-9.]+$", printed, re.M), re.findall(r"^@\. (\S+) \d+$", printed, re.M)
+
+
+def state(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """All that is in a folder, with size, mode and time of each."""
+    found = {path.relative_to(folder).as_posix(): path.lstat() for path in sorted(folder.rglob("*"))}
+    return {name: (it.st_size, it.st_mode, it.st_mtime_ns) for name, it in found.items() if not name.startswith("bin")}
+
+
+def test_shell_is_clean() -> None:
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+
+    done = subprocess.run([str(shellcheck), "-s", "sh", str(FILE)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_it_is_sent_without_comments_and_means_the_same() -> None:
+    assert not re.search(r"^\s*#", COLLECT, re.MULTILINE)
+    assert re.findall(r"^ *part (\S+)", COLLECT, re.MULTILINE) == PARTS
+    assert subprocess.run(["/bin/sh", "-n", "-c", COLLECT]).returncode == 0
+
+
+def test_the_recorded_answer_has_its_parts() -> None:
+    assert begun_and_ended(COLLECTED) == (PARTS, PARTS)
+
+
+def test_nothing_is_redirected_into_a_file() -> None:
+    code = re.sub(r"'[^']*'", "''", COLLECT)
+
+    assert set(re.findall(r"\d?>+\s*[^ \n)]+", code)) == {"2>/dev/null"}
+    assert not re.search(r"\b(rm|mv|cp|tee|touch|mkdir|ln|dd|install|sed -i)\b", code)
+    assert not re.search(r"systemctl (start|stop|restart|reload|daemon-reload|enable|reset-failed)", code)
+    assert not re.search(r"-X |--request|--data|-d ", code)
+
+
+@pytest.mark.parametrize("whole", ["whole", ""])
+def test_parts_are_those_that_are_asked_for(collect: Collect, whole: str) -> None:
+    expected = PARTS if whole else PARTS[:-4]
+
+    assert WHOLE == ["fleet-units", "fleet-state", "registrations", "deployed"]
+    assert begun_and_ended(collect(whole)) == (expected, expected)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "exit 1",
+        "exit 127",
+        "kill -9 $$",
+        "echo junk; exit 1",
+        r"printf '\n@. x 0\n@@ y'; exit 3",
+        "echo said >&2",
+        HANGS,
+    ],
+    ids=["fails", "is-missing", "is-killed", "says-junk", "says-parts", "says-nothing", "hangs"],
+)
+def test_whatever_programs_do_each_part_begins_and_ends_and_nothing_is_written(
+    collect: Collect, machine: Path, script: str
+) -> None:
+    before = state(machine)
+    scripts = dict.fromkeys(PROGRAMS, script) | ({"curl": CURL_HANGS} if script == HANGS else {})
+    if script == HANGS:  # these wait for nobody
+        del scripts["perl"], scripts["nproc"], scripts["sha256sum"]
+
+    begun, ended = begun_and_ended(collect(**scripts))
+
+    assert [it for it in begun if it in PARTS] == [it for it in ended if it in PARTS] == PARTS
+    assert state(machine) == before
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_that_is_not_there_costs_no_other_part(collect: Collect, name: str) -> None:
+    without = collect(**{name: "exit 127"})
+    here = reading.machine(without, 0.0, 0.0, {})
+
+    assert begun_and_ended(without) == (PARTS, PARTS)
+    if name not in ("find", "sha256sum"):
+        assert here.contents["blog"].version == "e09bf639c8fdb465" and here.contents["blog"].files == 1
+
+
+def test_an_answer_is_read(collect: Collect) -> None:
+    """What programs of this system say, where nothing of the platform runs."""
+    parts = reading.Parts(collect())
+
+    assert set(parts.times) == set(PARTS)
+    assert "blog-dynamic-amb.service" in parts.texts["texts"]
+    assert parts.texts["helpers"].splitlines()[0].endswith("  ./blog/current/version.txt")
+    assert parts.texts["contents"].startswith("blog e09bf639c8fdb465 1 ") and "jpblog" not in parts.texts["contents"]
+    assert not {"containers", "etcd", "metrics", "fleet"} & set(parts.texts)
+    assert parts.texts["ambassadors"] == ""
+
+
+def test_docker_is_not_asked_while_it_does_not_run(collect: Collect, machine: Path) -> None:
+    """systemd would start it."""
+    collect(systemctl="exit 3", curl=f'echo "$@" >> {machine}/asked')
+    assert "docker" not in (machine / "asked").read_text()
+
+    collect(systemctl="exit 0", curl=f'echo "$@" >> {machine}/asked')
+    assert "http://docker/containers/json?all=1" in (machine / "asked").read_text()
+
+
+DOCKER = r"""
+case "$*" in
+    *containers/json*filters*) echo '[{"Id":"ab1"},{"Id":"cd2"}]';;
+    *containers/json*) printf '[{"Id":"ab1","Names":["/x"],"ImageID":"1","State":"exited"}]';;
+    *containers/cd2/json*) printf '{"Id":"cd2","State":{"ExitCode":137,"OOMKilled":true,"FinishedAt":"now"}}';;
+    *) exit 22;;
+esac
+"""
+
+
+def test_a_container_that_goes_between_two_questions_costs_no_other(collect: Collect) -> None:
+    containers = reading.machine(collect(systemctl="exit 0", curl=DOCKER), 0.0, 0.0, {}).containers
+
+    assert containers is not None and containers["x"].state == "exited" and containers["x"].exit_status is None
+
+
+def test_a_proxy_that_does_not_answer_costs_no_other(collect: Collect, machine: Path) -> None:
+    (machine / "units/z-dynamic-amb.service").write_text("")
+    answers = r"""case "$*" in */z-dynamic-amb/*) echo '{"Pid":2}';; *) echo '{"Pid":1}';; esac"""
+    perl = r"""case "$*" in */proc/1/*) echo 1;; *) exit 1;; esac"""
+
+    here = reading.machine(collect(systemctl="exit 0", curl=answers, perl=perl), 0.0, 0.0, {})
+    assert here.ambassadors == {"blog": {}} and "ambassadors" not in here.missing
+
+
+def test_lines_of_the_journal_are_cut_between_characters(collect: Collect) -> None:
+    line = "1795663900.5 x: " + "日本" * 300
+    here = reading.machine(collect(journalctl=f"echo '{line}'"), 0.0, 0.0, {})
+
+    assert [len(f"1795663900.5 {it.text}") for it in here.journal] == [300]

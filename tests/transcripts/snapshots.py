@@ -1,0 +1,62 @@
+"""A recorded snapshot of a cluster of three machines where nothing was wrong, and ways to change it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.snapshot.data import Machine, Snapshot, decode
+
+FOLDER = Path(__file__).parent
+COLLECTED = (FOLDER / "collected.txt").read_text()
+# when the first part of COLLECTED was printed, by the machine's clock
+COLLECTED_AT = 1795665509.546
+REMOVED = object()
+
+
+@functools.cache
+def green() -> Snapshot:
+    return decode((FOLDER / "green.json").read_bytes())
+
+
+def change(thing: Any, path: str, value: Any) -> Any:
+    """A copy of a snapshot, or a part of one, where what is at `path` is another: names of fields and keys, with dots
+    between them. `value` may be a function of what is there; REMOVED takes a key out. A key may be new."""
+    if not path:
+        return value(thing) if callable(value) else value
+    if isinstance(thing, Mapping):
+        known = {str(key): key for key in thing}
+        # names of units and addresses have dots of their own
+        key = max((it for it in known if f"{path}.".startswith(f"{it}.")), key=len, default=path)
+        rest = path[len(key) + 1 :]
+        if value is REMOVED and not rest:
+            assert key in known, f"there is no {key}"
+            return {it: thing[it] for it in thing if str(it) != key}
+        return {**thing, known.get(key, key): change(thing.get(known.get(key, key)), rest, value)}
+    field, _, rest = path.partition(".")
+    return msgspec.structs.replace(thing, **{field: change(getattr(thing, field), rest, value)})
+
+
+def changed(snapshot: Snapshot, changes: Mapping[str, Any]) -> Snapshot:
+    """With all of these changes, path -> value."""
+    return functools.reduce(lambda now, it: change(now, *it), changes.items(), snapshot)
+
+
+def without(*items: object) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """What takes items out of a tuple, for `change`."""
+    return lambda there: tuple(it for it in there if it not in items)
+
+
+def silent(snapshot: Snapshot, *names: str) -> Snapshot:
+    """Where these machines do not answer."""
+    gone = {name: Machine(asked=snapshot.asked, seconds=5.0, silent="timed out") for name in names}
+    return change(snapshot, "machines", {**snapshot.machines, **gone})
+
+
+def later(snapshot: Snapshot, seconds: float) -> Snapshot:
+    """As it is so many seconds later."""
+    return msgspec.structs.replace(snapshot, number=snapshot.number + 1, asked=snapshot.asked + seconds)
