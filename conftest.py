@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import math
 import os
@@ -26,8 +27,9 @@ from harness.drivers.terraform import Outputs, Terraform, target_data
 from harness.drivers.traffic import Traffic, remembered
 from harness.model import tfvars
 from harness.record.log import Recorder
+from harness.rules.finding import Subject
 from harness.runs.fingerprint import fingerprint
-from harness.runs.progress import Progress, backing_services
+from harness.runs.progress import Progress, last_green, looker_of
 from harness.runs.watch import Watch
 from harness.runs.workplace import OUTPUTS, SHELL_STATE
 from harness.seams.http import open_session
@@ -151,9 +153,9 @@ def watch(
 
     def looker() -> Looker:
         cluster = Cluster(read_outputs, connections, process)
-        return Looker(cluster, progress.intended(cluster, operator.cwd), backing_services(operator), plan)
+        return looker_of(cluster, progress, operator, process, workplace.name, plan)
 
-    return Watch(looker, recorder, folder)
+    return Watch(looker, recorder, folder, since=last_green(workplace))
 
 
 @pytest.fixture(autouse=True)
@@ -255,16 +257,17 @@ def lose(
 
 
 @pytest.fixture
-def inject(cluster: Cluster, change: Callable[[str], None]) -> Iterator[Callable[[str, str], None]]:
-    """Leaves registrations that no sidekick made, until the scenario ends."""
-    injected: list[tuple[str, str]] = []
+def inject(
+    cluster: Cluster, watch: Watch, change: Callable[[str], None], put_back: contextlib.ExitStack
+) -> Callable[[str, str], None]:
+    """Leaves registrations that no sidekick made, until the scenario ends; no rule is to mind them."""
+    numbers = itertools.count()
 
     def put(service: str, value: str) -> None:
         change(f"a registration says {value}")
-        injected.append((service, f"injected-{len(injected)}"))
-        cluster.services.inject(*injected[-1], value, ttl=math.ceil(300 * patience()))
+        name = f"injected-{next(numbers)}"
+        put_back.enter_context(watch.expecting(("registration-is-right", Subject("registration", f"{service}/{name}"))))
+        put_back.callback(cluster.services.undo, service, name)
+        cluster.services.inject(service, name, value, ttl=math.ceil(300 * patience()))
 
-    yield put
-    with contextlib.ExitStack() as every:
-        for service, name in injected:
-            every.callback(cluster.services.undo, service, name)
+    return put

@@ -13,6 +13,7 @@ from harness.drivers.cluster import Cluster
 from harness.drivers.machines import Machines
 from harness.drivers.services import Ambassador, Services, is_address, registration
 from harness.drivers.traffic import Traffic
+from harness.rules.finding import Subject
 from harness.runs.watch import Watch
 from harness.seams.patience import patience
 from harness.seams.wait import Waiter
@@ -224,8 +225,10 @@ def malformed_registrations(inject: Inject, service: str, datatable: list[list[s
 
 
 @when(phrase('unit "{unit:Name}" is stopped on every machine'))
-def unit_stops_everywhere(cluster: Cluster, change: Change, put_back: ExitStack, unit: str) -> None:
+def unit_stops_everywhere(cluster: Cluster, watch: Watch, change: Change, put_back: ExitStack, unit: str) -> None:
     change(f"{unit} is stopped on every machine")
+    stopped = [("unit-runs", Subject("unit", unit, name)) for name in cluster.machines.names]
+    put_back.enter_context(watch.expecting(*stopped))
     put_back.callback(_everywhere, cluster.machines, "start", unit)
     _everywhere(cluster.machines, "stop", unit)
 

@@ -28,7 +28,7 @@ SYSTEM = {
     "docker.service": "docker",
 }
 # Parts of an answer that are missing when what they ask does not run, which is for other rules to find
-FOR_OTHERS = {"texts", "containers", "ambassadors", "etcd", "metrics", "fleet", "fleet-units", "fleet-state"}
+FOR_OTHERS = {"texts", "containers", "ambassadors", "routes", "etcd", "metrics", "fleet", "fleet-units", "fleet-state"}
 CLOCK_AT_MOST = 1.0
 # Of a file system, or of the memory: the share that is to be free
 FREE_AT_LEAST = 0.05
@@ -117,6 +117,12 @@ def room_is_left(now: Snapshot) -> Found:
                 seen = f"{room.free >> 20} of {room.size >> 20} MiB"
                 subject = Subject("room", place, name)
                 yield Wrong(subject, f"{FREE_AT_LEAST:.0%} free", seen, paste=on(now, name, "df -h; free -m"))
+
+
+@rule("bootstrap", "the kernel ended no process for want of memory")
+def memory_suffices(now: Snapshot) -> Found:
+    for line in now.outside.kernel or ():
+        yield Wrong(Subject("kernel log", line[:120]), "no process ended for want of memory", line, paste="sudo dmesg")
 
 
 @rule("bootstrap", "sshd is set as the machines' image says")

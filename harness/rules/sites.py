@@ -70,6 +70,18 @@ def port_is_closed(now: Snapshot) -> Found:
             yield Wrong(Subject("port", str(port), name), "closed to the outside", "open")
 
 
+@rule("entry", "every entry point has a route to each site's ambassador", explains=("site-answers", ALL))
+def entry_has_routes(now: Snapshot) -> Found:
+    expected = {domain: site for site, domain in now.intended.sites.items()}
+    for name, machine in answering(now):
+        container = (machine.containers or {}).get("entry")
+        if container and container.state == "running" and machine.routes != expected:
+            seen = ", ".join(f"{domain} to {site}" for domain, site in machine.routes.items()) or "none"
+            routes = ", ".join(f"{domain} to {site}" for domain, site in expected.items())
+            paste = on(now, name, "cat /run/entry/entry.conf")
+            yield Wrong(Subject("entry point", "", name), f"routes {routes}", seen, paste=paste)
+
+
 @rule(
     "entry",
     "every machine, asked as the entry point, answers for each site with what was deployed last",

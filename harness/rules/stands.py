@@ -181,7 +181,7 @@ class Foundations:
 
     def _site(self, name: str, machine: str) -> Iterator[Subject]:
         if machine:
-            yield Subject("container", "entry", machine)
+            yield Subject("entry point", "", machine)
             yield Subject("filter", "", machine)
         else:
             yield from (Subject("site", name, other) for other in self._machines)
@@ -201,7 +201,10 @@ class Foundations:
         yield from (Subject("machine", "", other) for other in self._machines)
 
     def _entry_point(self, name: str, machine: str) -> Iterator[Subject]:
+        if machine:
+            yield Subject("container", "entry", machine)
+            return
         address = self._now.intended.entry_point
         for other, its in self._now.intended.machines.items():
             if its == address:
-                yield Subject("container", "entry", other)
+                yield Subject("entry point", "", other)

@@ -18,6 +18,7 @@ from harness.reports import verdict
 from harness.runs.acceptance import open_shell
 from harness.runs.execution import Execution
 from harness.runs.interrupts import Interrupts
+from harness.runs.progress import GREEN
 from harness.runs.run import Run, new_run_id
 from harness.runs.workplace import OUTPUTS, Workplace, add_secrets, in_use, known_target
 from harness.text import counted, took
@@ -95,6 +96,8 @@ class Check:
                     workplace.forget()
                 judged = execution.close()
         document = execution.document()
+        if judged.status is ExitStatus.VERIFIED and not selection:
+            (workplace.folder / GREEN).touch()
         if as_json:
             print(json.dumps(verdict.for_programs(document, judged), indent=1))
         elif quiet and judged.status is ExitStatus.VERIFIED:

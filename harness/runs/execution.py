@@ -32,7 +32,7 @@ from harness.rules.judging import Cause
 from harness.runs import evidence
 from harness.runs.faults import Seeding, left_over
 from harness.runs.interrupts import Interrupts
-from harness.runs.progress import Progress, backing_services
+from harness.runs.progress import Progress, looker_of
 from harness.runs.run import Run
 from harness.runs.watch import Watch, emit_causes
 from harness.runs.workplace import OUTPUTS, Workplace
@@ -40,7 +40,6 @@ from harness.seams.patience import patience
 from harness.seams.process import Processes
 from harness.setup.cache import Cache, cache_folder
 from harness.setup.toolchain import Toolchain
-from harness.snapshot.look import Looker
 
 # pytest's own exit statuses: all passed, some failed, nothing collected
 ANSWERS_OF_PYTEST = (0, 1, 5)
@@ -195,7 +194,7 @@ class Execution:
         shell = self.workplace.shell
         typed = [command["line"] for command in self.document()["commands"] if command["typed"]]
         progress = Progress(typed, builds=self.workplace.folder == self.run.folder)
-        looker = Looker(cluster, progress.intended(cluster, shell.cwd), backing_services(shell))
+        looker = looker_of(cluster, progress, shell, self.run.process, self.workplace.run_id)
         Watch(lambda: looker, self.run.recorder, self.run.folder).diagnose()
         return list(self.document()["causes"])
 

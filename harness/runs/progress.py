@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from harness.drivers.cluster import Cluster
 from harness.drivers.shell import OperatorShell
+from harness.drivers.terraform import target_data
 from harness.drivers.units import read_units
+from harness.seams.process import Runner
 from harness.snapshot.data import Intended
 from harness.snapshot.intended import intended
+from harness.snapshot.look import Looker
 
 
 class Progress:
@@ -39,9 +42,39 @@ class Progress:
         )
 
 
-def backing_services(operator: OperatorShell) -> dict[str, str]:
+# In a workplace: touched when all of the cluster was well
+GREEN = "last-green"
+
+
+def last_green(workplace: Path) -> float:
+    """When all of the cluster was last well (seconds since the epoch); 0 where it never was."""
+    file = workplace / GREEN
+    return file.stat().st_mtime if file.exists() else 0.0
+
+
+def looker_of(
+    cluster: Cluster,
+    progress: Progress,
+    operator: OperatorShell,
+    process: Runner,
+    run_id: str,
+    plan: Callable[[], Iterable[str]] | None = None,
+) -> Looker:
+    """What looks at the cluster that run `run_id` made, as an operator has it in front of them."""
+    target = operator.cwd / "infra" / operator.env["TARGET"]
+    command = target_data(target).get("kernel_alarms")
+
+    def alarms(since: float) -> list[str]:
+        argv = [word.format(run_id=run_id, since=int(since)) for word in command or ()]
+        return process.run(argv, within=10).stdout.splitlines()
+
+    intended = progress.intended(cluster, operator.cwd)
+    return Looker(cluster, intended, _backing_services(operator, target), plan, alarms if command else None)
+
+
+def _backing_services(operator: OperatorShell, target: Path) -> dict[str, str]:
     """What the cluster was made with, and is looked at from here: name -> URL."""
-    file = operator.cwd / "infra" / operator.env["TARGET"] / "run.auto.tfvars.json"
+    file = target / "run.auto.tfvars.json"
     given = json.loads(file.read_text()) if file.exists() else {}
     found = {"discovery service": operator.env.get("DISCOVERY_SERVICE", "")}
     if given.get("image_registry"):

@@ -23,7 +23,7 @@ from harness.snapshot.look import Looker
 EVERY = 0.5
 # Seconds that findings have to settle, after a change and in a run that changes nothing
 SETTLE = 10.0
-# Seconds of the journal that the first look shows
+# Seconds of the journals that are looked at, at most
 JOURNAL = 24 * 3600.0
 # Looks that are judged together: those of the last seconds that any rule's sources may lag behind, and the first
 KEPT = 40
@@ -45,13 +45,22 @@ class RuleBroken(PlatformWrong):
 
 
 class Watch:
-    """The looks of one run. `looker` gives what takes them, as the cluster is at that moment."""
+    """The looks of one run. `looker` gives what takes them, as the cluster is at that moment; journals are looked at
+    from `since` on (seconds since the epoch), and a day at most."""
 
-    def __init__(self, looker: Callable[[], Looker], recorder: Recorder, folder: Path, clock: Clock = time) -> None:
+    def __init__(
+        self,
+        looker: Callable[[], Looker],
+        recorder: Recorder,
+        folder: Path,
+        clock: Clock = time,
+        since: float = 0.0,
+    ) -> None:
         self._looker = looker
         self._recorder = recorder
         self._folder = folder / "snapshots"
         self._clock = clock
+        self._since = max(since, time.time() - JOURNAL)
         self._looks: list[Snapshot] = []
         self._number = 0
         # whether each wait begins with a look of its own, as where something is changed; else all share their looks
@@ -170,7 +179,7 @@ class Watch:
         if not self._looks:
             self._began = self._clock.monotonic()
         self._number += 1
-        look = self._looker().look(self._number, time.time() - JOURNAL, before, costly=costly)
+        look = self._looker().look(self._number, self._since, before, costly=costly)
         self._looks.append(look)
         del self._looks[1:-KEPT]
         seconds = look.seconds

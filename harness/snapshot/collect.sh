@@ -91,6 +91,12 @@ keys() { curl --silent --max-time 4 "http://127.0.0.1:2379/v2/keys/$1?recursive=
 
 fleet() { get --unix-socket /run/fleet.sock "http://fleet/fleet/v1/$1"; }
 
+# HOST-NAME AMBASSADOR, of each route of the entry point
+routes() {
+    awk '$1 == "server_name" { name = $2 } $1 == "set" && $2 == "$ambassador" { print name, $3 }' /run/entry/entry.conf |
+        tr -d ';'
+}
+
 # addresses and ports that take connections, and the program's name
 listening() { limited ss -Hltnp | awk '{ print $4, $6 }' | sed 's/users:(("\([^"]*\)".*/\1/' | sort -u; }
 
@@ -132,6 +138,7 @@ part units units
 part texts texts
 part containers containers
 part ambassadors ambassadors
+part routes routes
 part etcd etcd
 part metrics metrics
 part fleet fleet machines

@@ -98,7 +98,8 @@ class EtcdHere(Struct, frozen=True, omit_defaults=True):
     role: str  # StateLeader, StateFollower; "" of a proxy
     leader: str
     members: tuple[str, ...]
-    leader_changes: int | None = None
+    leader_changes: int | None = None  # since it began
+    peer_failures: int | None = None  # messages to other members that could not be sent, since it began
 
 
 class Room(Struct, frozen=True, omit_defaults=True):
@@ -131,6 +132,7 @@ class Machine(Struct, frozen=True, omit_defaults=True):
     units: Mapping[str, Unit] = {}
     containers: Mapping[str, Container] | None = None  # None: Docker does not run
     ambassadors: Mapping[str, Mapping[str, str]] = {}  # service -> HOST:PORT -> UP or DOWN
+    routes: Mapping[str, str] = {}  # of the entry point: host name -> ambassador
     etcd: EtcdHere | None = None
     fleet: tuple[str, ...] | None = None  # ids of the machines that its fleet lists; None: no answer
     listening: tuple[tuple[str, str], ...] = ()  # ADDRESS:PORT, program
@@ -218,6 +220,7 @@ class Outside(Struct, frozen=True, omit_defaults=True):
     stranger: Answer | None  # to a name that is no site's
     walks: Mapping[str, Walk] | None  # None: not walked in this look
     backing: Mapping[str, str]  # backing service -> why it does not answer, "" where it does
+    kernel: tuple[str, ...] | None = None  # alarms in the kernel's log; None: nobody can see it from here
 
 
 class Snapshot(Struct, frozen=True, omit_defaults=True, tag_field="schema", tag=SCHEMA):

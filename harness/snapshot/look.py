@@ -62,8 +62,9 @@ Printed = tuple[str, float, float, str]
 class Looker:
     """Takes snapshots of one cluster.
 
-    `intended` tells what is intended now; `backing` are the services that the cluster was made with, name -> URL;
-    `plan` gives what Terraform would change, and raises HarnessError.
+    `intended` tells what is intended now; `backing` are the services that the cluster was made with, name -> URL.
+    `plan` gives what Terraform would change; `kernel` the alarms in the kernel's log since a time (seconds since the
+    epoch), where the machines do not see it themselves. Both may raise HarnessError.
     """
 
     def __init__(
@@ -72,11 +73,13 @@ class Looker:
         intended: Intended,
         backing: Mapping[str, str],
         plan: Callable[[], Iterable[str]] | None = None,
+        kernel: Callable[[float], Iterable[str]] | None = None,
     ) -> None:
         self._cluster = cluster
         self.intended = intended
         self._backing = backing
         self._plan = plan
+        self._kernel = kernel
 
     def look(self, number: int, since: float, before: Snapshot | None = None, *, costly: bool = True) -> Snapshot:
         """The cluster as it is now; lines of the journal from `since` on. What is costly (walking the sites, closed
@@ -85,6 +88,7 @@ class Looker:
         try:
             ports = pool.submit(self._ports) if costly else None
             plan = pool.submit(self._planned) if costly and self._plan else None
+            kernel = pool.submit(self._alarms, since) if self._kernel else None
             backing = {name: pool.submit(_unanswered, url) for name, url in self._backing.items()}
             printed = self._machines(pool, since)
             sites = {
@@ -107,6 +111,7 @@ class Looker:
                     **{name: future.result() for name, future in backing.items()},
                     **({NAME_SERVER: max(future.result()[1] for future in names.values())} if names else {}),
                 },
+                kernel=kernel.result() if kernel else None,
             )
             planned = plan.result() if plan else before.plan if before else None
         finally:
@@ -169,6 +174,13 @@ class Looker:
             return tuple(self._plan())
         except HarnessError as failed:
             return (f"no plan: {failed}",)
+
+    def _alarms(self, since: float) -> tuple[str, ...] | None:
+        assert self._kernel is not None
+        try:
+            return tuple(self._kernel(since))
+        except HarnessError:
+            return None
 
     def _answer(self, site: str, address: str) -> Answer:
         return _asked(lambda: self._cluster.site_at(site, address).fetch("/version.txt"))
@@ -251,12 +263,13 @@ def _asked(fetch: Callable[[], Page]) -> Answer:
 
 def _unanswered(url: str) -> str:
     """Why a backing service does not answer; "" where it does."""
-    limit, host = ASK_LIMIT * patience(), urllib.parse.urlsplit(url).hostname or ""
+    limit = ASK_LIMIT * patience()
     try:
+        host = urllib.parse.urlsplit(url).hostname or ""
         address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
         with open_session(str(address), [host], None, timeouts=(limit, limit)) as session:
             status = session.get(url).status_code
-    except (OSError, HarnessError, requests.RequestException) as failed:
+    except (OSError, ValueError, HarnessError, requests.RequestException) as failed:
         return getattr(failed, "seen", "") or str(failed)
     return "" if status < 500 else f"status {status}"
 

@@ -71,7 +71,8 @@ def machine(printed: str, sent: float, received: float, helpers: Mapping[str, st
         units=units,
         containers=parts.read("containers", _containers),
         ambassadors=parts.read("ambassadors", _ambassadors, {}),
-        etcd=parts.read("etcd", _etcd),
+        routes=parts.read("routes", _routes, {}),
+        etcd=_with_metrics(parts.read("etcd", _etcd), parts.read("metrics", _metrics, {})),
         fleet=parts.read("fleet", _fleet),
         listening=parts.read("listening", _listening, ()),
         filter=parts.read("filter", _stripped, ""),
@@ -191,6 +192,28 @@ def _ambassadors(text: str) -> dict[str, dict[str, str]]:
         if not int(columns[ADMINISTRATION]) & MAINTENANCE:
             servers[f"{columns[ADDRESS]}:{columns[PORT]}"] = "UP" if columns[OPERATION] == "2" else "DOWN"
     return found
+
+
+def _routes(text: str) -> dict[str, str]:
+    return dict(line.split() for line in text.splitlines() if line.strip())
+
+
+def _metrics(text: str) -> dict[str, int]:
+    """Name -> value; those of several peers are added up."""
+    found: dict[str, int] = {}
+    for line in filter(None, text.splitlines()):
+        name, _, value = line.rpartition(" ")
+        name = name.partition("{")[0]
+        found[name] = found.get(name, 0) + int(float(value))
+    return found
+
+
+def _with_metrics(etcd: EtcdHere | None, metrics: Mapping[str, int]) -> EtcdHere | None:
+    if etcd is None or not metrics:
+        return etcd
+    changes = metrics.get("etcd_server_leader_changes_seen_total")
+    failures = metrics.get("etcd_network_peer_sent_failures_total", 0)
+    return msgspec.structs.replace(etcd, leader_changes=changes, peer_failures=failures)
 
 
 def _etcd(text: str) -> EtcdHere:
