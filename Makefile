@@ -22,7 +22,7 @@ down: ## remove a standing cluster, or what is left of one
 nightly: ## all that must hold on a standing cluster, changing nothing; one line when all is well
 	@bin/platform nightly $(ARGS)
 
-drill: ## break a cluster on purpose, one fault at a time (LIST=1 lists them), and see whether nightly names it
+drill: ## break a cluster on purpose, one fault at a time, and see whether the nightly names it
 	@bin/platform drill $(ARGS)
 
 shell: ## a shell to type the runbook by hand in: of a new cluster, removed at its end, or of RUN

@@ -10,8 +10,6 @@ from harness.runs.watch import Watch
 from harness.seams.process import Result
 from steps.phrases import phrase, require
 
-FLEET_SOCKET = "/run/fleet.sock (Stream)"
-
 
 @then(phrase('the answer is the address of machine "{name:Name}"'))
 def answer_is_address(answer: Result, cluster: Cluster, name: str) -> None:

@@ -1228,3 +1228,80 @@ def test_run_leaves_out_what_it_lacks_and_says_why(tmp_path: Path) -> None:
         assert {reasons.pop(name) for name, tags in needs.items() if tag[1:] in tags and name in reasons} == {said}
     assert reasons == {}
     assert not (tmp_path / "asked").exists() and not any(event["kind"] == "step.started" for event in events)
+
+
+# == what holds after a change =======================================================================================
+
+
+@dataclass
+class Settling:
+    """A watch, and what says whether a scenario changes something, whether one before it failed, whether there is a
+    cluster: `raises` comes from what does not settle."""
+
+    is_changing: bool = True
+    broken_by: str = ""
+    state: bool = True
+    raises: PlatformWrong | None = None
+    fresh: bool = False
+    settled_when_fresh: list[bool] = field(default_factory=list)
+
+    def changes(self, item: object) -> bool:
+        return self.is_changing
+
+    def has_state(self) -> bool:
+        return self.state
+
+    def settled(self) -> None:
+        self.settled_when_fresh.append(self.fresh)
+        if self.raises:
+            raise self.raises
+
+
+@pytest.fixture
+def scenario_with(root: Any) -> Callable[[Settling], None]:
+    """Goes through what stands around each scenario, as pytest does."""
+
+    def execute(it: Settling) -> None:
+        request = SimpleNamespace(
+            config=SimpleNamespace(pluginmanager=SimpleNamespace(get_plugin={"choosing": it}.get)),
+            node=None,
+            getfixturevalue={"watch": it, "terraform": it}.__getitem__,
+        )
+        around = root.settles.__wrapped__(request)
+        next(around)
+        assert it.fresh is it.is_changing
+        with pytest.raises(StopIteration):
+            next(around)
+
+    return execute
+
+
+def test_after_a_scenario_that_changes_something_all_has_to_settle(scenario_with: Callable[[Settling], None]) -> None:
+    it = Settling()
+    scenario_with(it)
+
+    assert it.settled_when_fresh == [True] and not it.fresh
+
+
+@pytest.mark.parametrize(
+    "it",
+    [
+        pytest.param(Settling(is_changing=False), id="it changes nothing"),
+        pytest.param(Settling(state=False), id="there is no cluster yet"),
+        pytest.param(Settling(broken_by="Every unit runs"), id="it failed already"),
+    ],
+)
+def test_elsewhere_nothing_is_asked_to_settle(scenario_with: Callable[[Settling], None], it: Settling) -> None:
+    scenario_with(it)
+
+    assert it.settled_when_fresh == [] and not it.fresh
+
+
+def test_what_does_not_settle_is_told_and_does_not_change_how_later_steps_look(
+    scenario_with: Callable[[Settling], None],
+) -> None:
+    it = Settling(raises=PlatformWrong("all is as it must be", expected="that", seen="this"))
+    with pytest.raises(PlatformWrong):
+        scenario_with(it)
+
+    assert not it.fresh

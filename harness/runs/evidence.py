@@ -88,8 +88,8 @@ def collect(
 
 def journal_around(machines: Machines, moment: float, silent: Collection[str] = ()) -> list[dict[str, Any]]:
     """Of the lines of all journals in the seconds around a moment (seconds since the epoch) those nearest to it, in the
-    order of time: machine, time, text. Of a machine that is silent there are none, and one that is
-    known to be is not waited for."""
+    order of time: machine, time, text. Of a machine that is silent there are none, and one that is known to be is not
+    waited for."""
     since, until = moment - AROUND, moment + AROUND
     command = (
         f"sudo journalctl --quiet --no-hostname --output=short-unix --since=@{since:.0f} --until=@{until:.0f}"

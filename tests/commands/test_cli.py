@@ -610,15 +610,19 @@ def test_nightly_of_outputs_needs_no_cluster_of_ours(monkeypatch: pytest.MonkeyP
             asked.extend([command, *arguments])
             return cls()
 
-        def __call__(self, *, quiet: bool) -> ExitStatus:
-            asked.append(quiet)
+        def __call__(self, *, quiet: bool, as_json: bool) -> ExitStatus:
+            asked.extend([quiet, as_json])
             return ExitStatus.NOTHING_VERIFIED
 
     monkeypatch.setattr(check, "Check", Check)
     outputs, key = tmp_path / "outputs.json", tmp_path / "key"
 
     assert cli.main(["nightly", "--target", "cloud", "--outputs", str(outputs), "--key", str(key)]) == 5
-    assert asked == [["nightly"], "cloud", outputs, key, True]
+    assert cli.main(["nightly", "--json", "--outputs", str(outputs), "--key", str(key)]) == 5
+    assert asked == [
+        *(["nightly"], "cloud", outputs, key, True, False),
+        *(["nightly"], "local", outputs, key, True, True),
+    ]
 
 
 # -- reports, and clean --------------------------------------------------------------------------------------------

@@ -104,9 +104,10 @@ def digest_of_first_boot(folder: Path) -> str:
 def digest_that_is_looked_at(folder: Path, **environment: str) -> str:
     """What a look at a machine that holds this release tells of it."""
     script = (ROOT / "harness/snapshot/collect.sh").read_text()
+    (limited,) = re.findall(r"(?m)^limited\(\) .*$", script)
     (function,) = re.findall(r"(?ms)^contents\(\) \{.*?^\}$", script)
     here = function.replace("/home/core/$site/current", "$site")
-    return shell(f"sites=.\n{here}\ncontents", folder, **environment).split()[-1]
+    return shell(f"sites=.\n{limited}\n{here}\ncontents", folder, **environment).split()[-1]
 
 
 def shell(script: str, folder: Path = ROOT, **environment: str) -> str:

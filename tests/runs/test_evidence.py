@@ -39,9 +39,9 @@ def collected(
 ) -> Callable[..., dict[str, str]]:
     """Collects; gives MACHINE/QUESTION -> what is in its file."""
 
-    def collect_all(console: list[str] = CONSOLE) -> dict[str, str]:
+    def collect_all(console: list[str] = CONSOLE, silent: tuple[str, ...] = ()) -> dict[str, str]:
         folder = tmp_path / "evidence"
-        collect(machines, folder, recorder, runner, console, "run-1")
+        collect(machines, folder, recorder, runner, console, "run-1", silent)
         return {f"{file.parent.name}/{file.stem}": file.read_text() for file in folder.glob("*/*.txt")}
 
     return collect_all
@@ -109,6 +109,19 @@ def test_machine_that_falls_silent_is_asked_over_ssh_once_more_and_then_at_its_c
     assert over_ssh == set(list(QUESTIONS)[:2])
     assert all(str(SILENT) in files[f"coreos-1/{question}"] for question in set(QUESTIONS) - over_ssh)
     assert len([name for name, _ in machines.asked if name == "coreos-2"]) == len(QUESTIONS)
+
+
+def test_machine_that_is_known_to_be_silent_is_not_waited_for(
+    collected: Callable[..., dict[str, str]], machines: RecordedMachines, runner: FakeRunner
+) -> None:
+    runner.on("docker exec", stdout="from within\n")
+
+    files = collected(silent=("coreos-1",))
+
+    assert {name for name, _ in machines.asked} == {"coreos-0", "coreos-2"}
+    assert files["coreos-1/etcd"].endswith(
+        "machine coreos-1 does not answer over SSH\n\nfrom the console:\nfrom within\n"
+    )
 
 
 @pytest.mark.parametrize("error", [Misconfigured("docker is not installed"), EnvironmentFailed("no engine")])
@@ -258,6 +271,8 @@ def test_of_a_silent_machine_there_are_no_lines(journals: Journals) -> None:
         journals.write(name, (0, "said"))
 
     assert [name for name, _, _ in said(journals)] == ["coreos-0", "coreos-2"]
+    journals.before = lambda name, command: pytest.fail("asked") if name == "coreos-2" else None
+    assert [it["machine"] for it in journal_around(journals, MOMENT, ("coreos-2",))] == ["coreos-0", "coreos-1"]
 
 
 def test_journals_without_a_line_are_none(journals: Journals) -> None:

@@ -66,15 +66,22 @@ def terraform(tmp_path: Path, runner: FakeRunner) -> Terraform:
 
 def test_a_silent_machine_is_said_to_be_silent(machines: RecordedMachines) -> None:
     machines.on("boot_id", MachineUnreachable("no answer over SSH"), "coreos-1")
-    found = fingerprint(machines, None)
+    found = fingerprint(machines, NAMES, None)
 
     assert found["boot of coreos-1"] == "no answer"
     assert found["boot of coreos-2"] == "boot-of-coreos-2\n4711"
 
 
+def test_a_machine_that_is_known_to_be_silent_is_not_waited_for(machines: RecordedMachines) -> None:
+    found = fingerprint(machines, ("coreos-0", "coreos-2"), None)
+
+    assert found["boot of coreos-1"] == "no answer"
+    assert "coreos-1" not in {name for name, _ in machines.asked}
+
+
 def test_a_silent_entry_point_knows_no_keys(machines: RecordedMachines) -> None:
     machines.on("v2/keys", MachineUnreachable("no answer over SSH"))
-    found = fingerprint(machines, None)
+    found = fingerprint(machines, NAMES, None)
 
     assert (found[OWN], found[FLEETS]) == ("no answer", "no answer")
 
@@ -84,14 +91,14 @@ def test_a_silent_entry_point_knows_no_keys(machines: RecordedMachines) -> None:
 )
 def test_an_etcd_that_does_not_list_its_keys_is_silent_of_those_only(machines: RecordedMachines, own: str) -> None:
     machines.on("v2/keys", answer(own, listing(*UNITS)))
-    found = fingerprint(machines, None)
+    found = fingerprint(machines, NAMES, None)
 
     assert (found[OWN], found[FLEETS]) == ("no answer", "1 keys, the newest of index 31")
 
 
 def test_a_cluster_without_fleets_keys_is_silent_of_those_only(machines: RecordedMachines) -> None:
     machines.on("v2/keys", answer(listing(*SERVICES), NOT_FOUND))
-    found = fingerprint(machines, None)
+    found = fingerprint(machines, NAMES, None)
 
     assert (found[OWN], found[FLEETS]) == ("2 keys, the newest of index 22", "no answer")
 
@@ -102,14 +109,14 @@ def test_a_terraform_without_a_serial_is_said(
     runner.on("terraform state pull", "{}")
 
     with pytest.raises(AnswerNotUnderstood, match="terraform state pull"):
-        fingerprint(machines, terraform)
+        fingerprint(machines, NAMES, terraform)
 
 
 # -- what is in it -------------------------------------------------------------------------------------------------
 
 
 def test_a_fingerprint_names_all_that_must_stay(machines: RecordedMachines, terraform: Terraform) -> None:
-    assert fingerprint(machines, terraform) == {
+    assert fingerprint(machines, NAMES, terraform) == {
         **{f"boot of {name}": f"boot-of-{name}\n4711" for name in NAMES},
         OWN: "2 keys, the newest of index 22",
         FLEETS: "1 keys, the newest of index 31",
@@ -119,17 +126,17 @@ def test_a_fingerprint_names_all_that_must_stay(machines: RecordedMachines, terr
 
 def test_without_terraform_there_is_no_serial(machines: RecordedMachines, tmp_path: Path, runner: FakeRunner) -> None:
     for terraform in (None, Terraform(runner, tmp_path / "without a state", {})):
-        assert "Terraform's serial" not in fingerprint(machines, terraform)
+        assert "Terraform's serial" not in fingerprint(machines, NAMES, terraform)
     assert runner.calls == []
 
 
 @pytest.mark.parametrize("renewed", [20, 60, 1000])
 def test_keys_with_a_time_to_live_do_not_count(machines: RecordedMachines, renewed: int) -> None:
-    before = fingerprint(machines, None)
+    before = fingerprint(machines, NAMES, None)
     leases = (key("/alive", renewed, ttl=10), folder("/machines", key("/machines/a", renewed + 1), ttl=30))
     machines.on("v2/keys", answer(listing(*SERVICES, *leases), listing(*leases, *UNITS)))
 
-    assert fingerprint(machines, None) == before
+    assert fingerprint(machines, NAMES, None) == before
 
 
 @pytest.mark.parametrize(
@@ -146,24 +153,24 @@ def test_keys_with_a_time_to_live_do_not_count(machines: RecordedMachines, renew
 def test_keys_without_a_time_to_live_count(
     machines: RecordedMachines, own: tuple[dict[str, Any]], fleets: tuple[dict[str, Any]], changed: str
 ) -> None:
-    before = fingerprint(machines, None)
+    before = fingerprint(machines, NAMES, None)
     machines.on("v2/keys", answer(listing(*own, *LEASES), listing(*fleets)))
-    after = fingerprint(machines, None)
+    after = fingerprint(machines, NAMES, None)
 
     assert [name for name in before if before[name] != after[name]] == [changed]
 
 
 def test_a_machine_that_was_booted_again_is_seen(machines: RecordedMachines) -> None:
-    before = fingerprint(machines, None)
+    before = fingerprint(machines, NAMES, None)
     machines.on("boot_id", "boot-of-coreos-1\n4712\n", "coreos-1")
-    after = fingerprint(machines, None)
+    after = fingerprint(machines, NAMES, None)
 
     assert [name for name in before if before[name] != after[name]] == ["boot of coreos-1"]
 
 
 def test_an_etcd_without_keys_has_none(machines: RecordedMachines) -> None:
     machines.on("v2/keys", answer(json.dumps({"node": {"dir": True}}) + "\n", listing(*LEASES)))
-    found = fingerprint(machines, None)
+    found = fingerprint(machines, NAMES, None)
 
     assert (found[OWN], found[FLEETS]) == ("0 keys, the newest of index 0",) * 2
 
@@ -174,4 +181,4 @@ def test_a_cluster_without_a_way_in_is_silent(machines: RecordedMachines, monkey
 
     monkeypatch.setattr(RecordedMachines, "entry_point", property(nobody))
 
-    assert fingerprint(machines, None)[OWN] == fingerprint(machines, None)[FLEETS] == "no answer"
+    assert fingerprint(machines, NAMES, None)[OWN] == fingerprint(machines, NAMES, None)[FLEETS] == "no answer"

@@ -114,7 +114,6 @@ def test_backing_services_are_those_that_the_cluster_was_made_with(tmp_path: Pat
 
     assert backing_services(operator(tmp_path, recorder, given, DISCOVERY_SERVICE=url)) == {
         "discovery service": url,
-        "name server": "192.0.2.4",
         "image registry": "http://192.0.2.5:5000/v2/",
     }
 

@@ -313,6 +313,15 @@ def test_what_was_seen_before_a_change_says_nothing_after_it(watch: Watch, looke
         watch.until("every machine answers", (SILENT,), 0)
 
 
+def test_the_first_look_is_taken_once_and_shared(watch: Watch, looker: FakeLooker) -> None:
+    looker.shows = [lacks("coreos-1"), FINE]
+
+    assert list(watch.first.answering) == ["coreos-0"]
+    watch.until("every machine answers", (SILENT,), 10)
+    assert list(watch.first.answering) == ["coreos-0"]
+    assert [costly for _, costly in looker.looks] == [True, False]
+
+
 # -- what only a later look can tell ---------------------------------------------------------------------------------
 
 

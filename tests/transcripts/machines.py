@@ -2,7 +2,7 @@
 
 The transcripts are what programs really answered on a cluster of three machines, cut down to what is read of it:
 
-cluster.json   subject -> machine -> what a command printed there (etcd, fleet's API, systemctl show, versions)
+cluster.json   subject -> machine -> what a command printed there (etcd, fleet's API, systemctl show)
 outputs.json   `terraform output -json` of that cluster
 plan.json      `terraform show -json` of a plan that makes three machines
 units/         two unit files, as they were when cluster.json was recorded
@@ -30,20 +30,12 @@ from harness.record.log import Recorder
 
 FOLDER = Path(__file__).parent
 NAMES = ("coreos-0", "coreos-1", "coreos-2")
-IDS = {
-    "coreos-0": "c98e7caf601f250ad0a51a242dd1945d",
-    "coreos-1": "2b1e91a079896a8acd0b810cee48155b",
-    "coreos-2": "7dca51b64ce0654f5f41f08e5a18f623",
-}
 UNITS = ["blog.service", "entry.service"]
 NOT_THERE = "ActiveState=inactive\nSubState=dead\n"
 # what a command holds -> the subject whose transcript answers it
 SUBJECTS = {
     "2379/v2/members": "etcd",
-    "fleet/v1/machines": "fleet/v1/machines",
     "fleet/v1/units": "fleet/v1/units",
-    "fleet/v1/state": "fleet/v1/state",
-    "/blog/current/version.txt": "version of blog",
 }
 
 
@@ -81,13 +73,6 @@ class RecordedMachines(Machines):
             raise CommandFailed([command], status, "", stderr, where=machine or "")
 
         return self.on(text, fail, machine)
-
-    def change(self, subject: str, change: Callable[[Any], object], machine: str = "coreos-0") -> RecordedMachines:
-        """Changes a recorded answer that is JSON."""
-        answer = json.loads(self.recorded[subject][machine])
-        change(answer)
-        self.recorded[subject][machine] = json.dumps(answer)
-        return self
 
     def __getitem__(self, name: str) -> testinfra.host.Host:
         return testinfra.get_host("local://")  # only its quoting is used
