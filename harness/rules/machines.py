@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from harness.rules.finding import (
     ALL,
     FLEET_LAG,
@@ -60,7 +58,7 @@ def plan_is_empty(now: Snapshot) -> Found:
         yield Wrong(Subject("plan"), "no changes", "; ".join(now.plan), paste=paste)
 
 
-@rule("provision", "no two machines share a machine id", explains=("fleet-lists",))
+@rule("provision", "no two machines share a machine id", explains=(ALL,))
 def machine_ids_differ(now: Snapshot) -> Found:
     yield from _shared(now, {name: machine.machine_id for name, machine in answering(now)}, "machine id")
 
@@ -71,12 +69,11 @@ def host_keys_differ(now: Snapshot) -> Found:
 
 
 def _shared(now: Snapshot, values: dict[str, str], what: str) -> Found:
-    counts = Counter(values.values())
+    holders: dict[str, str] = {}
     for name, value in values.items():
-        others = [other for other in values if values[other] == value and other != name]
-        if not value or counts[value] > 1:
-            seen = f"the same as {', '.join(others)}" if value else "none"
-            yield Wrong(at("machine", name), f"a {what} of its own", seen)
+        first = holders.setdefault(value, name)
+        if not value or first != name:
+            yield Wrong(at("machine", name), f"a {what} of its own", f"that of {first}" if value else "none")
 
 
 @rule("bootstrap", "every machine says all that it is asked")

@@ -8,7 +8,7 @@
 #
 # Each part is between `@@ NAME TIME` and `@. NAME STATUS`: one that is cut off has no end, one that failed a status.
 # It changes nothing, starts nothing (Docker's socket would), and no part of it may take longer than a few seconds.
-since=$1 units=$2 sites=$3 whole=$4
+since=$1 units=$2 sites=$3 whole=$4 etcd_answers=
 
 part() {
     part=$1
@@ -73,8 +73,9 @@ ambassadors() {
     done
 }
 
+# an etcd that does not answer is asked once, and not again for each part that it would answer
 etcd() {
-    get http://127.0.0.1:2379/health
+    get http://127.0.0.1:2379/health && etcd_answers=yes || return
     printf '\n'
     get http://127.0.0.1:2379/v2/stats/self
     printf '\n'
@@ -82,12 +83,13 @@ etcd() {
 }
 
 metrics() {
+    [ "$etcd_answers" ] || return
     get http://127.0.0.1:2379/metrics |
         grep -E '^(etcd_server_(has_leader|leader_changes_seen_total)|etcd_network_peer_sent_failures_total)'
 }
 
 # an error is an answer: a key that is not there
-keys() { curl --silent --max-time 4 "http://127.0.0.1:2379/v2/keys/$1?recursive=true"; }
+keys() { [ "$etcd_answers" ] && curl --silent --max-time 4 "http://127.0.0.1:2379/v2/keys/$1?recursive=true"; }
 
 fleet() { get --unix-socket /run/fleet.sock "http://fleet/fleet/v1/$1"; }
 

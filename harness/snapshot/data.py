@@ -239,8 +239,15 @@ class Snapshot(Struct, frozen=True, omit_defaults=True, tag_field="schema", tag=
 
     @property
     def names(self) -> dict[str, str]:
-        """Machine id -> name, of those that answered."""
-        return {machine.machine_id: name for name, machine in self.machines.items() if machine.machine_id}
+        """Machine id -> name, of those that answered. Where several say that an id is theirs, it is that of the one at
+        whose address fleet has it."""
+        names: dict[str, str] = {}
+        for name, machine in self.machines.items():
+            listed = self.fleet.machines.get(machine.machine_id) if self.fleet else None
+            here = listed is not None and listed.address == self.intended.machines.get(name)
+            if machine.machine_id and (here or machine.machine_id not in names):
+                names[machine.machine_id] = name
+        return names
 
     @property
     def answering(self) -> dict[str, Machine]:
