@@ -169,7 +169,7 @@ def _tried(seeding: Seeding, fault: Fault, nightly: Nightly) -> Outcome:
         seconds,
         fault.within,
         named[0] if named else "",
-        tuple(named[1:]),
+        tuple(name for name in named[1:] if name not in fault.others),
         named[:1] == [expected] and document["status"] == fault.status,
         again,
         why,

@@ -132,7 +132,7 @@ def sshd_is_set(now: Snapshot) -> Found:
                 yield Wrong(subject, f"{setting} {value}", f"{setting} {seen}", paste=paste)
 
 
-@rule("bootstrap", "every service of the machine itself runs", explains=(ALL,))
+@rule("bootstrap", "every service of the machine itself runs", explains=(ALL, "fleet-lists", "fleet-answers"))
 def system_unit_runs(now: Snapshot) -> Found:
     for name, machine in answering(now):
         for unit, kind in SYSTEM.items():
@@ -172,10 +172,19 @@ HEALTH = "ETCDCTL_API=2 etcdctl cluster-health"
 @rule("bootstrap", "every machine reaches a healthy etcd that serves v2", explains=(ALL, "etcd-members-are-right"))
 def etcd_is_healthy(now: Snapshot) -> Found:
     """/health alone proves too little: it says true on a member without v2, which fleet cannot use."""
+    members = list(now.intended.machines)[: now.intended.members_at_most]
+    well = [name for name, machine in answering(now) if machine.etcd and machine.etcd.healthy]
+    quorum = 2 * len(set(members) & set(well)) > len(members)
     for name, machine in answering(now):
-        if _active(machine, "etcd.service") and (machine.etcd is None or not machine.etcd.healthy):
-            seen = "no whole answer" if machine.etcd is None else "not healthy"
+        if not _active(machine, "etcd.service") or name in well:
+            continue
+        seen = "no whole answer" if machine.etcd is None else "not healthy"
+        if quorum or machine.etcd is None:
             yield Wrong(at("etcd", name), "healthy, and serving v2 keys", seen, paste=on(now, name, HEALTH))
+        else:
+            expected = f"{len(members) // 2 + 1} members that are well, of {len(members)}"
+            yield Wrong(Subject("etcd"), expected, f"{name} is {seen}", paste=on(now, name, HEALTH))
+            return
 
 
 @rule("bootstrap", "the members of etcd are the first machines, and each says so")

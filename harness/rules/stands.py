@@ -108,8 +108,17 @@ class Foundations:
         if machine:
             yield Subject("boot", "", machine)
             yield from (Subject("room", room, machine) for room in ROOMS)
-        else:
-            yield from (Subject("etcd", "", other) for other in self._machines)
+            return
+        # as long as more than half of the members are well, no single one matters to the whole
+        members = self._machines[: self._now.intended.members_at_most]
+        ill = [name for name in members if not self._is_well(name)]
+        if 2 * len(ill) >= len(members):
+            yield from (Subject("etcd", "", name) for name in ill)
+
+    def _is_well(self, name: str) -> bool:
+        """Whether the etcd of a machine is."""
+        machine = self._now.machines.get(name)
+        return bool(machine and machine.etcd and machine.etcd.healthy)
 
     def _fleet(self, name: str, machine: str) -> Iterator[Subject]:
         if machine:

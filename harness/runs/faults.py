@@ -40,6 +40,7 @@ class Fault:
     subject: str
     within: float = 20.0
     status: int = 1
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,10 @@ class Seeded:
 def read_faults(path: Path = FAULTS) -> list[Fault]:
     """Raises Misconfigured for a file that does not describe faults."""
     try:
-        return [Fault(**fields) for fields in tomllib.loads(path.read_text())["fault"]]
+        return [
+            Fault(**{**fields, "others": tuple(fields.get("others", ()))})
+            for fields in tomllib.loads(path.read_text())["fault"]
+        ]
     except (ValueError, TypeError, KeyError) as wrong:
         raise Misconfigured(f"{path} does not describe faults: {wrong}") from wrong
 

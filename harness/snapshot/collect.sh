@@ -75,7 +75,8 @@ ambassadors() {
 
 # an etcd that does not answer is asked once, and not again for each part that it would answer
 etcd() {
-    get http://127.0.0.1:2379/health && etcd_answers=yes || return
+    # status 503 is an answer: not healthy
+    curl --silent --max-time 4 http://127.0.0.1:2379/health && etcd_answers=yes || return
     printf '\n'
     get http://127.0.0.1:2379/v2/stats/self
     printf '\n'
