@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from harness.runs.execution import Execution
 from harness.runs.faults import FOR_DRILLS, Fault, Seeded, Seeding, seeding_lock
 from harness.runs.interrupts import Interrupts
 from harness.runs.run import runs_folder
+from harness.seams.process import Runner
 from harness.text import took
 
 # Seconds for a cluster to be green again, when a fault is undone
@@ -105,7 +105,8 @@ def _drilled(root: Path, folder: Path, faults: Sequence[Fault]) -> list[Outcome]
         if not alone:
             raise Misconfigured(f"another drill is under way on the cluster of run {folder.name}")
         seeding = _seeding(execution, connections, folder)
-        nightly = _nightly_of(root, folder)
+        seeding.undo_noted()
+        nightly = _nightly_of(root, folder, execution.run.process)
         try:
             with interrupts.allowed():
                 for fault in faults:
@@ -128,15 +129,12 @@ def _seeding(execution: Execution, connections: Connections, folder: Path) -> Se
 Nightly = Callable[[], tuple[dict[str, Any], float]]
 
 
-def _nightly_of(root: Path, folder: Path) -> Nightly:
+def _nightly_of(root: Path, folder: Path, process: Runner) -> Nightly:
     """What a person would type, as a process of its own: what it prints, and the seconds that it took."""
-    from harness.record.log import Recorder
-    from harness.seams.process import Processes
-
     argv = [str(root / "bin/platform"), "nightly", "--json", "--run", folder.name]
 
     def nightly() -> tuple[dict[str, Any], float]:
-        result = Processes(Recorder(Path(os.devnull))).run(argv, ok=None, within=NIGHTLY_LIMIT)
+        result = process.run(argv, ok=None, within=NIGHTLY_LIMIT)
         try:
             return dict(json.loads(result.stdout)), result.seconds
         except ValueError:
@@ -192,6 +190,5 @@ def score(outcomes: Sequence[Outcome]) -> str:
         )
         slowest = max((outcome.seconds for outcome in these), default=0.0)
         rows.append((layer, *map(str, counts), took(slowest)))
-    return "\n" + "\n".join(
-        "  " + "".join(f"{cell:<12}" if n == 0 else f"{cell:>9}" for n, cell in enumerate(row)) for row in rows
-    )
+    lines = (f"  {name:<12}" + "".join(f"{cell:>9}" for cell in cells) for name, *cells in rows)
+    return "\n" + "\n".join(lines)

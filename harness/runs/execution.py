@@ -30,7 +30,7 @@ from harness.reports.measures import measured
 from harness.rules.finding import Finding, Subject
 from harness.rules.judging import Cause
 from harness.runs import evidence
-from harness.runs.faults import Seeding, left_over
+from harness.runs.faults import Seeding, is_left_over
 from harness.runs.interrupts import Interrupts
 from harness.runs.progress import Progress, looker_of
 from harness.runs.run import Run
@@ -122,14 +122,13 @@ class Execution:
 
     def undo_left_over(self) -> None:
         """Mends what a drill that was killed had broken."""
-        seeded = left_over(self.workplace.folder)
-        outputs = self.outputs() if seeded else None
-        if seeded is None or outputs is None:
+        outputs = self.outputs() if is_left_over(self.workplace.folder) else None
+        if outputs is None:
             return
-        self.run.recorder.emit("note", text=f"{seeded.name}, which a drill had seeded and not undone, is undone now")
         with Connections(self.run.recorder) as connections:
             cluster = Cluster(lambda: outputs, connections, self.run.process)
-            Seeding(self.workplace.folder, cluster, self.workplace.shell, self.run.process).undo(seeded)
+            name = Seeding(self.workplace.folder, cluster, self.workplace.shell, self.run.process).undo_noted()
+        self.run.recorder.emit("note", text=f"{name}, which a drill had seeded and not undone, is undone")
 
     def judged(self) -> verdict.Verdict:
         """The verdict of the record so far; of one that could not be written whole nothing can be said."""

@@ -6,7 +6,6 @@ undoes it, and after a kill -9 the next command on the cluster does.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import shlex
@@ -100,6 +99,14 @@ class Seeding:
         finally:
             self.undo(seeded)
 
+    def undo_noted(self) -> str:
+        """Mends what somebody had broken who is there no more; its name, "" where there is none."""
+        seeded = _noted(self._note)
+        if seeded is None:
+            return ""
+        self.undo(seeded)
+        return seeded.name
+
     def undo(self, seeded: Seeded) -> None:
         self._run(seeded.machine, seeded.undo)
         self._note.unlink(missing_ok=True)
@@ -142,13 +149,17 @@ def seeding_lock(folder: Path) -> Iterator[bool]:
         yield True
 
 
-def left_over(folder: Path) -> Seeded | None:
-    """The fault that somebody injected and did not undo, who is there no more; None where there is none."""
-    note = folder / NOTE
-    if not note.exists():
-        return None
+def is_left_over(folder: Path) -> bool:
+    """Whether somebody injected a fault and did not undo it, who is there no more."""
+    if not (folder / NOTE).exists():
+        return False
     with seeding_lock(folder) as alone:
-        if alone:
-            with contextlib.suppress(ValueError, TypeError, FileNotFoundError):
-                return Seeded(**json.loads(note.read_text()))
-    return None
+        return alone and _noted(folder / NOTE) is not None
+
+
+def _noted(note: Path) -> Seeded | None:
+    """What a note says; None where there is none, or one that was cut off (nothing was injected yet)."""
+    try:
+        return Seeded(**json.loads(note.read_text()))
+    except (ValueError, TypeError, FileNotFoundError):
+        return None

@@ -1,0 +1,109 @@
+"""The drill: what counts as named rightly, and the score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.commands import drill as module
+from harness.commands.drill import Outcome, drill, listed, score
+from harness.errors import CommandFailed, Misconfigured
+from harness.runs.faults import Fault, Seeded
+
+FAULT = Fault("etcd-stopped", "bootstrap", "coreos-1", "stop", "start", "system-unit-runs", "etcd on coreos-1")
+GREEN: dict[str, Any] = {"status": 0, "causes": []}
+
+
+def red(*causes: tuple[str, str], status: int = 1) -> dict[str, Any]:
+    return {"status": status, "causes": [{"finding": {"rule": rule, "about": about}} for rule, about in causes]}
+
+
+class FakeSeeding:
+    def __init__(self, raises: BaseException | None = None) -> None:
+        self.raises = raises
+
+    @contextmanager
+    def injected(self, fault: Fault) -> Iterator[Seeded]:
+        if self.raises is not None:
+            raise self.raises
+        yield Seeded(fault.name, "coreos-1", fault.undo, fault.subject)
+
+
+def tried(*nightlies: dict[str, Any], fault: Fault = FAULT, seconds: float = 12, seeding: Any = None) -> Outcome:
+    answers = iter([*nightlies, GREEN])
+    return module._tried(seeding or FakeSeeding(), fault, lambda: (next(answers), seconds))
+
+
+RIGHT = ("system-unit-runs", "etcd on coreos-1")
+
+
+def test_fault_that_is_named_first_and_alone_is_good() -> None:
+    outcome = tried(red(RIGHT))
+
+    assert outcome.good and outcome.caught and outcome.right and outcome.green_again
+    assert str(outcome).startswith("✓ etcd-stopped") and "system-unit-runs: etcd on coreos-1" in str(outcome)
+
+
+@pytest.mark.parametrize(
+    ("nightly", "said"),
+    [
+        (GREEN, "missed"),
+        (red(("unit-runs", "unit x")), "not named: system-unit-runs: etcd on coreos-1"),
+        (red(("unit-runs", "unit x"), RIGHT), "not named: system-unit-runs: etcd on coreos-1"),
+        (red(RIGHT, ("unit-runs", "unit x")), "named as well: unit-runs: unit x"),
+        (red(RIGHT, status=6), "not named"),
+        ({**red(status=3), "headline": "Traceback"}, "Traceback"),
+    ],
+)
+def test_fault_that_is_not_named_rightly(nightly: dict[str, Any], said: str) -> None:
+    outcome = tried(nightly)
+
+    assert not outcome.good and said in str(outcome) and str(outcome).startswith("✗")
+
+
+def test_fault_that_is_named_late() -> None:
+    outcome = tried(red(RIGHT), seconds=20.5)
+
+    assert outcome.right and not outcome.good and "late: 20 s" in str(outcome)
+
+
+def test_causes_that_a_fault_is_to_bring_are_no_others() -> None:
+    fault = Fault("two", "bootstrap", "operator", "a", "b", *RIGHT, others=("system-unit-runs: etcd on coreos-2",))
+
+    assert tried(red(RIGHT, ("system-unit-runs", "etcd on coreos-2")), fault=fault).good
+
+
+def test_cluster_that_takes_a_while_is_green_again() -> None:
+    assert tried(red(RIGHT), red(RIGHT), red(RIGHT)).green_again
+
+
+def test_fault_that_cannot_be_seeded_is_told() -> None:
+    outcome = tried(seeding=FakeSeeding(CommandFailed(["stop"], 1, "", "no such unit")))
+
+    assert not outcome.good and not outcome.caught and "it could not be seeded: " in str(outcome)
+
+
+def test_score_is_kept_by_layer() -> None:
+    unit = Fault("a", "unit", "coreos-0", "a", "b", "unit-runs", "unit a")
+    lines = score([tried(red(RIGHT)), tried(GREEN), tried(red(("unit-runs", "unit a")), fault=unit)]).split("\n")
+
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+    assert rows["layer"] == ["faults", "caught", "named", "late", "missed", "others", "slowest"]
+    assert rows["bootstrap"][:6] == ["2", "1", "1", "0", "1", "0"]
+    assert rows["unit"][:6] == ["1", "1", "1", "0", "0", "0"]
+    assert rows["all"][:6] == ["3", "2", "2", "0", "1", "0"]
+
+
+def test_faults_are_listed_with_what_is_to_be_named() -> None:
+    assert listed([FAULT]).split() == ["bootstrap", "etcd-stopped", "system-unit-runs:", "etcd", "on", "coreos-1"]
+
+
+def test_cluster_that_was_not_built_for_drills_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".runs/20260801-120000-ab12").mkdir(parents=True)
+
+    with pytest.raises(Misconfigured, match="was not built for drills"):
+        drill(tmp_path, [FAULT], "20260801-120000-ab12", keep=False, target="local")

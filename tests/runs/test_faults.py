@@ -1,0 +1,177 @@
+"""Faults that are seeded on purpose: noted before they are injected, and undone whatever happens."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.drivers.shell import OperatorShell
+from harness.errors import CommandFailed, Misconfigured, PlatformWrong
+from harness.rules.finding import LAYERS
+from harness.rules.judging import ORDER, RULES
+from harness.runs.faults import NOTE, Fault, Seeding, chosen_faults, is_left_over, read_faults, seeding_lock
+from tests.fakes import FakeRunner
+
+FAULT = Fault("etcd-stopped", "bootstrap", "coreos-1", "stop {machine}", "start {machine}", "rule", "etcd on {machine}")
+
+
+class Machines:
+    """Three machines; what is run on them is remembered."""
+
+    names = ("coreos-0", "coreos-1", "coreos-2")
+
+    def __init__(self) -> None:
+        self.ran: list[tuple[str, str]] = []
+        self.raises: BaseException | None = None
+
+    def run(self, name: str, command: str) -> str:
+        self.ran.append((name, command))
+        if self.raises is not None and "stop" in command:
+            raise self.raises
+        return "an-id\n"
+
+
+@pytest.fixture
+def machines() -> Machines:
+    return Machines()
+
+
+@pytest.fixture
+def seeding(tmp_path: Path, machines: Machines, runner: FakeRunner) -> Seeding:
+    shell = OperatorShell.open(runner, tmp_path / "operator.json", tmp_path, {"HERE": "the operator's"})
+    units = SimpleNamespace(machine_running=lambda unit: "coreos-2")
+    cluster: Any = SimpleNamespace(machines=machines, units=units)
+    return Seeding(tmp_path, cluster, shell, runner)
+
+
+def test_fault_is_noted_while_it_lasts_and_undone_at_its_end(
+    seeding: Seeding, machines: Machines, tmp_path: Path
+) -> None:
+    with seeding.injected(FAULT) as seeded:
+        noted = json.loads((tmp_path / NOTE).read_text())
+        assert (noted["undo"], seeded.subject) == ("start coreos-1", "etcd on coreos-1")
+        assert machines.ran == [("coreos-1", "sh -c 'stop coreos-1'")]
+
+    assert machines.ran[1:] == [("coreos-1", "sh -c 'start coreos-1'")]
+    assert not (tmp_path / NOTE).exists()
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), PlatformWrong("the nightly failed"), RuntimeError("a bug")])
+def test_fault_is_undone_however_it_ends(
+    seeding: Seeding, machines: Machines, tmp_path: Path, raised: BaseException
+) -> None:
+    with pytest.raises(type(raised)), seeding.injected(FAULT):
+        raise raised
+
+    assert machines.ran[-1] == ("coreos-1", "sh -c 'start coreos-1'") and not (tmp_path / NOTE).exists()
+
+
+def test_fault_that_was_injected_in_part_is_undone(seeding: Seeding, machines: Machines) -> None:
+    machines.raises = CommandFailed(["stop"], 1, "", "half done")
+
+    with pytest.raises(CommandFailed, match="half done"), seeding.injected(FAULT):
+        pytest.fail("it was not injected")
+    assert machines.ran[-1][1] == "sh -c 'start coreos-1'"
+
+
+def test_fault_that_cannot_be_undone_stays_noted(seeding: Seeding, machines: Machines, tmp_path: Path) -> None:
+    machines.raises = CommandFailed(["stop"], 1, "", "gone")
+    fault = Fault("a", "unit", "coreos-1", "break", "stop it", "rule", "unit x")
+
+    with pytest.raises(CommandFailed), seeding.injected(fault):
+        pass
+    assert is_left_over(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("on", "machine"),
+    [("coreos-1", "coreos-1"), ("unit blog.service", "coreos-2"), ("other than unit blog.service", "coreos-0")],
+)
+def test_fault_is_seeded_where_it_says(seeding: Seeding, machines: Machines, on: str, machine: str) -> None:
+    with seeding.injected(Fault("a", "unit", on, "break", "mend", "rule", "unit x on {machine}")) as seeded:
+        assert seeded.subject == f"unit x on {machine}"
+    assert {name for name, _ in machines.ran} == {machine}
+
+
+def test_operators_fault_is_seeded_in_the_operators_shell(
+    seeding: Seeding, machines: Machines, runner: FakeRunner, tmp_path: Path
+) -> None:
+    runner.on("bash -c")
+    with seeding.injected(Fault("a", "unit", "operator", "docker stop {run}-x", "docker start {run}-x", "rule", "y")):
+        pass
+
+    assert runner.calls == [f"bash -c 'docker {verb} {tmp_path.name}-x'" for verb in ("stop", "start")]
+    assert runner.details[0].environment["HERE"] == "the operator's" and machines.ran == []
+
+
+def test_what_a_killed_drill_left_is_undone(seeding: Seeding, machines: Machines, tmp_path: Path) -> None:
+    killed = """
+import os, sys
+from pathlib import Path
+from harness.runs.faults import NOTE, seeding_lock
+folder = Path(sys.argv[1])
+with seeding_lock(folder) as alone:
+    (folder / NOTE).write_text('{"name": "a", "machine": "coreos-1", "undo": "mend", "subject": "x"}')
+    os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False)
+    assert is_left_over(tmp_path)
+
+    assert seeding.undo_noted() == "a"
+    assert machines.ran == [("coreos-1", "sh -c mend")] and not is_left_over(tmp_path)
+    assert seeding.undo_noted() == ""
+
+
+def test_fault_of_a_drill_that_is_under_way_is_not_left_over(seeding: Seeding, tmp_path: Path) -> None:
+    with seeding_lock(tmp_path) as alone, seeding.injected(FAULT):
+        assert alone and not is_left_over(tmp_path)
+
+
+def test_note_that_was_cut_off_is_none(seeding: Seeding, machines: Machines, tmp_path: Path) -> None:
+    (tmp_path / NOTE).write_text('{"name": "a", "mach')
+
+    assert not is_left_over(tmp_path) and seeding.undo_noted() == "" and machines.ran == []
+
+
+# -- the faults --------------------------------------------------------------------------------------------------------
+
+
+def test_every_fault_names_a_rule_and_its_layer() -> None:
+    faults = read_faults()
+
+    assert len(faults) >= 26 and len({fault.name for fault in faults}) == len(faults)
+    assert {fault.layer for fault in faults} == set(LAYERS) - {"config", "toolchain"}
+    for fault in faults:
+        assert fault.rule in ORDER and RULES[fault.rule].layer == fault.layer, fault.name
+        assert fault.undo != fault.inject and fault.status == (6 if fault.layer == "environment" else 1)
+
+
+def test_faults_go_from_the_ground_up() -> None:
+    layers = [LAYERS.index(fault.layer) for fault in read_faults()]
+
+    assert layers == sorted(layers)
+
+
+def test_faults_are_chosen_by_name_and_by_layer() -> None:
+    faults = read_faults()
+
+    assert [fault.name for fault in chosen_faults(faults, "etcd-stopped", None)] == ["etcd-stopped"]
+    assert {fault.layer for fault in chosen_faults(faults, None, "content")} == {"content"}
+    assert chosen_faults(faults, None, None) == faults
+    with pytest.raises(Misconfigured, match="there is no fault etcd-stoped: did you mean etcd-stopped"):
+        chosen_faults(faults, "etcd-stoped", None)
+
+
+@pytest.mark.parametrize("text", ["", "[[fault]]\nname = 1", "no toml", "[[fault]]\nname = 'a'\nunknown = 1"])
+def test_file_that_describes_no_faults(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "faults.toml"
+    file.write_text(text)
+
+    with pytest.raises(Misconfigured, match="does not describe faults"):
+        read_faults(file)
