@@ -146,7 +146,7 @@ class Foundations:
         """A unit that began lately may come from a machine that was lost, and still be starting."""
         unit = self._now.machines[machine].units.get(name) if machine in self._now.machines else None
         if unit and unit.since and unit.since > self._now.asked - MOVED:
-            yield from (Subject("machine", "", other) for other in self._machines if self._now.machines[other].silent)
+            yield from (Subject("machine", "", other) for other, its in self._now.machines.items() if its.silent)
 
     def _container(self, name: str, machine: str) -> Iterator[Subject]:
         yield Subject("docker", "", machine)

@@ -67,7 +67,9 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({f"{ONE}.missing": ("texts", "containers", "ambassadors", "etcd", "metrics", "fleet")}),
     ],
     "boot-finished": [
-        case({f"{ONE}.units.first-boot.service.active": "inactive"}, "boot on coreos-1"),
+        case({f"{ONE}.units.first-boot.service.active": "failed"}, "boot on coreos-1"),
+        case({f"{ONE}.units.first-boot.service.active": "activating"}, "boot on coreos-1"),
+        case({f"{ONE}.units.first-boot.service.active": "inactive"}),
         case({f"{ONE}.units.first-boot.service.result": "exit-code"}, "boot on coreos-1"),
         case({f"{ONE}.units.first-boot.service": REMOVED}, "boot on coreos-1"),
         case({f"{ONE}.state": "starting"}, "boot on coreos-1"),
@@ -82,6 +84,10 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({f"{ONE}.rooms./run.free": 0}, "room /run on coreos-1"),
         case({f"{ONE}.rooms.memory.free": 1}, "room memory on coreos-1"),
         case({f"{ONE}.rooms": {}}),
+    ],
+    "memory-suffices": [
+        case({"outside.kernel": ("oom-kill: x", "oom-kill: y")}, "kernel log oom-kill: x", "kernel log oom-kill: y"),
+        case({"outside.kernel": ()}),
     ],
     "sshd-is-set": [
         case({f"{ONE}.sshd.passwordauthentication": "yes"}, "sshd on coreos-1"),
@@ -314,6 +320,12 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
     ],
     "port-is-closed": [
         case({"outside.ports.coreos-1": (22, 80, 2379)}, "port 2379 on coreos-1"),
+    ],
+    "entry-has-routes": [
+        case({f"{ONE}.routes": {}}, "entry point on coreos-1"),
+        case({f"{ONE}.routes.genkisugimoto.com": "jpblog"}, "entry point on coreos-1"),
+        case({f"{ONE}.routes.nobody.example": "blog"}, "entry point on coreos-1"),
+        case({f"{ONE}.routes": {}, f"{ONE}.containers.entry.state": "exited"}),
     ],
     "site-answers": [
         case({"outside.sites.blog.coreos-1": Answer(failed="refused")}, "site blog through coreos-1"),

@@ -237,6 +237,43 @@ def test_a_machine_is_silent_to_the_operator_only() -> None:
     }
 
 
+def test_an_entry_point_without_routes() -> None:
+    """Its sites are nobody's there."""
+    broken = changed(
+        green(),
+        {"machines.coreos-1.routes": {}}
+        | {f"outside.sites.{site}.coreos-1": Answer(404, "", "text/html") for site in ("blog", "jpblog")},
+    )
+    assert shown(of(broken)) == {
+        "entry-has-routes: entry point on coreos-1": {
+            "site-answers: site blog through coreos-1",
+            "site-answers: site jpblog through coreos-1",
+        }
+    }
+
+
+def moved(ago: float) -> Snapshot:
+    """The blog was on coreos-2, which is silent, and began on coreos-0 so many seconds ago; it is not running yet."""
+    unit = green().machines["coreos-2"].units["blog.service"]
+    return changed(
+        silent(green(), "coreos-2"),
+        {
+            "fleet.units.blog.service.machine_id": ID["coreos-0"],
+            "fleet.states.blog.service": (ID["coreos-0"],),
+            "machines.coreos-0.units.blog.service": unit,
+        }
+        | {f"machines.coreos-0.units.blog.service.{field}": value for field, value in
+           {"active": "activating", "sub": "start-pre", "main_pid": 0, "since": green().asked - ago}.items()},
+    )  # fmt: skip
+
+
+def test_a_unit_that_comes_from_a_silent_machine_is_still_starting() -> None:
+    runs = "unit-runs: unit blog.service on coreos-0"
+
+    assert runs in shown(of(moved(ago=5)))["machine-answers: machine coreos-2"]
+    assert runs in shown(of(moved(ago=500)))
+
+
 def test_every_machine_is_silent() -> None:
     gone = changed(silent(green(), *ID), {"fleet": None, "services": None, "deployed": None})
     gone = changed(gone, {f"outside.ports.{name}": () for name in ID} | site_down("blog") | site_down("jpblog"))

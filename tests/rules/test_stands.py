@@ -20,7 +20,7 @@ from tests.rules.cases import CASES, ID, look
 from tests.transcripts.snapshots import REMOVED, changed, green, silent
 
 # Kinds that stand on nothing of the cluster
-GROUND = {"backing service", "machine", "plan"}
+GROUND = {"backing service", "machine", "kernel log"}
 LOOKS = [
     green(),
     silent(green(), "coreos-2"),
@@ -124,7 +124,11 @@ def test_every_kind_of_subject_stands_on_something_or_is_the_ground() -> None:
         ),
         (
             Subject("entry point"),
-            [Subject("container", "entry", "coreos-0"), Subject("machine", "", "coreos-0")],
+            [
+                Subject("entry point", "", "coreos-0"),
+                Subject("container", "entry", "coreos-0"),
+                Subject("machine", "", "coreos-0"),
+            ],
             [Subject("machine", "", "coreos-1")],
         ),
         (

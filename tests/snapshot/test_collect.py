@@ -46,7 +46,11 @@ def collect(machine: Path) -> Collect:
         for name, script in {"timeout": limit, "systemctl": "exit 1", "curl": "exit 7", **scripts}.items():
             program(machine, name, f"#!/bin/sh\n{script}\n")
         text = COLLECT.replace("/run/fleet/units", f"{machine}/units").replace("/home/core", f"{machine}/core")
-        text = text.replace("/usr/sbin/sshd", "sshd").replace("/run/docker.sock", f"{machine}/no.sock")
+        text = (
+            text.replace("/run/entry/", f"{machine}/")
+            .replace("/usr/sbin/sshd", "sshd")
+            .replace("/run/docker.sock", f"{machine}/no.sock")
+        )
         done = subprocess.run(
             ["/bin/sh", "-c", text, "collect", "0", "etcd.service", "blog jpblog", whole],
             env={"PATH": f"{machine}/bin:/usr/bin:/bin", "HOME": str(machine)},
@@ -93,7 +97,7 @@ def test_nothing_is_redirected_into_a_file() -> None:
     assert set(re.findall(r"\d?>+\s*[^ \n)]+", code)) == {"2>/dev/null"}
     assert not re.search(r"\b(rm|mv|cp|tee|touch|mkdir|ln|dd|install|sed -i)\b", code)
     assert not re.search(r"systemctl (start|stop|restart|reload|daemon-reload|enable|reset-failed)", code)
-    assert not re.search(r"-X |--request|--data|-d ", code)
+    assert not re.search(r"curl[^|;]*( -X| --request| --data| -d)", code)
 
 
 @pytest.mark.parametrize("whole", ["whole", ""])
@@ -151,6 +155,16 @@ def test_an_answer_is_read(collect: Collect) -> None:
     assert parts.texts["contents"].startswith("blog e09bf639c8fdb465 1 ") and "jpblog" not in parts.texts["contents"]
     assert not {"containers", "etcd", "metrics", "fleet"} & set(parts.texts)
     assert parts.texts["ambassadors"] == ""
+
+
+def test_routes_are_those_that_the_entry_point_is_configured_with(collect: Collect, machine: Path) -> None:
+    """As the helper file writes them; it needs the names in the environment only."""
+    script = FILE.parent.parent.parent / "container/entry/configure.sh"
+    names = {"BLOG_DOMAIN": "blog.example", "JPBLOG_DOMAIN": "jp.blog.example", "PATH": "/usr/bin:/bin"}
+    subprocess.run(["/bin/sh", str(script), str(machine / "entry.conf")], env=names, check=True)
+
+    here = reading.machine(collect(), 0.0, 0.0, {})
+    assert here.routes == {"blog.example": "blog", "jp.blog.example": "jpblog"}
 
 
 def test_docker_is_not_asked_while_it_does_not_run(collect: Collect, machine: Path) -> None:

@@ -28,7 +28,7 @@ from harness.snapshot.data import Answer, Registration, Release, Snapshot, Walk,
 from harness.snapshot.look import Looker
 from tests.fakes import FakeRunner
 from tests.transcripts.machines import NAMES, RecordedMachines
-from tests.transcripts.snapshots import COLLECTED, COLLECTED_AT, change, green
+from tests.transcripts.snapshots import COLLECTED, COLLECTED_AT, change, green, silent
 
 WHOLE_BEGINS = COLLECTED.index("@@ fleet-units")
 BLOG, JPBLOG = green().intended.sites.values()
@@ -170,15 +170,25 @@ def test_a_look_is_all_that_machines_and_sites_show(cluster: FakeCluster) -> Non
     assert now.plan is None
 
 
-def test_each_machine_is_asked_once_and_two_for_the_whole_cluster(cluster: FakeCluster) -> None:
+def test_each_machine_is_asked_once_and_the_first_for_the_whole_cluster(cluster: FakeCluster) -> None:
     look(cluster, costly=False)
 
     asked = commands(cluster)
     assert len(cluster.answering.asked) == len(asked) == 3
-    assert [asked[name][-1] for name in NAMES] == ["whole", "whole", ""]
+    assert [asked[name][-1] for name in NAMES] == ["whole"] * 3
     since, units, sites, _ = asked["coreos-2"]
     assert (since, sites) == ("1795000000", "blog jpblog")
     assert {"etcd.service", "fleet.socket", "blog.service", "entry-name.service"} <= set(units.split())
+
+
+def test_not_all_machines_are_asked_for_the_whole_cluster(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WHOLE_ASKED", 2)
+    now = look(cluster)
+
+    assert [commands(cluster)[name][-1] for name in NAMES] == ["whole", "whole", ""]
+    assert now.machines["coreos-2"].missing == ()
 
 
 def test_each_site_is_asked_through_each_machine(cluster: FakeCluster) -> None:
@@ -200,13 +210,28 @@ def test_a_machine_that_is_silent_is_there_as_that(cluster: FakeCluster) -> None
     assert now.fleet is not None and now.services is not None
 
 
-def test_nobody_answers(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_was_silent_before_is_waited_for_shortly(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ASK_AGAIN", 0.05)
+    goes_on, asked = threading.Event(), RecordedMachines.run
+
+    def slow(machines: RecordedMachines, name: str, command: str, **more: Any) -> str:
+        if name == "coreos-2":
+            goes_on.wait(9)
+        return asked(machines, name, command, **more)
+
+    monkeypatch.setattr(RecordedMachines, "run", slow)
+    before = silent(green(), "coreos-2")
+    try:
+        assert look(cluster, before=before, costly=False).machines["coreos-2"].silent == "timed out"
+    finally:
+        goes_on.set()
+    assert look(cluster, before=before, costly=False).machines["coreos-2"].silent == ""
+
+
+def test_nobody_answers(cluster: FakeCluster) -> None:
     cluster.answers(MachineUnreachable("no route to host"), *NAMES)
-
-    def nobody(machines: RecordedMachines) -> str:
-        raise MachineUnreachable("the entry point coreos-0 does not answer over SSH: no route to host")
-
-    monkeypatch.setattr(RecordedMachines, "entry_point", property(nobody))
     now = look(cluster)
 
     assert {machine.silent for machine in now.machines.values()} == {"no route to host"}
@@ -267,7 +292,7 @@ def test_etcd_is_taken_from_the_second_machine_when_the_first_does_not_tell(clus
     now = look(cluster)
     assert now.services is not None and list(now.services) == ["blog", "jpblog"]
 
-    cluster.answers(part("registrations", text), "coreos-1")
+    cluster.answers(part("registrations", text), *NAMES)
     now = look(cluster)
     assert now.services is None and now.deployed == green().deployed
 
@@ -379,6 +404,18 @@ def test_a_plan_that_cannot_be_made_is_told(cluster: FakeCluster) -> None:
     assert looker(cluster, plan=list).look(0, 0.0).plan == ()
 
 
+def test_alarms_of_the_kernel_are_looked_at_where_somebody_sees_them(cluster: FakeCluster) -> None:
+    def fails(since: float) -> list[str]:
+        raise EnvironmentFailed("dmesg: not permitted")
+
+    assert looker(cluster, kernel=lambda since: [f"oom-kill since {since:.0f}"]).look(0, 5.0).outside.kernel == (
+        "oom-kill since 5",
+    )
+    assert looker(cluster, kernel=lambda since: ()).look(0, 5.0, costly=False).outside.kernel == ()
+    assert looker(cluster, kernel=fails).look(0, 5.0).outside.kernel is None
+    assert look(cluster).outside.kernel is None
+
+
 # -- from outside ----------------------------------------------------------------------------------------------------
 
 
@@ -387,7 +424,8 @@ def test_a_site_that_does_not_answer(cluster: FakeCluster) -> None:
     now = look(cluster)
 
     assert now.outside.sites["blog"]["coreos-1"] == Answer(failed="connection refused")
-    assert now.outside.walks and now.outside.walks["blog"] == Walk(0, failed="http://x cannot be reached")
+    assert now.outside.walks and now.outside.walks["blog"] == Walk(0, failed="connection refused")
+    assert cluster.pages["blog"].walked == []
     assert now.outside.walks["jpblog"] == Walk(1)
 
 
@@ -418,18 +456,28 @@ def test_a_site_that_no_machine_has_is_walked_without_files(cluster: FakeCluster
 
 @pytest.mark.parametrize(
     ("said", "address"),
-    [("192.0.2.11\n", "192.0.2.11"), ("", ""), ("192.0.2.10\n192.0.2.11\n", "no answer: 192.0.2.10, 192.0.2.11")],
+    [("192.0.2.11\n", "192.0.2.11"), ("", ""), ("192.0.2.10\n192.0.2.11\n", "192.0.2.10, 192.0.2.11")],
 )
 def test_names(cluster: FakeCluster, runner: FakeRunner, said: str, address: str) -> None:
     runner.on("dig", said)
 
-    assert look(cluster).outside.names == dict.fromkeys((BLOG, JPBLOG), address)
+    now = look(cluster)
+    assert now.outside.names == dict.fromkeys((BLOG, JPBLOG), address)
+    assert now.outside.backing == {"name server": ""}
+
+
+def test_a_name_server_that_does_not_answer(cluster: FakeCluster, runner: FakeRunner) -> None:
+    runner.on("dig", raises=CommandFailed(["dig"], 9, ";; no servers could be reached\n", ""))
+    now = look(cluster)
+
+    assert now.outside.names == dict.fromkeys((BLOG, JPBLOG), "")
+    assert now.outside.backing == {"name server": "status 9: ;; no servers could be reached"}
 
 
 def test_a_cluster_without_a_name_server_has_no_names(cluster: FakeCluster, runner: FakeRunner) -> None:
     now = Looker(cluster, change(green().intended, "name_server", ""), {}).look(0, 0.0)
 
-    assert now.outside.names is None and runner.calls == []
+    assert (now.outside.names, now.outside.backing, runner.calls) == (None, {}, [])
 
 
 # -- backing services ------------------------------------------------------------------------------------------------
@@ -491,7 +539,7 @@ def test_a_backing_service_whose_url_is_wrong_does_not_end_the_look(cluster: Fak
 
 @pytest.mark.parametrize(
     ("url", "port"),
-    [("192.0.2.4", 53), ("http://192.0.2.4/", 80), ("https://192.0.2.4/x", 443), ("http://192.0.2.4:5000/v2/", 5000)],
+    [("http://192.0.2.4/", 80), ("https://192.0.2.4/x", 443), ("http://192.0.2.4:5000/v2/", 5000)],
 )
 def test_where_a_backing_service_is_asked(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, url: str, port: int
@@ -502,7 +550,7 @@ def test_where_a_backing_service_is_asked(
         asked.append(address)
         raise ConnectionRefusedError(111, "Connection refused")
 
-    monkeypatch.setattr(socket, "create_connection", refused)
+    monkeypatch.setattr("urllib3.util.connection.create_connection", refused)
     assert "refused" in backing(cluster, url)
     assert asked == [("192.0.2.4", port)]
 

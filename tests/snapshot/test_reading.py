@@ -24,7 +24,9 @@ FIELDS = {
     "texts": ("units",),
     "containers": ("containers",),
     "ambassadors": ("ambassadors",),
+    "routes": ("routes",),
     "etcd": ("etcd",),
+    "metrics": ("etcd",),
     "fleet": ("fleet",),
     "listening": ("listening",),
     "filter": ("filter",),
@@ -75,7 +77,10 @@ def test_recorded_answer() -> None:
         role="StateLeader",
         leader="e2b403327d932c22",
         members=("coreos-0", "coreos-1", "coreos-2"),
+        leader_changes=1,
+        peer_failures=0,
     )
+    assert machine.routes == {"genkisugimoto.com": "blog", "jp.genkisugimoto.com": "jpblog"}
     assert machine.fleet is not None and len(machine.fleet) == 3
     assert machine.filter == "064df02af692a10d"
     assert machine.sshd["allowusers"] == "core" and machine.sshd["passwordauthentication"] == "no"
@@ -129,7 +134,7 @@ def test_an_answer_of_nothing_is_all_missing() -> None:
 def test_every_part_that_is_recorded_is_read_or_of_the_whole_cluster() -> None:
     parts = set(reading.Parts(COLLECTED).times)
 
-    assert parts - set(FIELDS) == {"metrics", "fleet-units", "fleet-state", "registrations", "deployed"}
+    assert parts - set(FIELDS) == {"fleet-units", "fleet-state", "registrations", "deployed"}
 
 
 # -- parts that are cut off, failed or junk --------------------------------------------------------------------------
@@ -367,7 +372,22 @@ def test_servers_that_are_in_maintenance_are_left_out() -> None:
 def test_an_etcd_that_answers_in_part_is_none() -> None:
     assert read(part("etcd", '{"health":"true"}\n\n')).etcd is None
     unhealthy = read(part("etcd", '{"health":"false"}\n\n{"members":[{"name":"coreos-0"}]}')).etcd
-    assert unhealthy == EtcdHere(healthy=False, name="", role="", leader="", members=("coreos-0",))
+    assert unhealthy == EtcdHere(False, "", "", "", ("coreos-0",), leader_changes=1, peer_failures=0)
+
+
+def test_counters_of_etcd_are_added_up_over_its_peers() -> None:
+    counters = [
+        "etcd_server_has_leader 1",
+        "etcd_server_leader_changes_seen_total 3",
+        'etcd_network_peer_sent_failures_total{To="62fe6140db42d836"} 1.2e+01',
+        'etcd_network_peer_sent_failures_total{To="79053892a9f79c92"} 5',
+    ]
+    etcd = read(part("metrics", "\n".join(counters))).etcd
+    assert etcd is not None and (etcd.leader_changes, etcd.peer_failures) == (3, 17)
+
+    without = read(COLLECTED.replace("@. metrics 0", "@. metrics 1"))
+    assert without.missing == ("metrics",)
+    assert without.etcd is not None and (without.etcd.leader_changes, without.etcd.peer_failures) == (None, None)
 
 
 def test_a_message_of_several_lines_is_one() -> None:

@@ -8,6 +8,7 @@ plan.json      `terraform show -json` of a plan that makes three machines
 units/         two unit files, as they were when cluster.json was recorded
 collected.txt  what collect.sh printed on the first of three machines, asked for the whole
 green.json     a snapshot of such a cluster when nothing was wrong; read by snapshots.py
+               (the entry point's routes were put into both later, as the files that it is configured with have them)
 """
 
 from __future__ import annotations
