@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +31,7 @@ from harness.drivers.traffic import Tally
 from harness.drivers.units import UnitStates
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, PlatformWrong, WaitExpired
 from harness.record.log import Recorder, read_events
-from harness.rules.finding import RULES
+from harness.rules.finding import RULES, Subject
 from harness.runs.plugins import choosing
 from harness.seams.process import Processes
 from harness.seams.wait import NotAnswering, Waiter
@@ -164,6 +164,7 @@ class FakeWatch:
     log: list[tuple[str, ...]]
     asked: list[tuple[str, tuple[str, ...], float]] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
+    expected: list[tuple[str, Subject]] = field(default_factory=list)
 
     def until(self, what: str, rules: Collection[str], within: float) -> None:
         self.log.append(("until", what))
@@ -176,6 +177,12 @@ class FakeWatch:
 
     def others(self) -> list[str]:
         return ["clock-agrees", "room-is-left"]
+
+    @contextmanager
+    def expecting(self, *broken: tuple[str, Subject]) -> Iterator[None]:
+        self.expected += broken
+        yield
+        self.log.append(("expected no more",))
 
 
 @pytest.fixture
@@ -252,6 +259,7 @@ def red(step: Step, text: str, **given: Any) -> PlatformWrong:
 def written() -> Iterator[tuple[str, str]]:
     """Type and words of every step of the features that is judged on a look, each once."""
     every = [it for it in step_function_context_registry.values() if it.step_func.__module__ in MODULES]
+    every = [it for it in every if it.type != "when"]  # those say what is broken on purpose
     watched = [it for it in every if "watch" in inspect.signature(it.step_func).parameters]
     features = (FeatureParser(str(ROOT), str(path)).parse() for path in sorted((ROOT / "features").glob("*.feature")))
     steps = (step for feature in features for scenario in feature.scenarios.values() for step in scenario.steps)
@@ -735,7 +743,10 @@ def put_back() -> Iterator[ExitStack]:
     [
         (
             'unit "etcd-amb.service" is stopped on every machine',
-            {("run", name, "sudo systemctl start etcd-amb.service") for name in ("coreos-0", "coreos-1", "coreos-2")},
+            {
+                *(("run", name, "sudo systemctl start etcd-amb.service") for name in ADDRESSES),
+                ("expected no more",),
+            },
         ),
         (
             'the machine of unit "blog.service" is taken out of service',
@@ -823,20 +834,38 @@ def test_plant_lives_as_long_as_patience_says(
     monkeypatch.setenv("PATIENCE", patience)
     monkeypatch.setattr(cluster.services, "inject", lambda *_, ttl: lives.append(ttl))
 
-    next(inspect.unwrap(root.inject)(cluster, lambda what: None))("blog", "a")
+    with ExitStack() as put_back:
+        inspect.unwrap(root.inject)(cluster, FakeWatch([]), lambda what: None, put_back)("blog", "a")
 
     assert lives == [ttl]
 
 
-def test_plants_are_uprooted_when_the_scenario_ends(root: Any, cluster: Any, log: list[tuple[str, ...]]) -> None:
-    fixture = inspect.unwrap(root.inject)(cluster, lambda what: None)
-    put = next(fixture)
-    put("blog", "a")
-    put("jpblog", "b")
-    log.clear()
+def test_plants_are_uprooted_when_the_scenario_ends(
+    root: Any, cluster: Any, watch: FakeWatch, log: list[tuple[str, ...]]
+) -> None:
+    with ExitStack() as put_back:
+        put = inspect.unwrap(root.inject)(cluster, watch, lambda what: None, put_back)
+        put("blog", "a")
+        put("jpblog", "b")
+        log.clear()
 
-    assert next(fixture, "its end") == "its end"
-    assert sorted(log) == [("undo", "blog", "injected-0"), ("undo", "jpblog", "injected-1")]
+    assert sorted(log) == [
+        ("expected no more",), ("expected no more",), ("undo", "blog", "injected-0"), ("undo", "jpblog", "injected-1"),
+    ]  # fmt: skip
+
+
+def test_what_is_broken_on_purpose_is_no_finding(step: Step, watch: FakeWatch, machines: FakeMachines) -> None:
+    machines.lost = {"coreos-1"}
+    step("when", 'these registrations of "blog" are left', datatable=[["no JSON"], ["[]"]])
+    step("when", 'unit "etcd-amb.service" is stopped on every machine')
+
+    assert watch.expected == [
+        ("registration-is-right", Subject("registration", "blog/injected-0")),
+        ("registration-is-right", Subject("registration", "blog/injected-1")),
+        ("unit-runs", Subject("unit", "etcd-amb.service", "coreos-0")),
+        ("unit-runs", Subject("unit", "etcd-amb.service", "coreos-2")),
+    ]
+    assert {rule for rule, _ in watch.expected} <= set(RULES)
 
 
 # == machines ========================================================================================================

@@ -96,7 +96,8 @@ class Check:
                     workplace.forget()
                 judged = execution.close()
         document = execution.document()
-        if judged.status is ExitStatus.VERIFIED and not selection:
+        # of outputs the workplace is this run's own: no other one looks there
+        if judged.status is ExitStatus.VERIFIED and not selection and not self._outputs_only:
             (workplace.folder / GREEN).touch()
         if as_json:
             print(json.dumps(verdict.for_programs(document, judged), indent=1))

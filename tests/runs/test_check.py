@@ -20,6 +20,7 @@ from harness.runs import check as check_module
 from harness.runs.agent import Agent, Keys
 from harness.runs.check import Check, check, join, nightly
 from harness.runs.execution import Execution
+from harness.runs.progress import last_green
 from harness.runs.run import Run, runs_folder
 from harness.runs.workplace import Workplace, in_use
 from tests.bodies import Body, fails, passes, raises
@@ -325,6 +326,25 @@ def test_pytest_is_told_what_is_selected_and_where_record_and_workplace_are(
     assert variables["PLATFORM_WORKPLACE"] == str(kept)
     assert variables["PLATFORM_RUN"] == folder_of_check(root).name
     assert document(root)["selection"] == (selection or None)
+
+
+@pytest.mark.parametrize(
+    ("body", "selection", "well"),
+    [(passes, [], True), (passes, ["-m", "site"], False), (fails, [], False)],
+    ids=["all of it", "a selection", "something is wrong"],
+)
+def test_when_all_was_last_well_is_remembered_beside_the_cluster(
+    root: Path,
+    kept: Path,
+    features: Callable[[Body], list[dict[str, Any]]],
+    body: Body,
+    selection: list[str],
+    well: bool,
+) -> None:
+    features(body)
+    check(root, kept, selection, mutates=False)
+
+    assert (last_green(kept) > 0) is well
 
 
 # -- who else uses the cluster -------------------------------------------------------------------------------------

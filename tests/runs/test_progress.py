@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,9 +18,11 @@ from harness.drivers.terraform import Outputs
 from harness.drivers.units import read_units
 from harness.record.log import Recorder
 from harness.reports.runbook import commands_of_readme
-from harness.runs.progress import Progress, backing_services
+from harness.runs import progress as module
+from harness.runs.progress import GREEN, Progress, last_green, looker_of
 from harness.seams.process import Processes
 from harness.snapshot.data import Intended
+from tests.fakes import FakeRunner
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ADDRESSES = {f"coreos-{number}": f"192.0.2.1{number}" for number in range(3)}
@@ -96,30 +101,94 @@ def test_what_is_typed_later_counts_from_then_on(cluster: Cluster) -> None:
     assert progress.intended(cluster, ROOT).started
 
 
-# -- what stands behind the cluster ----------------------------------------------------------------------------------
+# -- what looks ------------------------------------------------------------------------------------------------------
 
 
-def operator(folder: Path, recorder: Recorder, given: dict[str, Any] | None, **environment: str) -> OperatorShell:
-    target = folder / "infra/local"
-    target.mkdir(parents=True)
-    if given is not None:
-        (target / "run.auto.tfvars.json").write_text(json.dumps(given))
-    environment = {"TARGET": "local", **environment}
-    return OperatorShell.open(Processes(recorder), folder / "operator.json", folder, environment)
+@dataclass
+class Said:
+    """What a looker was made with, in the place of one."""
+
+    cluster: Any
+    intended: Intended
+    backing: dict[str, str]
+    plan: object
+    alarms: Callable[[float], list[str]] | None
 
 
-def test_backing_services_are_those_that_the_cluster_was_made_with(tmp_path: Path, recorder: Recorder) -> None:
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch, cluster: Cluster, runner: FakeRunner) -> Callable[..., Said]:
+    """What would look for this operator."""
+    monkeypatch.setattr(module, "Looker", Said)
+
+    def of(shell: OperatorShell, *, builds: bool = True) -> Said:
+        return cast("Said", looker_of(cluster, Progress(shell.typed, builds=builds), shell, runner, "run-1"))
+
+    return of
+
+
+@pytest.fixture
+def operator(tmp_path: Path, recorder: Recorder) -> Callable[..., OperatorShell]:
+    """Works in a checkout of its own, with a target that has these entries, and what the cluster was made with."""
+
+    def of(given: dict[str, Any] | None, target: dict[str, Any] | None = None, **environment: str) -> OperatorShell:
+        for name in ("units", "container", "infra/image"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).symlink_to(ROOT / name)
+        folder = tmp_path / "infra/local"
+        folder.mkdir()
+        (folder / "target.json").write_text(json.dumps(target or {}))
+        if given is not None:
+            (folder / "run.auto.tfvars.json").write_text(json.dumps(given))
+        environment = {"TARGET": "local", **environment}
+        return OperatorShell.open(Processes(recorder), tmp_path / "operator.json", tmp_path, environment)
+
+    return of
+
+
+Operators = Callable[..., OperatorShell]
+
+
+def test_backing_services_are_those_that_the_cluster_was_made_with(
+    looks: Callable[..., Said], operator: Operators
+) -> None:
     given = {"name_server": "192.0.2.4", "image_registry": "192.0.2.5:5000", "machine_image": "x"}
     url = "http://192.0.2.3:2379/v2/keys/new"
 
-    assert backing_services(operator(tmp_path, recorder, given, DISCOVERY_SERVICE=url)) == {
+    assert looks(operator(given, DISCOVERY_SERVICE=url)).backing == {
         "discovery service": url,
         "image registry": "http://192.0.2.5:5000/v2/",
     }
 
 
-@pytest.mark.parametrize("given", [None, {}, {"name_server": "", "image_registry": ""}])
+@pytest.mark.parametrize("given", [None, {}, {"image_registry": ""}])
 def test_what_a_cluster_has_not_is_not_looked_at(
-    tmp_path: Path, recorder: Recorder, given: dict[str, Any] | None
+    looks: Callable[..., Said], operator: Operators, given: dict[str, Any] | None
 ) -> None:
-    assert backing_services(operator(tmp_path, recorder, given)) == {}
+    said = looks(operator(given))
+
+    assert (said.backing, said.alarms) == ({}, None)
+
+
+def test_what_is_intended_is_what_the_operators_files_say(looks: Callable[..., Said], operator: Operators) -> None:
+    assert set(looks(operator(None), builds=False).intended.units) == UNITS
+
+
+def test_the_kernel_is_asked_as_the_target_says(
+    looks: Callable[..., Said], operator: Operators, runner: FakeRunner
+) -> None:
+    said = looks(operator(None, {"kernel_alarms": ["journalctl", "--since=@{since}", "platform-{run_id}"]}))
+    runner.on("journalctl", stdout="one alarm\nanother\n")
+
+    assert said.alarms is not None and said.alarms(1785585600.9) == ["one alarm", "another"]
+    assert runner.calls == ["journalctl --since=@1785585600 platform-run-1"]
+
+
+# -- when all was well -----------------------------------------------------------------------------------------------
+
+
+def test_when_all_was_last_well_is_known_of_a_workplace(tmp_path: Path) -> None:
+    assert last_green(tmp_path) == 0
+    (tmp_path / GREEN).touch()
+    os.utime(tmp_path / GREEN, (1785585600, 1785585600))
+
+    assert last_green(tmp_path) == 1785585600

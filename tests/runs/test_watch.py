@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from harness.errors import EnvironmentFailed, ExitStatus, PlatformWrong
 from harness.record.log import Recorder, Redactor, fold, read_events
 from harness.rules.finding import FLEET_LAG, RULES, Subject
-from harness.runs.watch import EVERY, KEPT, SETTLE, RuleBroken, Watch
+from harness.runs.watch import EVERY, JOURNAL, KEPT, SETTLE, RuleBroken, Watch
 from harness.snapshot.data import (
     Fleet,
     FleetMachine,
@@ -115,6 +116,7 @@ class FakeLooker:
     def look(self, number: int, since: float, before: Snapshot | None = None, *, costly: bool = True) -> Snapshot:
         asked = self.clock.now
         self.looks.append((asked, costly))
+        self.since = since
         self.clock.now += self.seconds
         shows = self.shows.pop(0) if len(self.shows) > 1 else self.shows[0]
         if isinstance(shows, BaseException):
@@ -552,6 +554,19 @@ def test_of_a_long_wait_the_first_look_and_the_newest_are_judged(
     assert len(watch._looks) == KEPT + 1
     with pytest.raises(RuleBroken, match="started again"):
         watch.until("every unit keeps running", (KEEPS,), 0)
+
+
+@pytest.mark.parametrize(("ago", "shown"), [(3600, 3600), (40 * 3600, JOURNAL), (None, JOURNAL)])
+def test_journals_are_looked_at_since_all_was_well_and_a_day_at_most(
+    looker: FakeLooker, recorder: Recorder, tmp_path: Path, clock: FakeClock, ago: float | None, shown: float
+) -> None:
+    now = time.time()
+    since = 0.0 if ago is None else now - ago
+    watch = Watch(lambda: cast("Looker", looker), recorder, tmp_path, clock, since=since)
+
+    watch.until("every machine answers", (SILENT,), 10)
+
+    assert looker.since == pytest.approx(now - shown, abs=5)
 
 
 # -- diagnose --------------------------------------------------------------------------------------------------------
