@@ -92,7 +92,16 @@ metrics() {
 # an error is an answer: a key that is not there
 keys() { [ "$etcd_answers" ] && curl --silent --max-time 4 "http://127.0.0.1:2379/v2/keys/$1?recursive=true"; }
 
-fleet() { get --unix-socket /run/fleet.sock "http://fleet/fleet/v1/$1"; }
+# all pages of a collection, one a line (fleet gives a hundred items at a time)
+fleet() {
+    token=
+    while :; do
+        page=$(get --unix-socket /run/fleet.sock "http://fleet/fleet/v1/$1${token:+?nextPageToken=$token}") || return
+        printf '%s\n' "$page"
+        token=$(printf '%s' "$page" | grep -o '"nextPageToken":"[^"]*"' | cut -d'"' -f4)
+        [ "$token" ] || return 0
+    done
+}
 
 # HOST-NAME AMBASSADOR, of each route of the entry point
 routes() {

@@ -306,17 +306,16 @@ def _first(whole: Iterable[tuple[str, reading.Parts]], read: Callable[[str, read
 
 
 def _fleet(name: str, parts: reading.Parts, intended: Intended) -> Fleet:
-    machines, units, states = (json.loads(parts.texts[part]) for part in ("fleet", "fleet-units", "fleet-state"))
     reported: dict[str, list[str]] = {}
-    for item in states.get("states") or ():
+    for item in reading.items(parts.texts["fleet-state"], "states"):
         reported.setdefault(item["name"], []).append(item["machineID"])
     return Fleet(
         asked_of=name,
         machines={
             item["id"]: FleetMachine(address=item.get("primaryIP", ""), metadata=item.get("metadata") or {})
-            for item in machines.get("machines") or ()
+            for item in reading.items(parts.texts["fleet"], "machines")
         },
-        units={item["name"]: _unit(item, intended) for item in units.get("units") or ()},
+        units={item["name"]: _unit(item, intended) for item in reading.items(parts.texts["fleet-units"], "units")},
         states={unit: tuple(sorted(ids)) for unit, ids in reported.items()},
     )
 

@@ -228,7 +228,15 @@ def _etcd(text: str) -> EtcdHere:
 
 
 def _fleet(text: str) -> tuple[str, ...]:
-    return tuple(sorted(item["id"] for item in json.loads(text)["machines"]))
+    return tuple(sorted(item["id"] for item in items(text, "machines")))
+
+
+def items(text: str, collection: str) -> list[dict[str, Any]]:
+    """Those of all pages of a collection of fleet's API, a page a line. Raises ValueError, KeyError, TypeError."""
+    pages = [json.loads(line) for line in text.splitlines() if line]
+    if not pages:
+        raise ValueError("no page")
+    return [item for page in pages for item in page.get(collection) or ()]
 
 
 def _listening(text: str) -> tuple[tuple[str, str], ...]:
