@@ -179,7 +179,7 @@ def etcd_is_healthy(now: Snapshot) -> Found:
         if not _active(machine, "etcd.service") or name in well:
             continue
         seen = "no whole answer" if machine.etcd is None else "not healthy"
-        if quorum or machine.etcd is None:
+        if quorum:
             yield Wrong(at("etcd", name), "healthy, and serving v2 keys", seen, paste=on(now, name, HEALTH))
         else:
             expected = f"{len(members) // 2 + 1} members that are well, of {len(members)}"

@@ -21,26 +21,26 @@ from harness.seams.process import Runner
 AROUND = 5.0
 LINES = 20
 
-# fleet's HTTP API, on the machine's own socket
-API = "curl --silent --show-error --fail --max-time 4 --unix-socket /run/fleet.sock http://fleet/fleet/v1"
+# etcd's and fleet's HTTP APIs; one that does not answer is not asked for more
+ETCD = "curl -sm 2 127.0.0.1:2379"
+FLEET = "curl -sfm 2 --unix-socket /run/fleet.sock http://fleet/fleet/v1"
 
 # file name -> what is asked on each machine; order bottom-up
 QUESTIONS: Mapping[str, str] = {
     "boot": "grep -E '^[A-Z_]+=' /var/lib/platform/user-data | grep -v KEY; "
     "journalctl -b -u first-boot -u filter --no-pager",
-    "etcd": "systemctl status -l etcd; cat /etc/default/etcd; curl -sm 3 127.0.0.1:2379/health; echo; "
-    "curl -sm 3 127.0.0.1:2379/version; echo; curl -sm 3 127.0.0.1:2379/v2/members; echo; "
-    "curl -sm 3 '127.0.0.1:2379/v2/keys/_coreos.com?recursive=true'; echo; journalctl -b -u etcd --no-pager",
+    "etcd": "systemctl status -l etcd; cat /etc/default/etcd; "
+    f"{ETCD}/health && echo && {ETCD}/version && echo && {ETCD}/v2/members && echo && "
+    f"{ETCD}'/v2/keys/_coreos.com?recursive=true'; echo; journalctl -b -u etcd --no-pager",
     "fleet": "systemctl status -l fleet fleet.socket; cat /etc/fleet/fleet.conf /etc/machine-id; "
-    f"ls -l /run/fleet.sock; {API}/machines; {API}/units; {API}/state; journalctl -b -u fleet --no-pager",
+    f"ls -l /run/fleet.sock; {FLEET}/machines && {FLEET}/units && {FLEET}/state; journalctl -b -u fleet --no-pager",
     "units": "systemctl list-units --all --no-pager '*.service'; "
     'for u in /run/fleet/units/*; do [ -e "$u" ] || continue; systemctl status -l "$(basename "$u")"; '
     'journalctl -b --no-pager -u "$(basename "$u")"; done',
     # where Docker was not needed yet, a question would start it
     "containers": "systemctl is-active docker || exit; docker ps --all --no-trunc; docker images; "
     "for c in $(docker ps --all --quiet); do docker inspect $c; docker logs --tail 200 $c; done",
-    "services": "curl -sm 3 '127.0.0.1:2379/v2/keys/services?recursive=true'; echo; ss -ltnp; "
-    "cat /etc/platform/machine.env",
+    "services": f"{ETCD}'/v2/keys/services?recursive=true'; echo; ss -ltnp; cat /etc/platform/machine.env",
     "contents": "ls -lR /home/core",
     "system": "systemctl --failed --no-pager; systemctl list-jobs; df -h; free -m; date -u; uptime; "
     "journalctl -b -p warning --no-pager",

@@ -45,8 +45,8 @@ class RuleBroken(PlatformWrong):
 
 
 class Watch:
-    """The looks of one run. `looker` gives what takes them, as the cluster is at that moment; journals are looked at
-    from `since` on (seconds since the epoch), and a day at most."""
+    """The looks of one run. `looker` gives what takes them, and is asked again when something was changed. Journals are
+    looked at from `since` on (seconds since the epoch), and a day at most."""
 
     def __init__(
         self,
@@ -62,7 +62,10 @@ class Watch:
         self._clock = clock
         self._since = max(since, time.time() - JOURNAL)
         self._looks: list[Snapshot] = []
+        self._looking: Looker | None = None
         self._number = 0
+        # what the newest look was judged as, and by which number and expectations
+        self._judged: tuple[tuple[int, frozenset[tuple[str, Subject]]], Judgement] | None = None
         # whether each wait begins with a look of its own, as where something is changed; else all share their looks
         self.fresh = False
         # when the first of the looks was taken (monotonic seconds)
@@ -73,7 +76,7 @@ class Watch:
 
     def changed(self) -> None:
         """Something of the cluster is changed now: what was seen before says nothing of what holds after it."""
-        self._looks = []
+        self._looks, self._looking = [], None
 
     @contextmanager
     def expecting(self, *broken: tuple[str, Subject]) -> Iterator[None]:
@@ -178,8 +181,10 @@ class Watch:
         before = self._looks[-1] if self._looks else None
         if not self._looks:
             self._began = self._clock.monotonic()
+        if self._looking is None:
+            self._looking = self._looker()
         self._number += 1
-        look = self._looker().look(self._number, self._since, before, costly=costly)
+        look = self._looking.look(self._number, self._since, before, costly=costly)
         self._looks.append(look)
         del self._looks[1:-KEPT]
         seconds = look.seconds
@@ -187,7 +192,10 @@ class Watch:
         self._recorder.emit("look", number=look.number, seconds=seconds, bytes=len(encode(look)), silent=silent)
 
     def _judge(self) -> Judgement:
-        return judge(self._looks, self._expected)
+        key = (self._looks[-1].number, frozenset(self._expected))
+        if self._judged is None or self._judged[0] != key:
+            self._judged = key, judge(self._looks, self._expected)
+        return self._judged[1]
 
     def record(self, look: Snapshot) -> None:
         """Writes a snapshot into the run's folder, masked."""

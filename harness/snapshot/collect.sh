@@ -8,7 +8,7 @@
 #
 # Each part is between `@@ NAME TIME` and `@. NAME STATUS`: one that is cut off has no end, one that failed a status.
 # It changes nothing, starts nothing (Docker's socket would), and no part of it may take longer than a few seconds.
-since=$1 units=$2 sites=$3 whole=$4 etcd_answers=
+since=$1 units=$2 sites=$3 whole=$4 etcd_answers='' fleet_answers=yes
 
 part() {
     part=$1
@@ -21,7 +21,7 @@ part() {
 # so many seconds has a program that could hang
 limited() { timeout 4 "$@"; }
 
-get() { curl --silent --fail --max-time 4 "$@"; }
+get() { curl --silent --fail --max-time 3 "$@"; }
 
 identity() {
     cat /etc/machine-id /proc/sys/kernel/random/boot_id
@@ -76,7 +76,7 @@ ambassadors() {
 # an etcd that does not answer is asked once, and not again for each part that it would answer
 etcd() {
     # status 503 is an answer: not healthy
-    curl --silent --max-time 4 http://127.0.0.1:2379/health && etcd_answers=yes || return
+    curl --silent --max-time 3 http://127.0.0.1:2379/health && etcd_answers=yes || return
     printf '\n'
     get http://127.0.0.1:2379/v2/stats/self
     printf '\n'
@@ -90,13 +90,17 @@ metrics() {
 }
 
 # an error is an answer: a key that is not there
-keys() { [ "$etcd_answers" ] && curl --silent --max-time 4 "http://127.0.0.1:2379/v2/keys/$1?recursive=true"; }
+keys() { [ "$etcd_answers" ] && curl --silent --max-time 3 "http://127.0.0.1:2379/v2/keys/$1?recursive=true"; }
 
 # all pages of a collection, one a line (fleet gives a hundred items at a time)
 fleet() {
+    [ "$fleet_answers" ] || return
     token=
     while :; do
-        page=$(get --unix-socket /run/fleet.sock "http://fleet/fleet/v1/$1${token:+?nextPageToken=$token}") || return
+        page=$(get --unix-socket /run/fleet.sock "http://fleet/fleet/v1/$1${token:+?nextPageToken=$token}") || {
+            fleet_answers=
+            return 1
+        }
         printf '%s\n' "$page"
         token=$(printf '%s' "$page" | grep -o '"nextPageToken":"[^"]*"' | cut -d'"' -f4)
         [ "$token" ] || return 0
