@@ -81,7 +81,12 @@ def registration_is_right(now: Snapshot) -> Found:
                 yield Wrong(subject, "a time to live", "none: it would outlive its instance")
 
 
-@rule("discovery", "every ambassador has the registered instances", explains=(ALL,), lag=AMBASSADOR_LAG)
+@rule(
+    "discovery",
+    "every ambassador has the registered instances",
+    explains=(ALL, "ambassador-reaches"),
+    lag=AMBASSADOR_LAG,
+)
 def ambassador_follows(now: Snapshot) -> Found:
     for service in services(now) if now.services is not None else ():
         expected = registered(now, service)
