@@ -123,6 +123,7 @@ class Foundations:
     def _fleet(self, name: str, machine: str) -> Iterator[Subject]:
         if machine:
             yield Subject("etcd", "", machine)
+            yield Subject("etcd")
         else:
             yield from (Subject("fleet", "", other) for other in self._machines)
 
