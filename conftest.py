@@ -219,10 +219,11 @@ def start_traffic(traffic: dict[str, Traffic], cluster: Cluster, recorder: Recor
 
 
 @pytest.fixture
-def change(traffic: dict[str, Traffic]) -> Callable[[str], None]:
-    """Tells the requests that run that something changes now: from then on they are counted."""
+def change(traffic: dict[str, Traffic], watch: Watch) -> Callable[[str], None]:
+    """Tells all who look that something changes now: requests that run are counted from then on."""
 
     def changed(what: str) -> None:
+        watch.changed()
         for stream in traffic.values():
             stream.changed(what)
 
@@ -235,10 +236,11 @@ def power(process: Processes, target: Path, workplace: Path, read_only: bool) ->
 
 
 @pytest.fixture
-def put_back() -> Iterator[contextlib.ExitStack]:
+def put_back(watch: Watch) -> Iterator[contextlib.ExitStack]:
     """What puts back what a scenario took away, however it ends: each is called once more when the scenario did it."""
     with contextlib.ExitStack() as every:
         yield every
+    watch.changed()
 
 
 @pytest.fixture

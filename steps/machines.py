@@ -53,6 +53,7 @@ def machine_is_switched_on(power: Power, lost_machine: str, change: Change) -> N
 @then(parsers.parse("the lost machine answers over SSH again within {seconds:d} seconds"))
 def lost_machine_answers(cluster: Cluster, watch: Watch, lost_machine: str, seconds: int) -> None:
     cluster.machines.regain(lost_machine)
+    watch.changed()
     watch.until("every machine answers over SSH", ("machine-answers", "answer-is-whole"), seconds)
 
 

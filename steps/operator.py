@@ -17,7 +17,8 @@ def operator_runs(operator: OperatorShell, change: Change, line: str) -> Result:
 
 
 @when(phrase("the operator runs `{line:Command}` within {seconds:d} seconds"), target_fixture="answer")
-def operator_runs_within(operator: OperatorShell, line: str, seconds: int) -> Result:
+def operator_runs_within(operator: OperatorShell, change: Change, line: str, seconds: int) -> Result:
+    change(line)
     return operator.type(line, within=seconds)
 
 

@@ -21,6 +21,8 @@ from harness.snapshot.look import Looker
 
 # Seconds between two looks while something is wrong
 EVERY = 0.5
+# Seconds for which a look tells what holds now, where something is changed
+HOLDS = 2.0
 # Seconds that findings have to settle, after a change and in a run that changes nothing
 SETTLE = 10.0
 # Seconds of the journals that are looked at, at most
@@ -66,10 +68,10 @@ class Watch:
         self._number = 0
         # what the newest look was judged as, and by which number and expectations
         self._judged: tuple[tuple[int, frozenset[tuple[str, Subject]]], Judgement] | None = None
-        # whether each wait begins with a look of its own, as where something is changed; else all share their looks
+        # whether something is changed: each wait then has a limit of its own, and a look of just now; else all share
         self.fresh = False
-        # when the first of the looks was taken (monotonic seconds)
-        self._began = 0.0
+        # when the first of the looks was taken, and the newest (monotonic seconds)
+        self._began = self._looked = 0.0
         self._expected: set[tuple[str, Subject]] = set()
         # rules that somebody has asked for by name
         self.chosen: set[str] = set()
@@ -112,6 +114,7 @@ class Watch:
         """Looks for so many seconds; these rules have to hold all the while. Raises RuleBroken."""
         self.chosen |= set(rules)
         with self._waiting(what, within=0, hold_for=seconds) as wait:
+            self.changed()
             self._need(rules, fresh=True)
             began = self._clock.monotonic()
             while not (judged := wait.saw(self._judge().of(rules), self._looks[-1])).findings:
@@ -171,6 +174,8 @@ class Watch:
     def _need(self, rules: Collection[str], *, fresh: bool) -> None:
         """A look that these rules can be judged by."""
         costly = any(RULES[name].costly for name in rules)
+        if self._looks and fresh and self._clock.monotonic() - self._looked < HOLDS:
+            fresh = False
         if fresh or not self._looks:
             self.changed()
             self._look(costly=costly or not self.fresh)
@@ -179,8 +184,9 @@ class Watch:
 
     def _look(self, *, costly: bool) -> None:
         before = self._looks[-1] if self._looks else None
+        self._looked = self._clock.monotonic()
         if not self._looks:
-            self._began = self._clock.monotonic()
+            self._began = self._looked
         if self._looking is None:
             self._looking = self._looker()
         self._number += 1

@@ -278,9 +278,9 @@ def _unanswered(url: str) -> str:
 
 
 def _waited_for(future: Future[Printed], name: str, before: Snapshot | None) -> Printed:
-    """What a machine printed. One that was silent in the look before is waited for shortly only."""
+    """What a machine printed. One whose silence was waited for in the look before is waited for shortly only."""
     then = before.machines.get(name) if before else None
-    if then is None or not then.silent:
+    if then is None or not then.silent or then.seconds < ASK_AGAIN:
         return future.result()
     sent = time.time()
     try:
