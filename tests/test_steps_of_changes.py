@@ -175,6 +175,9 @@ class FakeWatch:
     def holds(self, what: str, rules: Collection[str], seconds: float) -> None:
         self.asked.append(("holds", tuple(rules), seconds))
 
+    def changed(self) -> None:
+        self.log.append(("looked no more",))
+
     def others(self) -> list[str]:
         return ["clock-agrees", "room-is-left"]
 
@@ -975,7 +978,7 @@ def test_lost_machine_is_counted_before_it_is_looked_for(
 
     step("then", ANSWERS, lost_machine="coreos-1")
 
-    assert [entry[0] for entry in log] == ["regain", "until"]
+    assert [entry[0] for entry in log] == ["regain", "looked no more", "until"]
     assert watch.asked == [("until", ("machine-answers", "answer-is-whole"), 60)]
     watch.broken = {"machine-answers"}
     red(step, ANSWERS, lost_machine="coreos-1")

@@ -650,6 +650,13 @@ def test_name_that_leads_nowhere_is_a_failed_request(
     assert (tally.failed, tally.first_seen) == (tally.made, seen)
 
 
+@pytest.fixture
+def watch() -> Any:
+    """Who is told that what was seen before says nothing any more."""
+    told: list[str] = []
+    return SimpleNamespace(changed=lambda: told.append("changed"), told=told)
+
+
 def test_change_is_told_to_every_stream(
     web: Web, start_traffic: Start, traffic: dict[str, Traffic], change: Callable[[str], None]
 ) -> None:
@@ -662,8 +669,10 @@ def test_change_is_told_to_every_stream(
     assert [stream.change for stream in traffic.values()] == ["coreos-1 is lost"] * 2
 
 
-def test_change_without_requests_is_told_to_nobody(change: Callable[[str], None]) -> None:
+def test_change_without_requests_is_told_to_who_looks(change: Callable[[str], None], watch: Any) -> None:
     change("coreos-1 is lost")
+
+    assert watch.told == ["changed"]
 
 
 # == an answer that counts for a while ===============================================================================

@@ -14,7 +14,7 @@ import pytest
 from harness.errors import EnvironmentFailed, ExitStatus, PlatformWrong
 from harness.record.log import Recorder, Redactor, fold, read_events
 from harness.rules.finding import FLEET_LAG, RULES, Subject
-from harness.runs.watch import EVERY, JOURNAL, KEPT, SETTLE, RuleBroken, Watch
+from harness.runs.watch import EVERY, HOLDS, JOURNAL, KEPT, SETTLE, RuleBroken, Watch
 from harness.snapshot.data import (
     Fleet,
     FleetMachine,
@@ -206,7 +206,7 @@ def test_what_does_not_hold_within_its_limit_is_told_with_its_cause(
     assert (cause["finding"]["first_seen"], cause["consequences"][0]["first_seen"]) == (EPOCH + 1000.5, EPOCH + 1000)
 
 
-def test_causes_are_those_of_all_rules_and_what_was_asked_for_is_raised(
+def test_causes_are_those_of_all_rules_and_that_of_what_was_asked_for_is_raised(
     watch: Watch, looker: FakeLooker, document: Callable[[], dict[str, Any]]
 ) -> None:
     looker.shows = [lacks("coreos-0", active="failed")]
@@ -214,9 +214,10 @@ def test_causes_are_those_of_all_rules_and_what_was_asked_for_is_raised(
     with pytest.raises(RuleBroken) as raised:
         watch.until("every unit runs", (RUNS,), 0)
 
-    assert raised.value.where == "unit blog.service on coreos-1"
-    found = [(cause["finding"]["rule"], cause["finding"]["layer"]) for cause in document()["causes"]]
-    assert found == [(SILENT, "provision"), (RUNS, "unit")]
+    assert (raised.value.where, raised.value.layer) == ("machine coreos-0", "provision")
+    ((finding, consequences),) = [(cause["finding"], cause["consequences"]) for cause in document()["causes"]]
+    # of two members of etcd one is gone
+    assert (finding["rule"], [it["rule"] for it in consequences]) == (SILENT, [RUNS])
 
 
 def test_patience_makes_the_limit_longer(
@@ -468,9 +469,35 @@ def test_after_a_change_every_rule_holds_soon(watch: Watch, looker: FakeLooker, 
     assert [costly for _, costly in looker.looks] == [False] * 7
 
     looker.shows = [shows]
+    watch.changed()
     with pytest.raises(RuleBroken, match=f"all is as it must be: not within {SETTLE:g} s"):
         watch.settled()
     assert clock.now == 1000 + 6 * EVERY + SETTLE
+
+
+def test_look_of_just_now_serves_who_asks_next(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
+    watch.fresh = True
+    watch.until("every machine answers", (SILENT,), 10)
+    clock.now += HOLDS / 2
+    watch.until("every unit runs", (RUNS,), 10)
+    watch.settled()
+    assert len(looker.looks) == 1
+
+    clock.now += HOLDS
+    watch.settled()
+    assert len(looker.looks) == 2
+    watch.changed()
+    watch.settled()
+    assert len(looker.looks) == 3
+
+
+def test_look_of_just_now_that_shows_something_wrong_is_taken_again(watch: Watch, looker: FakeLooker) -> None:
+    watch.fresh, looker.shows = True, [lacks(active="failed"), FINE]
+    watch.until("every machine answers", (SILENT,), 10)
+
+    watch.until("every unit runs", (RUNS,), 10)
+
+    assert len(looker.looks) == 2
 
 
 def test_what_costs_is_not_looked_at_after_each_change(watch: Watch, looker: FakeLooker) -> None:
@@ -485,10 +512,12 @@ def test_what_is_broken_on_purpose_is_no_finding_while_that_lasts(watch: Watch, 
     with watch.expecting((SILENT, Subject("machine", "", "coreos-1"))):
         watch.until("every machine answers", (SILENT,), 0)
         looker.shows = [lacks("coreos-0", "coreos-1")]
+        watch.changed()
         with pytest.raises(RuleBroken, match="machine coreos-0"):
             watch.until("every machine answers", (SILENT,), 0)
 
     looker.shows = [lacks("coreos-1")]
+    watch.changed()
     with pytest.raises(RuleBroken, match="machine coreos-1"):
         watch.until("every machine answers", (SILENT,), 0)
 
