@@ -150,7 +150,8 @@ class Watch:
 
     def settled(self) -> None:
         """All rules hold, or do so soon. Raises RuleBroken."""
-        rules = [name for name, rule in RULES.items() if not rule.costly]
+        # what was changed on purpose may have begun again, or elected another leader
+        rules = [name for name, rule in RULES.items() if not rule.costly and not rule.compares]
         self._until("all is as it must be", rules, SETTLE * patience())
 
     @contextmanager
@@ -214,7 +215,9 @@ class Watch:
         self._recorder.emit("wait.seen", id=wait, value=text)
 
     def _broken(self, what: str, judged: Judgement) -> RuleBroken:
-        every, asked = self._judge(), {finding.key for finding in judged.findings or judged.unsettled}
+        asked = {finding.key for finding in judged.findings or judged.unsettled}
+        every = self._judge().of([name for name, rule in RULES.items() if not (self.fresh and rule.compares)])
+        every = every if asked <= {finding.key for finding in every.all} else judged
         found = causes(every.findings if judged.findings else every.all, self._looks[-1])
         emit_causes(self._recorder, found, self._looks[-1].number)
         return RuleBroken(what, next(cause for cause in found if asked & {it.key for it in cause.all}))
