@@ -7,6 +7,8 @@ cluster.
         key                 the operator's private SSH key
         env, ssh_config     of a kept cluster: how to reach it, for a shell and for ssh
         ground/             the ground's root module and its state
+        last-green          touched when all of the cluster was last well
+        for-drills, fault.json, fault.lock      of a cluster that is broken on purpose, see harness/runs/faults.py
         in-use              locked for writing while the cluster is made or removed, for reading while it is used
 
 Everything that a run makes carries its run id: containers and networks in their names and in the label `platform.run`,
@@ -231,7 +233,16 @@ class Workplace:
             if folder.exists():
                 shutil.rmtree(folder)
         self.forget()
-        for name in ("env", "ssh_config", "known_hosts", "in-use"):
+        for name in (
+            "env",
+            "ssh_config",
+            "known_hosts",
+            "last-green",
+            "for-drills",
+            "fault.json",
+            "fault.lock",
+            "in-use",
+        ):
             (self.folder / name).unlink(missing_ok=True)
 
     def forget(self) -> None:
