@@ -73,6 +73,23 @@ class Check:
 
         Prints the verdict; `quiet`, one line when all is well; `as_json`, the same for programs.
         """
+        execution, judged = self._executed(selection, mutates=mutates, quiet=quiet)
+        document = execution.document()
+        # of outputs the workplace is this run's own: no other one looks there
+        if judged.status is ExitStatus.VERIFIED and not selection and not self._outputs_only:
+            (self.workplace.folder / GREEN).touch()
+        if as_json:
+            print(json.dumps(verdict.for_programs(document, judged), indent=1))
+        elif quiet and judged.status is ExitStatus.VERIFIED:
+            report = f"{os.path.relpath(self.run.folder)}/report.html"
+            summary = f"{counted(judged.counts)} in {took(lasted(document, document))}"
+            cluster = "cluster of the outputs" if self._outputs_only else f"cluster {self.workplace.run_id}"
+            print(f"{judged.headline} ({summary}, {cluster}): {report}")
+        else:
+            print(verdict.screen(document, judged), file=sys.stderr)
+        return judged.status
+
+    def _executed(self, selection: Sequence[str], *, mutates: bool, quiet: bool) -> tuple[Execution, verdict.Verdict]:
         run, workplace = self.run, self.workplace
         add_secrets(run.redact, workplace.folder)
         execution = Execution(run, workplace.target, self._command, workplace)
@@ -95,20 +112,7 @@ class Check:
                 if self._outputs_only:
                     workplace.forget()
                 judged = execution.close()
-        document = execution.document()
-        # of outputs the workplace is this run's own: no other one looks there
-        if judged.status is ExitStatus.VERIFIED and not selection and not self._outputs_only:
-            (workplace.folder / GREEN).touch()
-        if as_json:
-            print(json.dumps(verdict.for_programs(document, judged), indent=1))
-        elif quiet and judged.status is ExitStatus.VERIFIED:
-            report = f"{os.path.relpath(run.folder)}/report.html"
-            summary = f"{counted(judged.counts)} in {took(lasted(document, document))}"
-            cluster = "cluster of the outputs" if self._outputs_only else f"cluster {workplace.run_id}"
-            print(f"{judged.headline} ({summary}, {cluster}): {report}")
-        else:
-            print(verdict.screen(document, judged), file=sys.stderr)
-        return judged.status
+        return execution, judged
 
 
 def check(root: Path, folder: Path, selection: Sequence[str], *, mutates: bool) -> ExitStatus:

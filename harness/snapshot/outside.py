@@ -1,0 +1,177 @@
+"""What shows of a cluster where the operator is: ports, names, sites, the services behind it, the kernel's alarms."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import urllib.parse
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import requests
+
+from harness.drivers.cluster import Cluster
+from harness.drivers.site import Page, Site
+from harness.errors import HarnessError, PlatformWrong
+from harness.model import links
+from harness.seams.http import open_session
+from harness.seams.patience import patience
+from harness.seams.wait import NotAnswering
+from harness.snapshot.data import Answer, Intended, Machine, Outside, Walk
+
+NAME_SERVER = "name server"
+STRANGER = "nobody.example"
+# Seconds for one request to a backing service
+ASK_LIMIT = 3.0
+
+
+class OutsideView:
+    """Asks from outside, side by side: begins when it is made, and gives its answers in the end.
+
+    `backing` are the services that the cluster was made with, name -> URL; `kernel` gives the alarms in the kernel's
+    log, where the machines do not see it themselves, and may raise HarnessError. Closed ports, and walks of the sites,
+    are what is `costly`.
+    """
+
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        cluster: Cluster,
+        intended: Intended,
+        backing: Mapping[str, str],
+        kernel: Callable[[], Iterable[str]] | None,
+        *,
+        costly: bool,
+    ) -> None:
+        self._pool = pool
+        self._cluster = cluster
+        self._intended = intended
+        self._costly = costly
+        self._ports = pool.submit(self._open_ports) if costly else None
+        self._kernel = pool.submit(_alarms, kernel) if kernel else None
+        self._backing = {name: pool.submit(_unanswered, url) for name, url in backing.items()}
+        self._sites = {
+            site: {name: pool.submit(self._answer, site, address) for name, address in intended.machines.items()}
+            for site in intended.sites
+        }
+        self._stranger = pool.submit(_asked, lambda: cluster.page_of(STRANGER))
+        # of a cluster without a name server nobody can be asked
+        named = intended.sites.values() if intended.name_server else ()
+        self._names = {domain: pool.submit(self._name, domain) for domain in named}
+
+    def answers(self, machines: Mapping[str, Machine], before: Outside | None) -> Outside:
+        """What was answered; what is costly and was not asked for is as it was before. `machines` are this look's."""
+        names = {domain: future.result() for domain, future in self._names.items()}
+        sites = {site: {name: it.result() for name, it in asked.items()} for site, asked in self._sites.items()}
+        backing = {name: future.result() for name, future in self._backing.items()}
+        if names:
+            backing[NAME_SERVER] = max(silent for _, silent in names.values())
+        return Outside(
+            ports=self._ports.result() if self._ports else before.ports if before else None,
+            names={domain: address for domain, (address, _) in names.items()} if names else None,
+            sites=sites,
+            stranger=self._stranger.result(),
+            walks=self._walks(machines, sites) if self._costly else before.walks if before else None,
+            backing=backing,
+            kernel=self._kernel.result() if self._kernel else None,
+        )
+
+    def _open_ports(self) -> dict[str, tuple[int, ...]]:
+        ports = (*self._intended.ports, *self._intended.closed)
+        return {name: tuple(found) for name, found in self._cluster.open_ports(ports).items()}
+
+    def _answer(self, site: str, address: str) -> Answer:
+        return _asked(lambda: self._cluster.site_at(site, address).fetch("/version.txt"))
+
+    def _name(self, domain: str) -> tuple[str, str]:
+        """The address that a name leads to, and why the name server does not answer; "" for none."""
+        try:
+            return self._cluster.name_server.lookup(domain), ""
+        except NotAnswering as silent:
+            return "", silent.seen
+        except PlatformWrong as failed:
+            return failed.seen, ""
+
+    def _walks(self, machines: Mapping[str, Machine], answers: Mapping[str, Mapping[str, Answer]]) -> dict[str, Walk]:
+        """Each site walked once, and what was deployed fetched where the walk did not lead to it; one that does not
+        answer at its entry point is not walked."""
+        entry = next((name for name, it in self._intended.machines.items() if it == self._intended.entry_point), "")
+        silent = {site: there[entry].failed for site, there in answers.items() if entry in there}
+        walking = {
+            name: self._pool.submit(self._walk, site, machines)
+            for name, site in self._cluster.sites.items()
+            if not silent.get(name)
+        }
+        found: dict[str, tuple[Walk, dict[str, str]]] = {
+            name: walking[name].result() if name in walking else (Walk(pages=0, failed=silent[name]), {})
+            for name in self._cluster.sites
+        }
+        bodies = {name: pages for name, (_, pages) in found.items()}
+        return {
+            name: Walk(
+                pages=walk.pages,
+                broken=walk.broken,
+                differing=walk.differing,
+                failed=walk.failed,
+                foreign=tuple(
+                    sorted(
+                        url
+                        for other, theirs in bodies.items()
+                        if other != name
+                        for url, body in bodies[name].items()
+                        if body in theirs.values()
+                    )
+                ),
+            )
+            for name, (walk, _) in found.items()
+        }
+
+    def _walk(self, site: Site, machines: Mapping[str, Machine]) -> tuple[Walk, dict[str, str]]:
+        holds = [name for name, machine in machines.items() if site.name in machine.contents]
+        try:
+            digests = self._cluster.contents.file_digests(site.name, holds[0]) if holds else {}
+            answers, broken = site.walk(len(digests) or None)
+            served = {urllib.parse.urlsplit(page.url).path: page for page in answers}
+            differing = []
+            for path, digest in digests.items():
+                url = "/" + urllib.parse.quote(path)
+                page = served.get(url) or site.fetch(url)
+                if hashlib.sha256(page.body).hexdigest() != digest:
+                    differing.append(path)
+        except PlatformWrong as failed:
+            return Walk(pages=0, failed=str(failed)), {}
+        pages = {
+            page.url: hashlib.sha256(page.body).hexdigest()
+            for page in answers
+            if page.status == 200 and links.is_html(page.media_type)
+        }
+        return Walk(pages=len(answers), broken=tuple(map(str, broken)), differing=tuple(sorted(differing))), pages
+
+
+def _alarms(kernel: Callable[[], Iterable[str]]) -> tuple[str, ...] | None:
+    try:
+        return tuple(kernel())
+    except HarnessError:
+        return None
+
+
+def _asked(fetch: Callable[[], Page]) -> Answer:
+    try:
+        page = fetch()
+    except PlatformWrong as failed:
+        return Answer(failed=failed.seen or str(failed))
+    version = page.text.strip()[:64] if page.media_type == "text/plain" else ""
+    return Answer(status=page.status, version=version, media_type=page.media_type)
+
+
+def _unanswered(url: str) -> str:
+    """Why a backing service does not answer; "" where it does."""
+    limit = ASK_LIMIT * patience()
+    try:
+        host = urllib.parse.urlsplit(url).hostname or ""
+        address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+        with open_session(str(address), [host], None, timeouts=(limit, limit)) as session:
+            status = session.get(url).status_code
+    except (OSError, ValueError, HarnessError, requests.RequestException) as failed:
+        return getattr(failed, "seen", "") or str(failed)
+    return "" if status < 500 else f"status {status}"
