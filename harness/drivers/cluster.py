@@ -14,7 +14,7 @@ from harness.drivers.site import Page, Site
 from harness.drivers.terraform import Outputs
 from harness.drivers.units import UnitStates
 from harness.record.log import Recorder
-from harness.seams.http import open_session
+from harness.seams.http import TIMEOUTS, open_session
 from harness.seams.process import Runner
 
 
@@ -88,14 +88,16 @@ class Cluster:
         session = open_session(outputs.entry_point, outputs.sites.values(), self._recorder)
         return {name: Site(name, domain, session) for name, domain in outputs.sites.items()}
 
-    def site_at(self, name: str, address: str) -> Site:
-        """A site, asked at an address that is not the entry point's."""
+    def site_at(self, name: str, address: str, timeouts: tuple[float, float] = TIMEOUTS) -> Site:
+        """A site, asked at an address that is not the entry point's; `timeouts` are seconds to connect, and between two
+        bytes."""
         sites = self.outputs.sites
-        return Site(name, sites[name], open_session(address, sites.values(), self._recorder))
+        return Site(name, sites[name], open_session(address, sites.values(), self._recorder, timeouts=timeouts))
 
-    def page_of(self, domain: str) -> Page:
+    def page_of(self, domain: str, timeouts: tuple[float, float] = TIMEOUTS) -> Page:
         """What the entry point answers to a host name, be it a site's or nobody's."""
-        return Site(domain, domain, open_session(self.outputs.entry_point, [domain], self._recorder)).fetch("/")
+        session = open_session(self.outputs.entry_point, [domain], self._recorder, timeouts=timeouts)
+        return Site(domain, domain, session).fetch("/")
 
     def open_ports(self, ports: Iterable[int]) -> dict[str, list[int]]:
         """Machine -> those of the ports that are open to the outside."""

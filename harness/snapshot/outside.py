@@ -21,8 +21,10 @@ from harness.snapshot.data import Answer, Intended, Machine, Outside, Walk
 
 NAME_SERVER = "name server"
 STRANGER = "nobody.example"
-# Seconds for one request to a backing service
+# Seconds for one request to a backing service; and for one to a site, to connect and between two bytes: a frozen machine
+# takes the connection and says nothing
 ASK_LIMIT = 3.0
+TIMEOUTS = (1.0, 3.0)
 
 
 class OutsideView:
@@ -54,7 +56,7 @@ class OutsideView:
             site: {name: pool.submit(self._answer, site, address) for name, address in intended.machines.items()}
             for site in intended.sites
         }
-        self._stranger = pool.submit(_asked, lambda: cluster.page_of(STRANGER))
+        self._stranger = pool.submit(_asked, lambda: cluster.page_of(STRANGER, TIMEOUTS))
         # of a cluster without a name server nobody can be asked
         named = intended.sites.values() if intended.name_server else ()
         self._names = {domain: pool.submit(self._name, domain) for domain in named}
@@ -81,7 +83,7 @@ class OutsideView:
         return {name: tuple(found) for name, found in self._cluster.open_ports(ports).items()}
 
     def _answer(self, site: str, address: str) -> Answer:
-        return _asked(lambda: self._cluster.site_at(site, address).fetch("/version.txt"))
+        return _asked(lambda: self._cluster.site_at(site, address, TIMEOUTS).fetch("/version.txt"))
 
     def _name(self, domain: str) -> tuple[str, str]:
         """The address that a name leads to, and why the name server does not answer; "" for none."""
