@@ -107,11 +107,11 @@ class FakeCluster(Cluster):
     def sites(self) -> Any:
         return self.pages
 
-    def site_at(self, name: str, address: str) -> Any:
+    def site_at(self, name: str, address: str, timeouts: Any = None) -> Any:
         self.asked_at.append((name, address))
         return self.pages[name]
 
-    def page_of(self, domain: str) -> Page:
+    def page_of(self, domain: str, timeouts: Any = None) -> Page:
         return page("/", b"nobody", 404, "text/html", domain)
 
     def open_ports(self, ports: Iterable[int]) -> dict[str, list[int]]:
