@@ -8,7 +8,7 @@ from harness.drivers.cluster import Cluster
 from harness.drivers.etcd import MEMBERS_AT_MOST
 from harness.runs.watch import Watch
 from harness.seams.process import Result
-from steps.phrases import phrase, require
+from steps.phrases import SEEN, phrase, require
 
 
 @then(phrase('the answer is the address of machine "{name:Name}"'))
@@ -31,20 +31,20 @@ def answer_lists_machines(answer: Result, cluster: Cluster) -> None:
 )
 def etcd_is_healthy(watch: Watch, members: int, seconds: int) -> None:
     require(members == MEMBERS_AT_MOST, "that many are members at most", expected=MEMBERS_AT_MOST, seen=members)
-    rules = ("etcd-is-healthy", "etcd-members-are-right", "etcd-has-one-leader")
+    rules = (*SEEN, "etcd-is-healthy", "etcd-members-are-right", "etcd-has-one-leader")
     watch.until("every machine reaches the healthy etcd cluster", rules, seconds)
 
 
 @then(parsers.parse("fleet lists every machine within {seconds:d} seconds"))
 def fleet_lists_machines(watch: Watch, seconds: int) -> None:
-    watch.until("fleet lists every machine", ("fleet-answers", "fleet-lists", "fleet-views-agree"), seconds)
+    watch.until("fleet lists every machine", (*SEEN, "fleet-answers", "fleet-lists", "fleet-views-agree"), seconds)
 
 
 @then(parsers.parse("every machine tells fleet its own name within {seconds:d} seconds"))
 def names_are_own(watch: Watch, seconds: int) -> None:
-    watch.until("every machine tells fleet its own name", ("fleet-metadata",), seconds)
+    watch.until("every machine tells fleet its own name", ("fleet-lists", "fleet-metadata"), seconds)
 
 
 @then("the fleet API of every machine listens on no port")
 def fleet_has_no_port(watch: Watch) -> None:
-    watch.until("the fleet API of every machine listens on no port", ("fleet-has-no-port",), 0)
+    watch.until("the fleet API of every machine listens on no port", (*SEEN, "fleet-has-no-port"), 0)

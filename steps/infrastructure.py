@@ -7,7 +7,7 @@ from pytest_bdd import given, parsers, then
 from harness.drivers.terraform import Terraform
 from harness.runs.watch import Watch
 from harness.snapshot.intended import CLOSED_PORTS, LISTENING, OPEN_PORTS
-from steps.phrases import Variables, phrase, require
+from steps.phrases import SEEN, Variables, phrase, require
 
 
 @then(phrase('plan "{plan:Name}" makes exactly the machines that the variables name'))
@@ -41,18 +41,18 @@ def second_plan_is_empty(watch: Watch) -> None:
 
 @then(parsers.parse("every machine answers over SSH within {seconds:d} seconds"))
 def machines_answer(watch: Watch, seconds: int) -> None:
-    watch.until("every machine answers over SSH", ("machine-answers", "answer-is-whole"), seconds)
+    watch.until("every machine answers over SSH", SEEN, seconds)
 
 
 @then(parsers.parse("every machine has booted, and no unit is failed, within {seconds:d} seconds"))
 def machines_have_booted(watch: Watch, seconds: int) -> None:
-    rules = ("boot-finished", "system-unit-runs", "no-system-unit-failed")
+    rules = (*SEEN, "boot-finished", "system-unit-runs", "no-system-unit-failed")
     watch.until("every machine has booted, and no unit is failed", rules, seconds)
 
 
 @then("no two machines share a machine id or an SSH host key")
 def machines_differ(watch: Watch) -> None:
-    rules = ("machine-ids-differ", "host-keys-differ")
+    rules = (*SEEN, "machine-ids-differ", "host-keys-differ")
     watch.until("no two machines share a machine id or an SSH host key", rules, 0)
 
 
@@ -60,7 +60,7 @@ def machines_differ(watch: Watch) -> None:
 def machines_listen(watch: Watch, ports: list[int]) -> None:
     """The positive control of what is closed to the outside: something is there to be closed."""
     require(set(ports) == set(LISTENING), "those are listened on", expected=LISTENING, seen=ports)
-    watch.until(f"every machine listens on {ports}", ("machine-listens",), 10)
+    watch.until(f"every machine listens on {ports}", (*SEEN, "machine-listens"), 10)
 
 
 @then(phrase("ports {ports:Numbers} of every machine are open to the outside"))
@@ -72,4 +72,4 @@ def ports_are_open(watch: Watch, ports: list[int]) -> None:
 @then(phrase("ports {ports:Numbers} of every machine are closed to the outside"))
 def ports_are_closed(watch: Watch, ports: list[int]) -> None:
     require(set(ports) == set(CLOSED_PORTS), "those are looked at", expected=CLOSED_PORTS, seen=ports)
-    watch.until("nothing else is open to the outside", ("port-is-closed", "filter-is-loaded"), 10)
+    watch.until("nothing else is open to the outside", (*SEEN, "port-is-closed", "filter-is-loaded"), 10)

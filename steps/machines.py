@@ -15,7 +15,7 @@ from harness.drivers.terraform import Terraform
 from harness.model import tfvars
 from harness.runs.watch import Watch
 from harness.seams.wait import Waiter
-from steps.phrases import Change, Variables, phrase, require
+from steps.phrases import SEEN, Change, Variables, phrase, require
 
 START_FLEET = "sudo systemctl start fleet.socket fleet.service"
 
@@ -54,7 +54,7 @@ def machine_is_switched_on(power: Power, lost_machine: str, change: Change) -> N
 def lost_machine_answers(cluster: Cluster, watch: Watch, lost_machine: str, seconds: int) -> None:
     cluster.machines.regain(lost_machine)
     watch.changed()
-    watch.until("every machine answers over SSH", ("machine-answers", "answer-is-whole"), seconds)
+    watch.until("every machine answers over SSH", SEEN, seconds)
 
 
 @when(phrase('the machine of unit "{unit:Name}" is taken out of service'), target_fixture="machine_out_of_service")

@@ -43,6 +43,10 @@ TYPES = {
 phrase = partial(parsers.cfparse, extra_types=TYPES)
 
 
+# Rules that tell whether every machine was seen at all: what is said of every machine does not hold without them
+SEEN = ("machine-answers", "answer-is-whole")
+
+
 def require(holds: object, claim: str, *, expected: Any, seen: Any, where: str = "", paste: str = "") -> None:
     """The one judgement of a Then: raises PlatformWrong with what was expected and seen, unless the claim holds."""
     if not holds:

@@ -255,4 +255,8 @@ def services_are_registered(watch: Watch, seconds: int) -> None:
     )
 )
 def ambassadors_follow_and_reach(watch: Watch, seconds: int) -> None:
-    watch.until("every ambassador follows its service", ("ambassador-follows", "ambassador-reaches"), seconds)
+    watch.until(
+        "every ambassador follows its service",
+        ("container-runs", "registrations-are-known", "ambassador-follows", "ambassador-reaches"),
+        seconds,
+    )

@@ -7,7 +7,7 @@ from pytest_bdd import parsers, then
 from harness.drivers.cluster import Cluster
 from harness.runs.watch import Watch
 from harness.seams.wait import Waiter
-from steps.phrases import phrase
+from steps.phrases import SEEN, phrase
 
 
 @then(phrase('unit "{unit:Name}" runs on machine "{machine:Name}" and on no other within {seconds:d} seconds'))
@@ -35,14 +35,20 @@ def fleet_holds_units(watch: Watch, seconds: int) -> None:
 
 @then(parsers.parse("every unit is active and running within {seconds:d} seconds"))
 def units_run(watch: Watch, seconds: int) -> None:
-    watch.until("every unit is active and running", ("unit-is-wanted", "unit-runs", "container-runs"), seconds)
+    watch.until(
+        "every unit is active and running", ("unit-is-held", "unit-is-wanted", "unit-runs", "container-runs"), seconds
+    )
 
 
 @then(parsers.parse("every unit keeps its main process and restart count for {seconds:d} seconds"))
 def units_keep_running(watch: Watch, seconds: int) -> None:
-    watch.holds("every unit keeps its main process", ("unit-runs", "unit-keeps-running"), seconds)
+    watch.holds(
+        "every unit keeps its main process",
+        ("unit-is-held", "unit-is-wanted", "unit-runs", "unit-keeps-running"),
+        seconds,
+    )
 
 
 @then(parsers.parse("no unit runs where fleet does not have it within {seconds:d} seconds"))
 def units_run_nowhere_else(watch: Watch, seconds: int) -> None:
-    watch.until("no unit runs where fleet does not have it", ("unit-runs-nowhere-else",), seconds)
+    watch.until("no unit runs where fleet does not have it", (*SEEN, "unit-is-held", "unit-runs-nowhere-else"), seconds)

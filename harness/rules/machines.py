@@ -116,6 +116,13 @@ def room_is_left(now: Snapshot) -> Found:
                 yield Wrong(subject, f"{FREE_AT_LEAST:.0%} free", seen, paste=on(now, name, "df -h; free -m"))
 
 
+@rule("bootstrap", "Docker answers where it runs", explains=(ALL,))
+def docker_answers(now: Snapshot) -> Found:
+    for name, machine in answering(now):
+        if _active(machine, "docker.service") and machine.containers is None:
+            yield Wrong(at("docker", name), "a list of its containers", "no answer", paste=on(now, name, "docker ps"))
+
+
 @rule("bootstrap", "the kernel ended no process for want of memory")
 def memory_suffices(now: Snapshot) -> Found:
     for line in now.outside.kernel or ():
@@ -231,7 +238,7 @@ def fleet_answers(now: Snapshot) -> Found:
             yield Wrong(at("fleet", name), "an answer of its API", "none", paste=paste)
 
 
-@rule("bootstrap", "fleet lists every machine, and no other", explains=(ALL,), lag=FLEET_LAG)
+@rule("bootstrap", "fleet lists every machine, and no other", explains=(ALL, "unit-is-held"), lag=FLEET_LAG)
 def fleet_lists(now: Snapshot) -> Found:
     if now.fleet is None:
         if not any(machine.fleet for _, machine in answering(now)):

@@ -16,6 +16,8 @@ def unit_of(name: str, machine: str = "") -> Subject:
 
 @rule("schedule", "fleet holds every unit", explains=(ALL,))
 def unit_is_held(now: Snapshot) -> Found:
+    if now.fleet is None and now.intended.units:
+        yield Wrong(Subject("fleet"), "its registry", "no machine tells it", paste="fleetctl list-unit-files")
     for name in now.intended.units:
         if now.fleet and name not in now.fleet.units:
             paste = "fleetctl load units/*.service units/app/*.service"
@@ -87,13 +89,15 @@ def named(now: Snapshot, machine_id: str) -> str:
 
 
 def places(now: Snapshot, name: str) -> list[str]:
-    """Names of the machines that a unit is to be on, as fleet has it; of those that answered."""
+    """Names of the machines that a unit is to be on, as fleet has it; silent ones too."""
     held = now.fleet.units.get(name) if now.fleet else None
     if held is None:
         return []
     if not Requirements.of(name, options_of(now, name)).is_global:
-        return [now.names[held.machine_id]] if held.machine_id in now.names else []
-    return [now.names[machine_id] for machine_id in Placing(now).able(name) if machine_id in now.names]
+        found = [named(now, held.machine_id)] if held.machine_id else []
+    else:
+        found = [named(now, machine_id) for machine_id in Placing(now).able(name)]
+    return [name for name in found if name in now.machines]
 
 
 class Placing:

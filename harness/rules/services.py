@@ -57,7 +57,10 @@ def instance_is_registered(now: Snapshot) -> Found:
     for service in services(now) if now.services is not None else ():
         keys = now.services.get(service) or {} if now.services else {}
         found = {key.address for key in keys.values()}
-        for address, machine in running(now, service).items():
+        instances = running(now, service)
+        if not instances and now.intended.started:
+            yield Wrong(Subject("registration", service), "an instance that is registered", "none runs")
+        for address, machine in instances.items():
             if address not in found:
                 seen = f"it runs at {address}, and registered is {', '.join(sorted(found)) or 'nothing'}"
                 paste = on(now, machine, _keys(service))

@@ -30,8 +30,9 @@ def helpers_are_there(now: Snapshot) -> Found:
 @rule("content", "the cluster remembers what was deployed last", explains=(ALL,))
 def deployment_is_remembered(now: Snapshot) -> Found:
     for site in now.intended.deployed:
-        if now.deployed is not None and site not in now.deployed:
-            yield Wrong(Subject("contents of", site), "a version in etcd", "none", paste=_again(site))
+        if site not in (now.deployed or {}):
+            seen = "none" if now.deployed is not None else "no machine's etcd tells it"
+            yield Wrong(Subject("contents of", site), "a version in etcd", seen, paste=_again(site))
 
 
 @rule("content", "every machine holds what was deployed last, and no other file", explains=(ALL,))

@@ -169,6 +169,10 @@ class Foundations:
         if key:
             machine = key.partition(":")[0]
         yield Subject("etcd")
+        if not machine and not key:  # of a service that runs nowhere
+            for unit in self._units_of(service):
+                yield unit_of(unit)
+                yield from (unit_of(unit, other) for other in self._places(unit))
         if machine in self._machines:
             yield Subject("container", service, machine)
             yield Subject("container", f"{service}-docker-reg", machine)
@@ -176,6 +180,7 @@ class Foundations:
 
     def _registrations(self, service: str) -> Iterator[Subject]:
         """All that is, or is to be, registered of a service."""
+        yield Subject("registration", service)
         yield from (Subject("registration", service, other) for other in self._instances(service))
         keys = (self._now.services or {}).get(service) or {}
         yield from (Subject("registration", f"{service}/{key}") for key in keys)

@@ -76,11 +76,15 @@ def unit_restarts_for_ever(now: Snapshot) -> Found:
 @rule("unit", "every unit is active and running where fleet has it", explains=(ALL, "unit-keeps-running"))
 def unit_runs(now: Snapshot) -> Found:
     for name, machine_name, machine, unit in wanted(now):
-        if machine.units and (unit is None or not unit.runs):
-            seen = f"{described(unit)}, and fleet says launched"
-            paste = f"fleetctl status {name}"
-            expected = "active and running"
-            yield Wrong(unit_of(name, machine_name), expected, seen, since(unit, machine), paste)
+        if unit is None or not unit.runs:
+            # what is not known does not hold
+            known = described(unit) if machine.units else "its machine does not tell"
+            seen, paste = f"{known}, and fleet says launched", f"fleetctl status {name}"
+            yield Wrong(unit_of(name, machine_name), "active and running", seen, since(unit, machine), paste)
+    for name, unit_held in (now.fleet.units if now.fleet else {}).items():
+        wanted_here = name in now.intended.units and now.intended.started and unit_held.desired == "launched"
+        if wanted_here and not places(now, name):
+            yield Wrong(unit_of(name), "active and running", "it is on no machine", paste=f"fleetctl status {name}")
 
 
 @rule("unit", "no unit runs where fleet does not have it", explains=("registration-is-right",), lag=FLEET_LAG)
@@ -125,11 +129,12 @@ def container_of(now: Snapshot, name: str) -> str:
 def container_runs(now: Snapshot) -> Found:
     for name, machine_name, machine, unit in wanted(now):
         container = container_of(now, name)
-        if not container or machine.containers is None or unit is None or not unit.runs:
+        if not container or unit is None or not unit.runs:
             continue
-        here = machine.containers.get(container)
+        here = (machine.containers or {}).get(container)
         if here is None or here.state != "running":
-            seen = f"systemd says active, and Docker says {'there is none' if here is None else here.state}"
+            known = "nothing" if machine.containers is None else "there is none" if here is None else here.state
+            seen = f"systemd says active, and Docker says {known}"
             paste = on(now, machine_name, "docker ps --all")
             yield Wrong(Subject("container", container, machine_name), "running", seen, paste=paste)
 
