@@ -62,6 +62,10 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({f"{ONE}.host_key": green().machines["coreos-2"].host_key}, "machine coreos-2"),
         case({f"{ONE}.host_key": ""}, "machine coreos-1"),
     ],
+    "docker-answers": [
+        case({f"{ONE}.containers": None}, "docker on coreos-1"),
+        case({f"{ONE}.containers": None, f"{ONE}.units.docker.service.active": "inactive"}),
+    ],
     "answer-is-whole": [
         case({f"{ONE}.missing": ("journal", "etcd")}, "machine coreos-1"),
         case({f"{ONE}.missing": ("texts", "containers", "ambassadors", "etcd", "metrics", "fleet")}),
@@ -170,7 +174,7 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
     ],
     "unit-is-held": [
         case({BLOG: REMOVED}, "unit blog.service"),
-        case({"fleet": None}),
+        case({"fleet": None}, "fleet"),
     ],
     "unit-is-as-written": [
         case({f"{BLOG}.options": (("Service", "ExecStart", "/bin/true"),)}, "unit blog.service"),
@@ -244,7 +248,14 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({f"{ONE}.containers.entry": REMOVED}, "container entry on coreos-1"),
         case({f"{ONE}.containers.entry.state": "paused"}, "container entry on coreos-1"),
         case({f"{ONE}.containers.entry": REMOVED, f"{ONE}.units.entry.service.active": "failed"}),
-        case({f"{ONE}.containers": None}),
+        # what is not known does not hold
+        case(
+            {f"{ONE}.containers": None},
+            *(
+                f"container {name} on coreos-1"
+                for name in ("blog-dynamic-amb", "entry", "etcd-amb", "jpblog-dynamic-amb")
+            ),
+        ),
     ],
     "container-has-memory": [
         case(
@@ -297,7 +308,7 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
     "deployment-is-remembered": [
         case({"deployed.blog": REMOVED}, "contents of blog"),
         case({"deployed": {}, "intended.deployed": ()}),
-        case({"deployed": None}),
+        case({"deployed": None}, "contents of blog", "contents of jpblog"),
     ],
     "contents-are-held": [
         case({f"{ONE}.contents.blog": REMOVED}, "contents of blog on coreos-1"),

@@ -147,10 +147,15 @@ JPBLOG_STOPPED = (
 SITES_OF_JPBLOG = {f"site-answers: site jpblog through {name}" for name in ID} | {"site-is-whole: site jpblog"}
 
 
+# units that are on every machine
+GLOBAL = ("blog-dynamic-amb", "jpblog-dynamic-amb", "etcd-amb", "entry")
+
+
 def test_jpblog_stopped_when_all_have_noticed() -> None:
     assert shown(of(changed(green(), JPBLOG_STOPPED | {"services.jpblog": {}} | no_servers("jpblog")))) == {
         "unit-runs: unit jpblog.service on coreos-0": {
             "unit-runs: unit jpblog-docker-reg.service on coreos-0",
+            "instance-is-registered: registration jpblog",
             *SITES_OF_JPBLOG,
         }
     }
@@ -160,6 +165,7 @@ def test_jpblog_stopped_while_it_is_still_registered() -> None:
     assert shown(of(changed(green(), JPBLOG_STOPPED))) == {
         "unit-runs: unit jpblog.service on coreos-0": {
             "unit-runs: unit jpblog-docker-reg.service on coreos-0",
+            "instance-is-registered: registration jpblog",
             "registration-is-right: registration jpblog/coreos-0:jpblog",
             *(f"ambassador-reaches: ambassador of jpblog on {name}" for name in ID),
             *SITES_OF_JPBLOG,
@@ -171,6 +177,7 @@ def test_jpblog_stopped_while_ambassadors_have_not_noticed() -> None:
     assert shown(of(changed(green(), JPBLOG_STOPPED | {"services.jpblog": {}}))) == {
         "unit-runs: unit jpblog.service on coreos-0": {
             "unit-runs: unit jpblog-docker-reg.service on coreos-0",
+            "instance-is-registered: registration jpblog",
             *(f"ambassador-follows: ambassador of jpblog on {name}" for name in ID),
             *(f"ambassador-reaches: ambassador of jpblog on {name}" for name in ID),
             *SITES_OF_JPBLOG,
@@ -191,14 +198,12 @@ def test_etcd_stopped() -> None:
         | {f"machines.{name}.fleet": others for name in ("coreos-0", "coreos-2")}
         | {f"fleet.states.{unit}": others for unit in green().intended.units},
     )
-    everywhere = ("blog-dynamic-amb", "jpblog-dynamic-amb", "etcd-amb", "entry")
-
     assert shown(of(broken)) == {
         "system-unit-runs: etcd on coreos-1": {
             "fleet-answers: fleet on coreos-1",
             "fleet-lists: fleet on coreos-1",
             "machine-listens: port 2379 on coreos-1",
-            *(f"unit-runs-nowhere-else: unit {unit}.service on coreos-1" for unit in everywhere),
+            *(f"unit-runs-nowhere-else: unit {unit}.service on coreos-1" for unit in GLOBAL),
         }
     }
 
@@ -219,7 +224,9 @@ def test_a_machine_is_silent() -> None:
     assert shown(of(broken)) == {
         "machine-answers: machine coreos-2": {
             "fleet-lists: fleet on coreos-2",
+            "instance-is-registered: registration blog",
             *(f"unit-is-placed: unit {unit}.service on {gone}" for unit in placed),
+            *(f"unit-runs: unit {unit}.service" for unit in placed),
             *(f"port-is-open: port {port} on coreos-2" for port in (22, 80)),
             *(f"site-answers: site blog through {name}" for name in ID),
             "site-answers: site jpblog through coreos-2",
@@ -233,6 +240,11 @@ def test_a_machine_is_silent_to_the_operator_only() -> None:
         "machine-answers: machine coreos-2": {
             "ambassador-reaches: ambassador of blog on coreos-0",
             "ambassador-reaches: ambassador of blog on coreos-1",
+            "instance-is-registered: registration blog",
+            *(
+                f"unit-runs: unit {unit}.service on coreos-2"
+                for unit in (*GLOBAL, "blog", "blog-docker-reg", "entry-name")
+            ),
         }
     }
 
@@ -298,6 +310,7 @@ def test_a_unit_is_stopped_by_fleet() -> None:
     assert shown(of(broken)) == {
         "unit-is-wanted: unit blog.service": {
             "unit-runs: unit blog-docker-reg.service on coreos-2",
+            "instance-is-registered: registration blog",
             *(f"site-answers: site blog through {name}" for name in ID),
             "site-is-whole: site blog",
         }
@@ -452,7 +465,7 @@ def test_a_global_unit_stands_on_its_own_machine_only() -> None:
     broken = changed(silent(green(), "coreos-1"), stopped("entry.service", "coreos-0"))
 
     assert shown(of(broken)) == {
-        "machine-answers: machine coreos-1": set(),
+        "machine-answers: machine coreos-1": {f"unit-runs: unit {unit}.service on coreos-1" for unit in GLOBAL},
         "unit-runs: unit entry.service on coreos-0": set(),
     }
 

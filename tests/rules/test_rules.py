@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 import pytest
 
 from harness.rules.finding import ALL, LAYERS, RULES, Finding
 from harness.rules.judging import judge
-from tests.rules.cases import CASES, Changes, look
-from tests.transcripts.snapshots import change, green, later, silent
+from tests.rules.cases import CASES, ID, Changes, look
+from tests.transcripts.snapshots import change, changed, green, later, silent
 
 TABLE = [(rule, *it) for rule, cases in CASES.items() for it in cases]
 NAMES = [f"{rule}-{number}" for rule, cases in CASES.items() for number in range(len(cases))]
@@ -82,4 +83,31 @@ def test_rules_stand_in_the_order_of_their_layers() -> None:
 def test_nothing_is_said_of_a_machine_that_is_silent_but_that() -> None:
     machines = [finding for finding in judge([silent(green(), "coreos-1")]).findings if finding.subject.machine]
 
-    assert [finding.rule for finding in machines] == ["machine-answers"]
+    # what fleet has there does not run as far as anybody knows
+    assert {finding.rule for finding in machines} == {"machine-answers", "unit-runs"}
+    assert {finding.subject.machine for finding in machines} == {"coreos-1"}
+
+
+UNITS = ("unit-is-held", "unit-is-wanted", "unit-runs", "container-runs")
+
+
+@pytest.mark.parametrize(
+    ("unknown", "rules"),
+    [
+        ({"fleet": None}, UNITS),
+        ({"machines.coreos-1.units": {}}, UNITS),
+        ({"machines.coreos-1.containers": None}, UNITS),
+        (lambda now: silent(now, "coreos-2"), UNITS),
+        (lambda now: silent(now, *ID), UNITS),
+        ({"services": None}, ("registrations-are-known", "instance-is-registered", "registration-is-right")),
+        ({f"machines.{name}.containers": None for name in ID}, ("instance-is-registered",)),
+        ({"deployed": None}, ("deployment-is-remembered", "contents-are-held")),
+        ({"machines.coreos-1.etcd": None}, ("etcd-is-healthy",)),
+        ({"machines.coreos-1.fleet": None}, ("fleet-answers",)),
+    ],
+)
+def test_what_is_not_known_does_not_hold(unknown: Any, rules: tuple[str, ...]) -> None:
+    """A look that a busy machine answered in part must not pass for one where all is well."""
+    now = unknown(green()) if callable(unknown) else changed(green(), unknown)
+
+    assert judge([now]).of(rules).all
