@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -66,6 +67,8 @@ class Looker:
         self._backing = backing
         self._plan = plan
         self._kernel = kernel
+        # what was asked of a machine and is not answered yet: it is not asked a second time beside that
+        self._asking: dict[str, Future[Printed]] = {}
 
     def look(self, number: int, since: float, before: Snapshot | None = None, *, costly: bool = True) -> Snapshot:
         """The cluster as it is now; lines of the journal from `since` on. What is costly (walking the sites, closed
@@ -75,7 +78,7 @@ class Looker:
         try:
             outside = OutsideView(pool, self._cluster, self.intended, self._backing, kernel, costly=costly)
             plan = pool.submit(self._planned) if costly and self._plan else None
-            printed = self._machines(pool, since)
+            printed = self._machines(since)
             texts = {name: _waited_for(future, name, before) for name, future in printed.items()}
             machines = {name: _machine(self.intended, *text) for name, text in texts.items()}
             seen = outside.answers(machines, before.outside if before else None)
@@ -96,7 +99,7 @@ class Looker:
             plan=planned,
         )
 
-    def _machines(self, pool: ThreadPoolExecutor, since: float) -> dict[str, Future[Printed]]:
+    def _machines(self, since: float) -> dict[str, Future[Printed]]:
         machines = self._cluster.machines
         whole = list(self.intended.machines)[:WHOLE_ASKED]
         units = " ".join([*SYSTEM_UNITS, *self.intended.units])
@@ -115,7 +118,10 @@ class Looker:
             except UnicodeDecodeError as junk:
                 return "", sent, time.time(), f"its answer is no text: {junk}"
 
-        return {name: pool.submit(ask, name) for name in self.intended.machines}
+        for name in self.intended.machines:
+            if name not in self._asking or self._asking[name].done():
+                self._asking[name] = _begun(ask, name)
+        return {name: self._asking[name] for name in self.intended.machines}
 
     def _planned(self) -> tuple[str, ...]:
         assert self._plan is not None
@@ -126,6 +132,21 @@ class Looker:
 
 
 # -- what they say, as data ------------------------------------------------------------------------------------------
+
+
+def _begun(ask: Callable[[str], Printed], name: str) -> Future[Printed]:
+    """Asked in a thread that nobody has to wait for, not even who ends."""
+    future: Future[Printed] = Future()
+
+    def answer() -> None:
+        try:
+            future.set_result(ask(name))
+        except BaseException as failed:
+            future.set_exception(failed)
+            raise
+
+    threading.Thread(target=answer, daemon=True).start()
+    return future
 
 
 def _waited_for(future: Future[Printed], name: str, before: Snapshot | None) -> Printed:
