@@ -107,7 +107,7 @@ class Watch:
             while (judged := wait.saw(self._judge().of(rules), self._looks[-1])).all:
                 if self._clock.monotonic() >= (ends if judged.findings else settles):
                     raise self._broken(f"{what}: not within {within:g} s", judged)
-                self._clock.sleep(EVERY)
+                self._pause()
                 self._look(costly=any(RULES[found.rule].costly for found in judged.all))
 
     def holds(self, what: str, rules: Collection[str], seconds: float) -> None:
@@ -120,7 +120,7 @@ class Watch:
             while not (judged := wait.saw(self._judge().of(rules), self._looks[-1])).findings:
                 if self._clock.monotonic() - began >= seconds:
                     return
-                self._clock.sleep(EVERY)
+                self._pause()
                 self._look(costly=False)
             raise self._broken(f"{what}: held only {self._clock.monotonic() - began:.1f} of {seconds:g} s", judged)
 
@@ -141,7 +141,7 @@ class Watch:
         self.changed()
         self._look(costly=True)
         while self._judge().unsettled and self._clock.monotonic() < ends:
-            self._clock.sleep(EVERY)
+            self._pause()
             self._look(costly=False)
         self.record(self._looks[-1])
         found = causes(self._judge().findings, self._looks[-1])
@@ -182,6 +182,10 @@ class Watch:
             self._look(costly=costly or not self.fresh)
         elif costly and self._looks[-1].outside.walks is None:
             self._look(costly=True)
+
+    def _pause(self) -> None:
+        """Looks take half of the time at most: a machine that is busy enough is not made busier by being watched."""
+        self._clock.sleep(max(EVERY, self._looks[-1].seconds))
 
     def _look(self, *, costly: bool) -> None:
         before = self._looks[-1] if self._looks else None
