@@ -11,8 +11,9 @@ from pytest_bdd import given, parsers, then, when
 
 from harness.drivers.cluster import Cluster
 from harness.drivers.machines import Machines
-from harness.drivers.services import Ambassador, Services, is_address, registration
+from harness.drivers.services import Ambassador, Services
 from harness.drivers.traffic import Traffic
+from harness.model.registration import is_address, registration
 from harness.rules.finding import Subject
 from harness.runs.watch import Watch
 from harness.seams.patience import patience
@@ -257,6 +258,13 @@ def services_are_registered(watch: Watch, seconds: int) -> None:
 def ambassadors_follow_and_reach(watch: Watch, seconds: int) -> None:
     watch.until(
         "every ambassador follows its service",
-        ("container-runs", "registrations-are-known", "ambassador-follows", "ambassador-reaches"),
+        (
+            "unit-is-held",
+            "unit-runs",
+            "container-runs",
+            "registrations-are-known",
+            "ambassador-follows",
+            "ambassador-reaches",
+        ),
         seconds,
     )

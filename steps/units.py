@@ -23,8 +23,7 @@ def unit_runs_only_on(cluster: Cluster, waiter: Waiter, unit: str, machine: str,
 
 @then(parsers.parse("every unit is {state} on a machine that its rules allow within {seconds:d} seconds"))
 def units_are_placed(watch: Watch, state: str, seconds: int) -> None:
-    wanted = ("unit-is-wanted",) if state == "launched" else ()
-    rules = ("unit-is-held", *wanted, "unit-is-placed", "unit-is-reported")
+    rules = ("unit-is-held", "unit-is-wanted", "unit-is-placed", "unit-is-reported")
     watch.until(f"every unit is {state} where its rules allow it", rules, seconds)
 
 

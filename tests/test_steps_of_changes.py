@@ -24,12 +24,13 @@ from pytest_bdd.parser import FeatureParser, Scenario
 from pytest_bdd.steps import step_function_context_registry
 
 from harness.drivers.etcd import Registration
-from harness.drivers.services import Ambassador, registration
+from harness.drivers.services import Ambassador
 from harness.drivers.shell import OperatorShell
 from harness.drivers.terraform import Plan
 from harness.drivers.traffic import Tally
 from harness.drivers.units import UnitStates
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, PlatformWrong, WaitExpired
+from harness.model.registration import registration
 from harness.record.log import Recorder, read_events
 from harness.rules.finding import RULES, Subject
 from harness.runs.plugins import choosing
@@ -292,7 +293,7 @@ def test_most_of_what_holds_is_judged_on_looks() -> None:
     ("kind", "text", "rules"),
     [
         ("then", "every unit is loaded on a machine that its rules allow within 30 seconds",
-         {"unit-is-held", "unit-is-placed", "unit-is-reported"}),
+         {"unit-is-held", "unit-is-placed", "unit-is-reported", "unit-is-wanted"}),
         ("then", "every unit is launched on a machine that its rules allow within 30 seconds",
          {"unit-is-held", "unit-is-placed", "unit-is-reported", "unit-is-wanted"}),
         ("then", "nothing else is wrong within 10 seconds", {"clock-agrees", "room-is-left"}),

@@ -6,7 +6,6 @@ key /services/SERVICE/MACHINE:CONTAINER; SERVICE-dynamic-amb is the container of
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from harness.drivers.etcd import Etcd
 from harness.drivers.machines import Machines
 from harness.errors import AnswerNotUnderstood, CommandFailed
+from harness.model.registration import address_of
 from harness.seams.wait import NotAnswering
 
 APP_PORT = "80/tcp"
@@ -56,7 +56,7 @@ class Services:
         """
         node = self._etcd.get(f"/services/{service}") or {}
         try:
-            return {_address(below["value"]) for below in node.get("nodes", ())}
+            return {address_of(below["value"]) or f"malformed: {below['value']}" for below in node.get("nodes", ())}
         except (KeyError, TypeError) as wrong:
             raise AnswerNotUnderstood(f"etcd's keys of {service}", str(node), repr(wrong)) from wrong
 
@@ -85,28 +85,3 @@ class Services:
     def undo(self, service: str, name: str) -> None:
         """Removes a registration that was injected; one whose time was over is gone already."""
         self._etcd.delete(f"/services/{service}/{name}")
-
-
-def registration(address: str) -> str:
-    """The value that registers HOST:PORT."""
-    host, _, port = address.rpartition(":")
-    return json.dumps({"host": host, "port": int(port)})
-
-
-def is_address(registered: str) -> bool:
-    """Whether what `registered` gives is an address, HOST:PORT, that an ambassador can follow."""
-    host, _, port = registered.rpartition(":")
-    try:
-        return bool(ipaddress.IPv4Address(host)) and 0 < int(port) < 65536
-    except ValueError:
-        return False
-
-
-def _address(value: str) -> str:
-    try:
-        document = json.loads(value)
-        if isinstance(document["host"], str) and type(document["port"]) is int:
-            return f"{document['host']}:{document['port']}"
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass  # what it is then stands in the answer
-    return f"malformed: {value}"

@@ -139,7 +139,11 @@ def sshd_is_set(now: Snapshot) -> Found:
                 yield Wrong(subject, f"{setting} {value}", f"{setting} {seen}", paste=paste)
 
 
-@rule("bootstrap", "every service of the machine itself runs", explains=(ALL, "fleet-lists", "fleet-answers"))
+@rule(
+    "bootstrap",
+    "every service of the machine itself runs",
+    explains=(ALL, "etcd-is-healthy", "fleet-lists", "fleet-answers"),
+)
 def system_unit_runs(now: Snapshot) -> Found:
     for name, machine in answering(now):
         for unit, kind in SYSTEM.items():
@@ -183,7 +187,7 @@ def etcd_is_healthy(now: Snapshot) -> Found:
     well = [name for name, machine in answering(now) if machine.etcd and machine.etcd.healthy]
     quorum = 2 * len(set(members) & set(well)) > len(members)
     for name, machine in answering(now):
-        if not _active(machine, "etcd.service") or name in well:
+        if name in well:
             continue
         seen = "no whole answer" if machine.etcd is None else "not healthy"
         if quorum:
@@ -233,7 +237,7 @@ def _active(machine: Machine, unit: str) -> bool:
 @rule("bootstrap", "fleet answers on every machine", explains=(ALL, "fleet-lists"))
 def fleet_answers(now: Snapshot) -> Found:
     for name, machine in answering(now):
-        if _active(machine, "fleet.service") and machine.fleet is None:
+        if machine.fleet is None:
             paste = on(now, name, "journalctl -b -n 20 -u fleet --no-pager")
             yield Wrong(at("fleet", name), "an answer of its API", "none", paste=paste)
 
@@ -241,8 +245,6 @@ def fleet_answers(now: Snapshot) -> Found:
 @rule("bootstrap", "fleet lists every machine, and no other", explains=(ALL, "unit-is-held"), lag=FLEET_LAG)
 def fleet_lists(now: Snapshot) -> Found:
     if now.fleet is None:
-        if not any(machine.fleet for _, machine in answering(now)):
-            return  # nobody's fleet answers, and each says so
         yield Wrong(Subject("fleet"), "its registry", "no machine tells it", paste="fleetctl list-units")
         return
     listed = {machine.address for machine in now.fleet.machines.values()}

@@ -33,13 +33,14 @@ def unit_is_as_written(now: Snapshot) -> Found:
             yield Wrong(unit_of(name), "its file's options", seen, paste=f"fleetctl cat {name}")
 
 
-@rule("schedule", "every unit is wanted to run", explains=(ALL,))
+@rule("schedule", "fleet is told to have every unit loaded, and to run it once it was started", explains=(ALL,))
 def unit_is_wanted(now: Snapshot) -> Found:
+    enough = ("launched",) if now.intended.started else ("loaded", "launched")
     for name in now.intended.units:
         held = now.fleet.units.get(name) if now.fleet else None
-        if held and now.intended.started and held.desired != "launched":
-            paste = f"fleetctl start --no-block {name}"
-            yield Wrong(unit_of(name), "launched", f"fleet is told to have it {held.desired}", paste=paste)
+        if held and held.desired not in enough:
+            paste = f"fleetctl {'start --no-block' if now.intended.started else 'load'} {name}"
+            yield Wrong(unit_of(name), enough[0], f"fleet is told to have it {held.desired or 'unknown'}", paste=paste)
 
 
 @rule("schedule", "every unit is on a machine that its rules allow", explains=(ALL,), lag=FLEET_LAG)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 
+from harness.model.registration import is_address
 from harness.rules.finding import ALL, AMBASSADOR_LAG, Found, Subject, Wrong, answering, on, rule
 from harness.snapshot.data import Snapshot
 
@@ -26,15 +26,6 @@ def running(now: Snapshot, service: str) -> dict[str, str]:
         if re.fullmatch(rf"{re.escape(service)}(-\d+)?", container) and here.state == "running"
         for address in here.ports.get(APP_PORT, ())
     }
-
-
-def is_address(text: str) -> bool:
-    """Whether an ambassador can follow it: HOST:PORT, with an IPv4 address."""
-    host, _, port = text.rpartition(":")
-    try:
-        return bool(ipaddress.IPv4Address(host)) and 0 < int(port) < 65536
-    except ValueError:
-        return False
 
 
 def registered(now: Snapshot, service: str) -> set[str]:

@@ -102,7 +102,12 @@ def site_answers(now: Snapshot) -> Found:
                 yield Wrong(subject, f"version {deployed.version}", seen, paste=paste)
 
 
-@rule("entry", "every link and asset of each site answers", costly=True)
+@rule(
+    "entry",
+    "every link and asset of each site answers",
+    explains=("site-is-as-deployed", "sites-are-apart"),
+    costly=True,
+)
 def site_is_whole(now: Snapshot) -> Found:
     for site, walk in (now.outside.walks or {}).items():
         if site not in now.intended.deployed:
@@ -116,8 +121,13 @@ def site_is_whole(now: Snapshot) -> Found:
 @rule("entry", "each site serves exactly what was deployed", costly=True)
 def site_is_as_deployed(now: Snapshot) -> Found:
     for site, walk in (now.outside.walks or {}).items():
-        if site in now.intended.deployed and walk.differing:
-            yield Wrong(Subject("site", site), "every file as it was deployed", f"other bytes: {_some(walk.differing)}")
+        if site not in now.intended.deployed:
+            continue
+        expected = "every file as it was deployed"
+        if walk.failed or not walk.files:
+            yield Wrong(Subject("site", site), expected, walk.failed or "no machine holds a file of it")
+        elif walk.differing:
+            yield Wrong(Subject("site", site), expected, f"other bytes: {_some(walk.differing)}")
 
 
 @rule("entry", "no site serves a page of another", costly=True)
@@ -125,6 +135,8 @@ def sites_are_apart(now: Snapshot) -> Found:
     for site, walk in (now.outside.walks or {}).items():
         if walk.foreign:
             yield Wrong(Subject("site", site), "pages of its own", f"another site's: {_some(walk.foreign)}")
+        elif site in now.intended.deployed and not walk.pages:
+            yield Wrong(Subject("site", site), "pages of its own", walk.failed or "no page")
 
 
 @rule("entry", "a name that is no site's gets none")

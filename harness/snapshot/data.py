@@ -205,6 +205,7 @@ class Walk(Struct, frozen=True, omit_defaults=True):
     """What walking a site from its home page, and fetching each file that was deployed, showed."""
 
     pages: int
+    files: int = 0  # that were deployed, and compared with what is served
     broken: tuple[str, ...] = ()  # links and assets
     differing: tuple[str, ...] = ()  # files that are not served as they were deployed
     foreign: tuple[str, ...] = ()  # pages that are another site's

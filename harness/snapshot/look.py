@@ -14,6 +14,7 @@ from typing import Any
 from harness.drivers.cluster import Cluster
 from harness.drivers.etcd import KEY_NOT_FOUND
 from harness.errors import CommandFailed, HarnessError
+from harness.model.registration import address_of
 from harness.seams.patience import patience
 from harness.snapshot import reading
 from harness.snapshot.data import (
@@ -218,21 +219,11 @@ def _services(parts: reading.Parts) -> dict[str, dict[str, Registration]]:
     for service in _nodes(parts.texts["registrations"]):
         found[service["key"].rpartition("/")[2]] = {
             node["key"].rpartition("/")[2]: Registration(
-                value=str(node.get("value", ""))[:200], address=_address(node.get("value")), ttl=node.get("ttl")
+                value=str(node.get("value", ""))[:200], address=address_of(node.get("value")), ttl=node.get("ttl")
             )
             for node in service.get("nodes") or ()
         }
     return found
-
-
-def _address(value: Any) -> str:
-    try:
-        document = json.loads(value)
-        if isinstance(document["host"], str) and type(document["port"]) is int:
-            return f"{document['host']}:{document['port']}"
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ""
-    return ""
 
 
 def _deployed(parts: reading.Parts) -> dict[str, Release]:

@@ -112,6 +112,7 @@ class OutsideView:
         return {
             name: Walk(
                 pages=walk.pages,
+                files=walk.files,
                 broken=walk.broken,
                 differing=walk.differing,
                 failed=walk.failed,
@@ -147,7 +148,9 @@ class OutsideView:
             for page in answers
             if page.status == 200 and links.is_html(page.media_type)
         }
-        return Walk(pages=len(answers), broken=tuple(map(str, broken)), differing=tuple(sorted(differing))), pages
+        return Walk(
+            pages=len(answers), files=len(digests), broken=tuple(map(str, broken)), differing=tuple(sorted(differing))
+        ), pages
 
 
 def _alarms(kernel: Callable[[], Iterable[str]]) -> tuple[str, ...] | None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from harness.drivers.services import Ambassador, Services, is_address, registration
+from harness.drivers.services import Ambassador, Services
 from harness.errors import AnswerNotUnderstood, CommandFailed, ExitStatus, PlatformWrong, WaitExpired
+from harness.model.registration import is_address, registration
 from harness.record.log import Recorder
 from harness.seams.ssh import MachineUnreachable
 from harness.seams.wait import NotAnswering, Waiter

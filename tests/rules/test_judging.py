@@ -30,7 +30,7 @@ def stopped(unit: str, machine: str, since: float | None = None) -> dict[str, An
 
 def site_down(site: str) -> dict[str, Any]:
     down = {f"outside.sites.{site}.{name}": SITE_DOWN for name in ID}
-    return {**down, f"outside.walks.{site}.failed": "status 503"}
+    return {**down, f"outside.walks.{site}.failed": "status 503", f"outside.walks.{site}.pages": 0}
 
 
 def no_servers(service: str) -> dict[str, Any]:
@@ -144,7 +144,10 @@ JPBLOG_STOPPED = (
     | {"machines.coreos-0.containers.jpblog": REMOVED, "machines.coreos-0.containers.jpblog-docker-reg": REMOVED}
     | site_down("jpblog")
 )
-SITES_OF_JPBLOG = {f"site-answers: site jpblog through {name}" for name in ID} | {"site-is-whole: site jpblog"}
+WALKED = ("site-is-whole", "site-is-as-deployed", "sites-are-apart")
+SITES_OF_JPBLOG = {f"site-answers: site jpblog through {name}" for name in ID} | {
+    f"{rule}: site jpblog" for rule in WALKED
+}
 
 
 # units that are on every machine
@@ -200,6 +203,7 @@ def test_etcd_stopped() -> None:
     )
     assert shown(of(broken)) == {
         "system-unit-runs: etcd on coreos-1": {
+            "etcd-is-healthy: etcd on coreos-1",
             "fleet-answers: fleet on coreos-1",
             "fleet-lists: fleet on coreos-1",
             "machine-listens: port 2379 on coreos-1",
@@ -230,7 +234,7 @@ def test_a_machine_is_silent() -> None:
             *(f"port-is-open: port {port} on coreos-2" for port in (22, 80)),
             *(f"site-answers: site blog through {name}" for name in ID),
             "site-answers: site jpblog through coreos-2",
-            "site-is-whole: site blog",
+            *(f"{rule}: site blog" for rule in WALKED),
         }
     }
 
@@ -312,7 +316,7 @@ def test_a_unit_is_stopped_by_fleet() -> None:
             "unit-runs: unit blog-docker-reg.service on coreos-2",
             "instance-is-registered: registration blog",
             *(f"site-answers: site blog through {name}" for name in ID),
-            "site-is-whole: site blog",
+            *(f"{rule}: site blog" for rule in WALKED),
         }
     }
 

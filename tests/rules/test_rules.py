@@ -88,6 +88,8 @@ def test_nothing_is_said_of_a_machine_that_is_silent_but_that() -> None:
     assert {finding.subject.machine for finding in machines} == {"coreos-1"}
 
 
+BOOTS = {"etcd": None, "fleet": None, "units.etcd.service.active": "inactive", "units.fleet.service.active": "inactive"}
+LOADED = ("unit-is-held", "unit-is-wanted", "unit-is-placed", "unit-is-reported")
 UNITS = ("unit-is-held", "unit-is-wanted", "unit-runs", "container-runs")
 
 
@@ -104,6 +106,21 @@ UNITS = ("unit-is-held", "unit-is-wanted", "unit-runs", "container-runs")
         ({"deployed": None}, ("deployment-is-remembered", "contents-are-held")),
         ({"machines.coreos-1.etcd": None}, ("etcd-is-healthy",)),
         ({"machines.coreos-1.fleet": None}, ("fleet-answers",)),
+        # a machine that boots: its services are not there yet
+        (
+            {f"machines.{name}.{part}": value for name in ID for part, value in BOOTS.items()},
+            ("etcd-is-healthy", "etcd-members-are-right", "etcd-has-one-leader"),
+        ),
+        (
+            {"fleet": None} | {f"machines.{name}.{part}": value for name in ID for part, value in BOOTS.items()},
+            ("fleet-answers", "fleet-lists", "fleet-views-agree"),
+        ),
+        ({f"fleet.units.{unit}.desired": "inactive" for unit in ("blog.service", "entry.service")}, UNITS),
+        ({"intended.started": False, "fleet.units.blog.service.desired": "inactive"}, LOADED),
+        ({"outside.walks.blog.failed": "status 503"}, ("site-is-whole",)),
+        ({"outside.walks.blog.failed": "status 503"}, ("site-is-as-deployed",)),
+        ({"outside.walks.blog.files": 0}, ("site-is-as-deployed",)),
+        ({"outside.walks.blog.pages": 0}, ("sites-are-apart",)),
     ],
 )
 def test_what_is_not_known_does_not_hold(unknown: Any, rules: tuple[str, ...]) -> None:

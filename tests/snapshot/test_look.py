@@ -166,7 +166,7 @@ def test_a_look_is_all_that_machines_and_sites_show(cluster: FakeCluster) -> Non
     assert now.outside.stranger == Answer(404, "", "text/html")
     assert now.outside.names == dict.fromkeys((BLOG, JPBLOG), "192.0.2.12")
     assert now.outside.ports == dict.fromkeys(NAMES, (22, 80))
-    assert now.outside.walks == {"blog": Walk(1), "jpblog": Walk(1)}
+    assert now.outside.walks == {"blog": Walk(1, 2), "jpblog": Walk(1, 2)}
     assert now.plan is None
 
 
@@ -426,14 +426,14 @@ def test_a_site_that_does_not_answer(cluster: FakeCluster) -> None:
     assert now.outside.sites["blog"]["coreos-1"] == Answer(failed="connection refused")
     assert now.outside.walks and now.outside.walks["blog"] == Walk(0, failed="connection refused")
     assert cluster.pages["blog"].walked == []
-    assert now.outside.walks["jpblog"] == Walk(1)
+    assert now.outside.walks["jpblog"] == Walk(1, 2)
 
 
 def test_files_that_are_served_otherwise_or_not_at_all(cluster: FakeCluster) -> None:
     cluster.pages["blog"].files = {"index.html": b"<p>other"}
     now = look(cluster)
 
-    assert now.outside.walks and now.outside.walks["blog"] == Walk(1, differing=("index.html", "version.txt"))
+    assert now.outside.walks and now.outside.walks["blog"] == Walk(1, 2, differing=("index.html", "version.txt"))
     assert now.outside.sites["blog"]["coreos-0"] == Answer(404, "", "text/plain")
 
 
