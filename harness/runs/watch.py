@@ -19,8 +19,8 @@ from harness.seams.wait import Clock
 from harness.snapshot.data import Snapshot, encode
 from harness.snapshot.look import Looker
 
-# Seconds between two looks while something is wrong
-EVERY = 0.5
+# Seconds between two looks while something is wrong, at least
+EVERY = 0.2
 # Seconds for which a look tells what holds now, where something is changed
 HOLDS = 2.0
 # Seconds that findings have to settle, after a change and in a run that changes nothing

@@ -14,7 +14,8 @@ import pytest
 from harness.errors import EnvironmentFailed, ExitStatus, PlatformWrong
 from harness.record.log import Recorder, Redactor, fold, read_events
 from harness.rules.finding import FLEET_LAG, RULES, Subject
-from harness.runs.watch import EVERY, HOLDS, JOURNAL, KEPT, SETTLE, RuleBroken, Watch
+from harness.runs import watch as module
+from harness.runs.watch import HOLDS, JOURNAL, KEPT, SETTLE, RuleBroken, Watch
 from harness.snapshot.data import (
     Fleet,
     FleetMachine,
@@ -84,9 +85,9 @@ class Shows:
             fleet=tuple(IDS.values())[: 1 if name in self.sees_less else 2],
         )  # fmt: skip
 
-    def snapshot(self, number: int, asked: float, walks: dict[str, Walk] | None) -> Snapshot:
+    def snapshot(self, number: int, asked: float, walks: dict[str, Walk] | None, takes: float) -> Snapshot:
         return Snapshot(
-            number=number, asked=asked, seconds=0.4, intended=INTENDED,
+            number=number, asked=asked, seconds=takes, intended=INTENDED,
             machines={name: self.machine(name, asked) for name in NAMES},
             fleet=Fleet(
                 asked_of="coreos-0",
@@ -109,6 +110,8 @@ class FakeLooker:
     clock: FakeClock
     shows: list[Shows | BaseException] = field(default_factory=lambda: [FINE])
     seconds: float = 0.0
+    # what each says that it took
+    takes: float = 0.4
     looks: list[tuple[float, bool]] = field(
         default_factory=list
     )  # when each was taken, and whether it was a costly one
@@ -123,7 +126,16 @@ class FakeLooker:
             raise shows
         walk = Walk(pages=3, broken=(shows.broken,) if shows.broken else ())
         walks = {"blog": walk} if costly else before.outside.walks if before else None
-        return shows.snapshot(number, EPOCH + asked, cast("dict[str, Walk] | None", walks))
+        return shows.snapshot(number, EPOCH + asked, cast("dict[str, Walk] | None", walks), self.takes)
+
+
+# a number that adds up exactly
+EVERY = 0.5
+
+
+@pytest.fixture(autouse=True)
+def _looks_are_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EVERY", EVERY)
 
 
 @pytest.fixture
@@ -162,6 +174,15 @@ def test_what_holds_is_seen_at_once(watch: Watch, looker: FakeLooker, clock: Fak
     assert (started["what"], started["within"], started["hold_for"]) == ("every machine answers", 10, 0)
     assert seen["value"] == ended["value"] == "nothing wrong"
     assert (ended["outcome"], ended["id"]) == ("reached", started["id"])
+
+
+def test_looks_take_half_of_the_time_at_most(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
+    """A machine that is busy enough is not made busier by being watched."""
+    looker.shows, looker.takes = [lacks("coreos-1"), FINE], 2.5
+
+    watch.until("every machine answers", (SILENT,), 10)
+
+    assert clock.slept == [2.5]
 
 
 def test_what_holds_in_the_end_is_looked_for_again(
