@@ -17,10 +17,12 @@ from harness.rules.judging import Cause, Judgement, causes, judge
 from harness.seams.patience import patience
 from harness.seams.wait import Clock
 from harness.snapshot.data import Snapshot, encode
-from harness.snapshot.look import Looker
+from harness.snapshot.look import ASK_AGAIN, Looker
 
 # Seconds between two looks while something is wrong, at least
 EVERY = 0.2
+# How often a machine that refuses is tried before the next look
+BOOTS = 10
 # Seconds for which a look tells what holds now, where something is changed
 HOLDS = 2.0
 # Seconds that findings have to settle, after a change and in a run that changes nothing
@@ -184,8 +186,17 @@ class Watch:
             self._look(costly=True)
 
     def _pause(self) -> None:
-        """Looks take half of the time at most: a machine that is busy enough is not made busier by being watched."""
-        self._clock.sleep(max(EVERY, self._looks[-1].seconds))
+        """Looks take half of the time at most: a machine that is busy enough is not made busier by being watched. While
+        one boots, its sshd refuses at once: a look that could not see it anyway would only make its boot longer."""
+        assert self._looking is not None
+        look = self._looks[-1]
+        refused = [name for name, machine in look.machines.items() if machine.silent and machine.seconds < ASK_AGAIN]
+        if not refused:
+            self._clock.sleep(max(EVERY, look.seconds))
+        for _ in range(BOOTS if refused else 0):
+            self._clock.sleep(EVERY / 2)
+            if self._looking.listens(refused):
+                return
 
     def _look(self, *, costly: bool) -> None:
         before = self._looks[-1] if self._looks else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -99,6 +99,11 @@ class Looker:
             outside=seen,
             plan=planned,
         )
+
+    def listens(self, names: Collection[str]) -> bool:
+        """Whether the sshd of each of these machines takes connections from here."""
+        found = self._cluster.open_ports([22])
+        return all(found.get(name) for name in names)
 
     def _machines(self, since: float) -> dict[str, Future[Printed]]:
         machines = self._cluster.machines

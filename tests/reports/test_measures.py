@@ -12,9 +12,10 @@ APPLY = "terraform -chdir=infra/$TARGET apply platform.plan"
 
 
 def run(seconds: float, *, machines: int = 3, outcome: str = "passed", line: str | None = APPLY) -> dict[str, Any]:
+    steps = [{"seconds": 1.0}, {"seconds": seconds - 1.0}, {"seconds": None}]
     scenarios = [
         {"id": "plan", "tags": [], "outcome": "passed", "seconds": 1.0},
-        {"id": "apply", "tags": ["mutates"], "outcome": outcome, "seconds": seconds},
+        {"id": "apply", "tags": ["mutates"], "outcome": outcome, "seconds": seconds, "steps": steps},
         {"id": "lost", "tags": ["destructive"], "outcome": "passed", "seconds": 500.0},
     ]
     commands = [
@@ -33,6 +34,13 @@ def test_a_bring_up_is_measured_with_its_bound() -> None:
         "scenarios that break nothing 3.4 s (bound: 120 s)",
     ]
     assert over(run(2.44)) == []
+
+
+def test_the_look_behind_the_scenario_is_no_part_of_the_bring_up() -> None:
+    document = run(2.0)
+    document["scenarios"][1]["seconds"] = 9.0
+
+    assert [measure.seconds for measure in measured(document)] == [2.0, 10.0]
 
 
 @pytest.mark.parametrize(("machines", "bound"), [(1, 3.0), (3, 3.0), (9, 6.0)])

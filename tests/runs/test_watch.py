@@ -15,7 +15,7 @@ from harness.errors import EnvironmentFailed, ExitStatus, PlatformWrong
 from harness.record.log import Recorder, Redactor, fold, read_events
 from harness.rules.finding import FLEET_LAG, RULES, Subject
 from harness.runs import watch as module
-from harness.runs.watch import HOLDS, JOURNAL, KEPT, SETTLE, RuleBroken, Watch
+from harness.runs.watch import BOOTS, HOLDS, JOURNAL, KEPT, SETTLE, RuleBroken, Watch
 from harness.snapshot.data import (
     Fleet,
     FleetMachine,
@@ -69,10 +69,11 @@ class Shows:
     active: str = "active"
     pid: int = 7
     broken: str = ""  # link
+    refuses: bool = False  # the silent machines say at once that they do not listen
 
     def machine(self, name: str, asked: float) -> Machine:
         if name in self.silent:
-            return Machine(asked=asked, seconds=0.1, silent="timed out")
+            return Machine(asked=asked, seconds=0.1 if self.refuses else 5.0, silent="timed out")
         runs = self.active == "active"
         unit = Unit(
             load="loaded", active=self.active, sub="running" if runs else "failed", result="success", restarts=0,
@@ -115,6 +116,12 @@ class FakeLooker:
     looks: list[tuple[float, bool]] = field(
         default_factory=list
     )  # when each was taken, and whether it was a costly one
+
+    listening: list[bool] = field(default_factory=list)
+
+    def listens(self, names: list[str]) -> bool:
+        assert names == ["coreos-1"]
+        return self.listening.pop(0)
 
     def look(self, number: int, since: float, before: Snapshot | None = None, *, costly: bool = True) -> Snapshot:
         asked = self.clock.now
@@ -183,6 +190,24 @@ def test_looks_take_half_of_the_time_at_most(watch: Watch, looker: FakeLooker, c
     watch.until("every machine answers", (SILENT,), 10)
 
     assert clock.slept == [2.5]
+
+
+def test_machine_that_boots_is_looked_at_when_it_listens(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
+    looker.shows, looker.listening = [lacks("coreos-1", refuses=True), FINE], [False, False, True]
+
+    watch.until("every machine answers", (SILENT,), 10)
+
+    assert clock.slept == [EVERY / 2] * 3 and len(looker.looks) == 2
+
+
+def test_machine_that_refuses_on_and_on_is_looked_at_all_the_same(
+    watch: Watch, looker: FakeLooker, clock: FakeClock
+) -> None:
+    looker.shows, looker.listening = [lacks("coreos-1", refuses=True)], [False] * 100
+
+    with pytest.raises(RuleBroken):
+        watch.until("every machine answers", (SILENT,), 10)
+    assert 10 <= sum(clock.slept) <= 10 + BOOTS * EVERY / 2
 
 
 def test_what_holds_in_the_end_is_looked_for_again(

@@ -558,3 +558,8 @@ def test_where_a_backing_service_is_asked(
 def test_the_text_that_machines_run_is_the_files() -> None:
     assert module.COLLECT.count("part ") >= 20 and len(module.COLLECT) < 10_000
     assert Path(module.__file__).with_name("collect.sh").exists()
+
+
+@pytest.mark.parametrize(("names", "listen"), [((), True), (("coreos-0", "coreos-1"), True), (("coreos-9",), False)])
+def test_machines_that_listen(cluster: FakeCluster, names: tuple[str, ...], listen: bool) -> None:
+    assert looker(cluster).listens(names) is listen
