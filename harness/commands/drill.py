@@ -17,7 +17,7 @@ from harness.runs.check import on_cluster
 from harness.runs.execution import Execution
 from harness.runs.faults import FOR_DRILLS, Fault, Seeded, Seeding, seeding_lock
 from harness.runs.interrupts import Interrupts
-from harness.runs.run import runs_folder
+from harness.runs.standing import chosen
 from harness.seams.process import Runner
 from harness.text import took
 
@@ -82,7 +82,7 @@ def drill(root: Path, faults: Sequence[Fault], run_id: str | None, *, keep: bool
             return status
         (folder / FOR_DRILLS).touch()
     else:
-        folder, keep = runs_folder(root) / Path(run_id).name, True
+        folder, keep = chosen(root, run_id), True
         if not (folder / FOR_DRILLS).exists():
             raise Misconfigured(f"the cluster of run {folder.name} was not built for drills: leave --run out")
     try:
@@ -110,6 +110,9 @@ def _drilled(root: Path, folder: Path, faults: Sequence[Fault]) -> list[Outcome]
         try:
             with interrupts.allowed():
                 for fault in faults:
+                    if lacking := seeding.lacks(fault):
+                        print(f"- {fault.name:34} NOT RUN: {lacking}", file=sys.stderr, flush=True)
+                        continue
                     outcomes.append(_tried(seeding, fault, nightly))
                     print(outcomes[-1], file=sys.stderr, flush=True)
         finally:
@@ -144,7 +147,7 @@ def _nightly_of(root: Path, folder: Path, process: Runner) -> Nightly:
 
 
 def _tried(seeding: Seeding, fault: Fault, nightly: Nightly) -> Outcome:
-    seeded, seconds, why = Seeded(fault.name, "", "", fault.subject), 0.0, ""
+    seeded, seconds, why = Seeded(fault.name, (), "", fault.subject), 0.0, ""
     document: dict[str, Any] = {}
     try:
         with seeding.injected(fault) as seeded:

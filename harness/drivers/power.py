@@ -1,4 +1,4 @@
-"""Power: a machine that is lost, and one that comes back, as the target does it (infra/TARGET/target.json)."""
+"""What a target can do to machines and backing services from outside them, as its infra/TARGET/target.json says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.seams.process import Runner
 
 
 class Power:
-    """The power switch of the cluster's machines: no machine is asked, and none can tidy up."""
+    """The switches of a cluster's machines, or of its backing services: none is asked, and none can tidy up."""
 
     def __init__(
         self, process: Runner, commands: Mapping[str, Sequence[str]], run_id: str, *, read_only: bool = False
@@ -21,17 +21,18 @@ class Power:
 
     def off(self, machine: str) -> None:
         """As a power cut does it."""
-        self._switch("off", machine)
+        self.switch("off", machine)
 
     def on(self, machine: str) -> None:
         """It boots from the disk that it had."""
-        self._switch("on", machine)
+        self.switch("on", machine)
 
     def gone(self, machine: str) -> None:
         """The machine and its disk are no more."""
-        self._switch("gone", machine)
+        self.switch("gone", machine)
 
-    def _switch(self, way: str, machine: str) -> None:
+    def switch(self, way: str, machine: str) -> None:
+        """`way` is `off`, `on`, `gone`, `freeze`, `thaw`, as far as the target has a command for it."""
         if self._read_only:
             raise ReadOnly(f"power {way} of {machine} is refused: this run must change nothing")
         if way not in self._commands:

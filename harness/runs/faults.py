@@ -10,13 +10,15 @@ import fcntl
 import json
 import shlex
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.drivers.cluster import Cluster
+from harness.drivers.power import Power
 from harness.drivers.shell import OperatorShell
+from harness.drivers.terraform import target_data
 from harness.errors import Misconfigured
 from harness.seams.process import Runner
 from harness.text import did_you_mean
@@ -24,6 +26,10 @@ from harness.text import did_you_mean
 FAULTS = Path(__file__).with_suffix(".toml")
 # In the workplace: that its cluster was built to be broken; the fault that is injected; who injects holds the lock
 FOR_DRILLS, NOTE, LOCK = "for-drills", "fault.json", "fault.lock"
+
+OPERATOR = "operator"
+# How a place begins that is a switch of the target's -> where target.json has its commands
+SWITCHES = {"power of ": "power", "backing ": "backing"}
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class Seeded:
-    """A fault that is injected: on which machine ("" for the operator's), what undoes it, and what is to be named."""
+    """A fault that is injected: where (machines, `operator`, or a switch), what undoes it, and what is to be named."""
 
     name: str
-    machine: str
+    places: tuple[str, ...]
     undo: str
     subject: str
 
@@ -74,11 +80,13 @@ def chosen_faults(faults: list[Fault], name: str | None, layer: str | None) -> l
 
 
 class Seeding:
-    """Injects faults into one cluster."""
+    """Injects faults into the cluster of a run's `folder`."""
 
     def __init__(self, folder: Path, cluster: Cluster, shell: OperatorShell, process: Runner) -> None:
         self._note = folder / NOTE
-        self._run_id = folder.name
+        data = target_data(shell.cwd / "infra" / shell.env["TARGET"])
+        self._switches = {kind: Power(process, data.get(kind, {}), folder.name) for kind in SWITCHES.values()}
+        self._can = {(beginning, way) for beginning, kind in SWITCHES.items() for way in data.get(kind, {})}
         self._cluster = cluster
         self._shell = shell
         self._process = process
@@ -86,15 +94,15 @@ class Seeding:
     @contextmanager
     def injected(self, fault: Fault) -> Iterator[Seeded]:
         """A fault, while this lasts."""
-        machine = self._machine(fault.on)
-        filled = {"machine": machine, "run": self._run_id}
+        places = self._places(fault.on)
+        filled = {"machine": places[0]}
         if "{other_id}" in fault.inject:
-            other = next(name for name in self._cluster.machines.names if name != machine)
+            other = next(name for name in self._cluster.machines.names if name not in places)
             filled["other_id"] = self._cluster.machines.run(other, "cat /etc/machine-id").strip()
-        seeded = Seeded(fault.name, machine, _filled(fault.undo, filled), _filled(fault.subject, filled))
+        seeded = Seeded(fault.name, places, _filled(fault.undo, filled), _filled(fault.subject, filled))
         self._note.write_text(json.dumps(asdict(seeded)))
         try:
-            self._run(machine, _filled(fault.inject, filled))
+            self._run(places, _filled(fault.inject, filled))
             yield seeded
         finally:
             self.undo(seeded)
@@ -108,26 +116,37 @@ class Seeding:
         return seeded.name
 
     def undo(self, seeded: Seeded) -> None:
-        self._run(seeded.machine, seeded.undo)
+        self._run(seeded.places, seeded.undo)
         self._note.unlink(missing_ok=True)
 
-    def _machine(self, on: str) -> str:
-        if on == "operator":
-            return ""
-        other, _, unit = on.rpartition("unit ")
-        if not unit or unit == on:
-            return on
-        running = self._cluster.units.machine_running(unit)
-        if not other:
-            return running
-        return next(name for name in self._cluster.machines.names if name != running)
+    def lacks(self, fault: Fault) -> str:
+        """What this target cannot do, and the fault needs; "" where it can be seeded."""
+        beginning, _ = _switch(fault.on)
+        ways = [way for way in (fault.inject, fault.undo) if beginning and (beginning, way) not in self._can]
+        return f"this target has no way to switch {fault.on} {ways[0]}" if ways else ""
 
-    def _run(self, machine: str, command: str) -> None:
-        if machine:
-            self._cluster.machines.run(machine, f"sh -c {shlex.quote(command)}")
-        else:
-            environment = self._shell.env
-            self._process.run(["bash", "-c", command], cwd=self._shell.cwd, env=environment, within=60)
+    def _places(self, on: str) -> tuple[str, ...]:
+        other, _, unit = on.rpartition("unit ")
+        if not on.endswith(f"unit {unit}"):
+            return (on,) if on == OPERATOR or _switch(on)[0] else tuple(on.split())
+        running = self._cluster.units.machine_running(unit)
+        return (next(name for name in self._cluster.machines.names if (name != running) == bool(other)),)
+
+    def _run(self, places: Sequence[str], command: str) -> None:
+        for place in places:
+            beginning, name = _switch(place)
+            if beginning:
+                self._switches[SWITCHES[beginning]].switch(command, name)
+            elif place == OPERATOR:
+                environment = self._shell.env
+                self._process.run(["bash", "-c", command], cwd=self._shell.cwd, env=environment, within=60)
+            else:
+                self._cluster.machines.run(place, f"sh -c {shlex.quote(command)}")
+
+
+def _switch(place: str) -> tuple[str, str]:
+    """How a place that is a switch begins, and whose it is; "" where it is none."""
+    return next(((it, place.removeprefix(it)) for it in SWITCHES if place.startswith(it)), ("", ""))
 
 
 def _filled(text: str, values: dict[str, str]) -> str:
@@ -160,6 +179,7 @@ def is_left_over(folder: Path) -> bool:
 def _noted(note: Path) -> Seeded | None:
     """What a note says; None where there is none, or one that was cut off (nothing was injected yet)."""
     try:
-        return Seeded(**json.loads(note.read_text()))
-    except (ValueError, TypeError, FileNotFoundError):
+        fields = json.loads(note.read_text())
+        return Seeded(**{**fields, "places": tuple(fields["places"])})
+    except (ValueError, TypeError, LookupError, FileNotFoundError):
         return None

@@ -3,7 +3,7 @@
 #   collect SINCE UNITS SITES WHOLE
 #     SINCE  the journal's warnings from this time on (seconds since the epoch)
 #     UNITS  names of units, separated by blanks; those that fleet put here are asked for as well
-#     SITES  names of sites, separated by blanks
+#     SITES  names of sites, separated by blanks; behind each :STAMP:DIGEST of its contents, as they were known last
 #     WHOLE  "whole" where the machine is also to tell what the cluster as a whole knows (fleet's registry, etcd's keys)
 #
 # Each part is between `@@ NAME TIME` and `@. NAME STATUS`: one that is cut off has no end, one that failed a status.
@@ -116,7 +116,11 @@ routes() {
 # addresses and ports that take connections, and the program's name
 listening() { limited ss -Hltnp | awk '{ print $4, $6 }' | sed 's/users:(("\([^"]*\)".*/\1/' | sort -u; }
 
-filter() { limited nft list table inet platform | grep -v counter | sha256sum | cut -c1-16; }
+# its digest; status 1 is an answer: there is no such table
+filter() {
+    rules=$(limited nft list table inet platform) || [ $? = 1 ] || return
+    [ ! "$rules" ] || printf '%s\n' "$rules" | grep -v counter | sha256sum | cut -c1-16
+}
 
 sshd() {
     limited /usr/sbin/sshd -T | grep -E '^(permitrootlogin|passwordauthentication|kbdinteractiveauthentication|allowusers|'`
@@ -134,12 +138,20 @@ journal() {
         --output=short-unix | perl -CS -ne 'chomp; print substr($_, 0, 300), "\n"'
 }
 
-# one line a site: name, version, number of files, digest of all files with their paths
+# One line a site: name, version, number of files, stamp, digest of all files with their paths. The stamp tells paths,
+# sizes and times of change: while it is the one that is known, so is the digest, and no file is read.
 contents() {
     for site in $sites; do
+        known=${site#*:} site=${site%%:*}
         cd "/home/core/$site/current" 2>/dev/null || continue
-        echo "$site $(head -c 64 version.txt) $(limited find -L . -type f | wc -l) $(
-            limited find -L . -type f -exec sha256sum {} + | LC_ALL=C sort -k2 | sha256sum | cut -d' ' -f1)"
+        files=$(limited find -L . -type f -printf '%p %s %C@\n') || return
+        stamp=$(printf '%s' "$files" | LC_ALL=C sort | sha256sum | cut -c1-16)
+        digest=${known#*:}
+        if [ "$stamp" != "${known%%:*}" ]; then
+            sums=$(timeout 12 find -L . -type f -exec sha256sum {} +) || return
+            digest=$(printf '%s\n' "$sums" | LC_ALL=C sort -k2 | sha256sum | cut -d' ' -f1)
+        fi
+        echo "$site $(head -c 64 version.txt) $(printf '%s\n' "$files" | wc -l) $stamp $digest"
     done
 }
 

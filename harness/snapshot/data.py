@@ -151,6 +151,7 @@ class Release(Struct, frozen=True, omit_defaults=True):
     version: str
     digest: str
     files: int = 0
+    stamp: str = ""  # of the paths, sizes and times of change of its files; none of what was deployed
 
 
 # -- the cluster as a whole ------------------------------------------------------------------------------------------

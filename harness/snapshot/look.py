@@ -79,7 +79,7 @@ class Looker:
         try:
             outside = OutsideView(pool, self._cluster, self.intended, self._backing, kernel, costly=costly)
             plan = pool.submit(self._planned) if costly and self._plan else None
-            printed = self._machines(since)
+            printed = self._machines(since, before)
             texts = {name: _waited_for(future, name, before) for name, future in printed.items()}
             machines = {name: _machine(self.intended, *text) for name, text in texts.items()}
             seen = outside.answers(machines, before.outside if before else None)
@@ -105,13 +105,14 @@ class Looker:
         found = self._cluster.open_ports([22])
         return all(found.get(name) for name in names)
 
-    def _machines(self, since: float) -> dict[str, Future[Printed]]:
+    def _machines(self, since: float, before: Snapshot | None) -> dict[str, Future[Printed]]:
         machines = self._cluster.machines
         whole = list(self.intended.machines)[:WHOLE_ASKED]
         units = " ".join([*SYSTEM_UNITS, *self.intended.units])
-        sites = " ".join(self.intended.sites)
+        known = {name: machine.contents for name, machine in before.machines.items()} if before else {}
 
-        def ask(name: str) -> tuple[str, float, float, str]:
+        def ask(name: str) -> Printed:
+            sites = " ".join(_with_digest(site, known.get(name, {}).get(site)) for site in self.intended.sites)
             words = (f"{since:.0f}", units, sites, "whole" if name in whole else "")
             command = machines[name].backend.get_command("sudo sh -c %s collect %s %s %s %s", COLLECT, *words)
             sent = time.time()
@@ -153,6 +154,10 @@ def _begun(ask: Callable[[str], Printed], name: str) -> Future[Printed]:
 
     threading.Thread(target=answer, daemon=True).start()
     return future
+
+
+def _with_digest(site: str, known: Release | None) -> str:
+    return f"{site}:{known.stamp}:{known.digest}" if known else site
 
 
 def _waited_for(future: Future[Printed], name: str, before: Snapshot | None) -> Printed:

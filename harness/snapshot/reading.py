@@ -276,6 +276,6 @@ def _contents(text: str) -> dict[str, Release]:
     found = {}
     for line in _lines(text):
         site, _, release = line.partition(" ")
-        version, files, digest = release.rsplit(" ", 2)  # a version.txt that is empty, or not there, is none
-        found[site] = Release(version=version, files=int(files), digest=digest)
+        version, files, stamp, digest = release.rsplit(" ", 3)  # a version.txt that is empty, or not there, is none
+        found[site] = Release(version=version, files=int(files), stamp=stamp, digest=digest)
     return found

@@ -13,6 +13,7 @@ from harness.commands import drill as module
 from harness.commands.drill import Outcome, drill, listed, score
 from harness.errors import CommandFailed, Misconfigured
 from harness.runs.faults import Fault, Seeded
+from harness.runs.workplace import SHELL_STATE
 
 FAULT = Fault("etcd-stopped", "bootstrap", "coreos-1", "stop", "start", "system-unit-runs", "etcd on coreos-1")
 GREEN: dict[str, Any] = {"status": 0, "causes": []}
@@ -23,6 +24,8 @@ def red(*causes: tuple[str, str], status: int = 1) -> dict[str, Any]:
 
 
 class FakeSeeding:
+    lacks = staticmethod(lambda fault: "")
+
     def __init__(self, raises: BaseException | None = None) -> None:
         self.raises = raises
 
@@ -30,7 +33,7 @@ class FakeSeeding:
     def injected(self, fault: Fault) -> Iterator[Seeded]:
         if self.raises is not None:
             raise self.raises
-        yield Seeded(fault.name, "coreos-1", fault.undo, fault.subject)
+        yield Seeded(fault.name, ("coreos-1",), fault.undo, fault.subject)
 
 
 def tried(*nightlies: dict[str, Any], fault: Fault = FAULT, seconds: float = 12, seeding: Any = None) -> Outcome:
@@ -103,7 +106,12 @@ def test_faults_are_listed_with_what_is_to_be_named() -> None:
 
 
 def test_cluster_that_was_not_built_for_drills_is_refused(tmp_path: Path) -> None:
-    (tmp_path / ".runs/20260801-120000-ab12").mkdir(parents=True)
+    folder = tmp_path / ".runs/20260801-120000-ab12"
+    folder.mkdir(parents=True)
+    for name in ("events.jsonl", SHELL_STATE):
+        (folder / name).touch()
 
     with pytest.raises(Misconfigured, match="was not built for drills"):
         drill(tmp_path, [FAULT], "20260801-120000-ab12", keep=False, target="local")
+    with pytest.raises(Misconfigured, match="there is no run 20260801-120000-ab13: did you mean"):
+        drill(tmp_path, [FAULT], "20260801-120000-ab13", keep=False, target="local")

@@ -44,7 +44,11 @@ def machines() -> Machines:
 
 @pytest.fixture
 def seeding(tmp_path: Path, machines: Machines, runner: FakeRunner) -> Seeding:
-    shell = OperatorShell.open(runner, tmp_path / "operator.json", tmp_path, {"HERE": "the operator's"})
+    environment = {"HERE": "the operator's", "TARGET": "cloud"}
+    shell = OperatorShell.open(runner, tmp_path / "operator.json", tmp_path, environment)
+    (tmp_path / "infra/cloud").mkdir(parents=True)
+    switches = {"off": ["cloud", "stop", "{run_id}-{machine}"], "on": ["cloud", "start", "{run_id}-{machine}"]}
+    (tmp_path / "infra/cloud/target.json").write_text(json.dumps({"power": switches}))
     units = SimpleNamespace(machine_running=lambda unit: "coreos-2")
     cluster: Any = SimpleNamespace(machines=machines, units=units)
     return Seeding(tmp_path, cluster, shell, runner)
@@ -103,11 +107,41 @@ def test_operators_fault_is_seeded_in_the_operators_shell(
     seeding: Seeding, machines: Machines, runner: FakeRunner, tmp_path: Path
 ) -> None:
     runner.on("bash -c")
-    with seeding.injected(Fault("a", "unit", "operator", "docker stop {run}-x", "docker start {run}-x", "rule", "y")):
+    with seeding.injected(Fault("a", "unit", "operator", "fleetctl stop x", "fleetctl start x", "rule", "y")):
         pass
 
-    assert runner.calls == [f"bash -c 'docker {verb} {tmp_path.name}-x'" for verb in ("stop", "start")]
+    assert runner.calls == ["bash -c 'fleetctl stop x'", "bash -c 'fleetctl start x'"]
     assert runner.details[0].environment["HERE"] == "the operator's" and machines.ran == []
+
+
+def test_fault_of_several_machines_is_seeded_on_each(seeding: Seeding, machines: Machines) -> None:
+    with seeding.injected(Fault("a", "unit", "coreos-1 coreos-2", "break", "mend", "rule", "unit x")):
+        pass
+    assert machines.ran == [(name, f"sh -c {verb}") for verb in ("break", "mend") for name in ("coreos-1", "coreos-2")]
+
+
+def test_switch_is_the_targets_own(seeding: Seeding, machines: Machines, runner: FakeRunner, tmp_path: Path) -> None:
+    runner.on("cloud")
+    lost = Fault("lost", "provision", "power of coreos-2", "off", "on", "rule", "machine coreos-2")
+
+    assert seeding.lacks(lost) == ""
+    with seeding.injected(lost):
+        pass
+    assert runner.calls == [f"cloud {verb} {tmp_path.name}-coreos-2" for verb in ("stop", "start")]
+    assert machines.ran == []
+
+
+@pytest.mark.parametrize(
+    ("on", "inject", "lacking"),
+    [
+        ("power of coreos-2", "freeze", "this target has no way to switch power of coreos-2 freeze"),
+        ("backing names", "off", "this target has no way to switch backing names off"),
+        ("coreos-2", "off", ""),
+        ("operator", "off", ""),
+    ],
+)
+def test_what_a_target_cannot_do_is_said(seeding: Seeding, on: str, inject: str, lacking: str) -> None:
+    assert seeding.lacks(Fault("a", "provision", on, inject, "on", "rule", "x")) == lacking
 
 
 def test_what_a_killed_drill_left_is_undone(seeding: Seeding, machines: Machines, tmp_path: Path) -> None:
@@ -117,7 +151,7 @@ from pathlib import Path
 from harness.runs.faults import NOTE, seeding_lock
 folder = Path(sys.argv[1])
 with seeding_lock(folder) as alone:
-    (folder / NOTE).write_text('{"name": "a", "machine": "coreos-1", "undo": "mend", "subject": "x"}')
+    (folder / NOTE).write_text('{"name": "a", "places": ["coreos-1"], "undo": "mend", "subject": "x"}')
     os.kill(os.getpid(), 9)
 """
     subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False)

@@ -41,7 +41,7 @@ def machine(tmp_path: Path) -> Path:
 def collect(machine: Path) -> Collect:
     """Runs it on that machine, where each of these programs does what a script says; the others are this machine's."""
 
-    def run(whole: str = "whole", **scripts: str) -> str:
+    def run(whole: str = "whole", sites: str = "blog jpblog", **scripts: str) -> str:
         limit = 'shift; exec /usr/bin/timeout 0.2 "$@"'
         for name, script in {"timeout": limit, "systemctl": "exit 1", "curl": "exit 7", **scripts}.items():
             program(machine, name, f"#!/bin/sh\n{script}\n")
@@ -52,7 +52,7 @@ def collect(machine: Path) -> Collect:
             .replace("/run/docker.sock", f"{machine}/no.sock")
         )
         done = subprocess.run(
-            ["/bin/sh", "-c", text, "collect", "0", "etcd.service", "blog jpblog", whole],
+            ["/bin/sh", "-c", text, "collect", "0", "etcd.service", sites, whole],
             env={"PATH": f"{machine}/bin:/usr/bin:/bin", "HOME": str(machine)},
             cwd=machine / "work",
             capture_output=True,
@@ -155,6 +155,37 @@ def test_an_answer_is_read(collect: Collect) -> None:
     assert parts.texts["contents"].startswith("blog e09bf639c8fdb465 1 ") and "jpblog" not in parts.texts["contents"]
     assert not {"containers", "etcd", "metrics", "fleet"} & set(parts.texts)
     assert parts.texts["ambassadors"] == ""
+
+
+def test_contents_that_did_not_change_are_not_read_again(collect: Collect, machine: Path) -> None:
+    known = reading.machine(collect(), 0.0, 0.0, {}).contents["blog"]
+    word = f"blog:{known.stamp}:{known.digest}"
+
+    assert reading.machine(collect(sites=word), 0.0, 0.0, {}).contents["blog"] == known
+    (machine / "core/blog/current/version.txt").write_text("e09bf639c8fdb466\n")  # no byte more, no byte less
+    changed = reading.machine(collect(sites=word), 0.0, 0.0, {}).contents["blog"]
+    assert changed.digest != known.digest and changed.stamp != known.stamp
+    # the stamp is believed
+    believed = reading.machine(collect(sites=f"blog:{changed.stamp}:0123"), 0.0, 0.0, {}).contents["blog"]
+    assert believed.digest == "0123"
+
+
+def test_contents_that_take_too_long_are_missing_and_not_wrong(collect: Collect) -> None:
+    slow = 'case $* in *sha256sum*) exit 124;; esac; shift; exec /usr/bin/timeout 9 "$@"'
+
+    assert "contents" in reading.machine(collect(timeout=slow), 0.0, 0.0, {}).missing
+
+
+@pytest.mark.parametrize(
+    ("nft", "said"),
+    [("exit 1", ""), ("echo table inet platform", "digest"), ("exit 124", None), ("exit 127", None)],
+)
+def test_filter_that_cannot_be_asked_for_is_not_one_that_is_not_there(
+    collect: Collect, nft: str, said: str | None
+) -> None:
+    here = reading.machine(collect(nft=nft), 0.0, 0.0, {})
+
+    assert ("filter" in here.missing) == (said is None) and bool(here.filter) == (said == "digest")
 
 
 def test_routes_are_those_that_the_entry_point_is_configured_with(collect: Collect, machine: Path) -> None:

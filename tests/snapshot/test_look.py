@@ -170,6 +170,15 @@ def test_a_look_is_all_that_machines_and_sites_show(cluster: FakeCluster) -> Non
     assert now.plan is None
 
 
+def test_digests_that_are_known_are_handed_over(cluster: FakeCluster) -> None:
+    first = look(cluster)
+    held = first.machines["coreos-1"].contents
+    cluster.answering.asked.clear()
+    look(cluster, before=first)
+
+    assert commands(cluster)["coreos-1"][2] == " ".join(f"{site}:{it.stamp}:{it.digest}" for site, it in held.items())
+
+
 def test_each_machine_is_asked_once_and_the_first_for_the_whole_cluster(cluster: FakeCluster) -> None:
     look(cluster, costly=False)
 

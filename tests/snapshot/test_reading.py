@@ -95,6 +95,7 @@ def test_recorded_answer() -> None:
         version="e09bf639c8fdb465",
         digest="04cc115b68bc0cd0bc4486b0e8bc5214dd2e6299a650225cb2ec3f7b736a3f00",
         files=12,
+        stamp="5d2f8c91a7b3e460",
     )
 
 
@@ -400,11 +401,11 @@ def test_a_message_of_several_lines_is_one() -> None:
 
 
 def test_contents_without_a_version_are_contents() -> None:
-    machine = read(part("contents", "blog  11 0123\njpblog caa5f913803dac53 12 4567"))
+    machine = read(part("contents", "blog  11 ab 0123\njpblog caa5f913803dac53 12 cd 4567"))
 
     assert machine.contents == {
-        "blog": Release(version="", digest="0123", files=11),
-        "jpblog": Release(version="caa5f913803dac53", digest="4567", files=12),
+        "blog": Release(version="", digest="0123", files=11, stamp="ab"),
+        "jpblog": Release(version="caa5f913803dac53", digest="4567", files=12, stamp="cd"),
     }
 
 
