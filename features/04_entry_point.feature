@@ -12,5 +12,6 @@ Feature: 4. Determine the entry point and set it as fleetctl's tunnel
     When the operator runs `export FLEETCTL_TUNNEL=$(terraform -chdir=infra/$TARGET output -raw entrypoint-ip)`
     And the operator runs `terraform -chdir=infra/$TARGET output -raw known-hosts > known_hosts`
     And the operator runs `export FLEETCTL_KNOWN_HOSTS_FILE=$PWD/known_hosts`
+    And the operator runs `terraform -chdir=infra/$TARGET output -raw ssh-config > ssh_config`
     And the operator runs `fleetctl list-machines`
     Then the answer lists every machine

@@ -11,6 +11,7 @@ Feature: Changing machines
     And plan "platform.plan" destroys nothing
     When the operator runs `terraform -chdir=infra/$TARGET apply platform.plan`
     And the operator runs `terraform -chdir=infra/$TARGET output -raw known-hosts > known_hosts`
+    And the operator runs `terraform -chdir=infra/$TARGET output -raw ssh-config > ssh_config`
     Then every machine answers over SSH within 60 seconds
     And every machine reaches the healthy etcd cluster of the first 5 machines within 60 seconds
     And fleet lists every machine within 60 seconds

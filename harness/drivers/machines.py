@@ -105,15 +105,24 @@ class Machines:
 
     def _connect(self, name: str) -> Client:
         way_in = self.entry_point
-        through = None if name == way_in else self._through(way_in)
-        return ssh.connect(self.addresses[name], self._user, self._known_hosts, through)
+        while name != way_in:
+            through = self._through(way_in)
+            if through is not None:
+                return ssh.connect(self.addresses[name], self._user, self._known_hosts, through)
+            way_in = self.entry_point
+        return ssh.connect(self.addresses[name], self._user, self._known_hosts)
 
-    def _through(self, way_in: str) -> Transport:
-        """The kept connection to the machine that the others are reached through."""
+    def _through(self, way_in: str) -> Transport | None:
+        """The kept connection to the machine that the others are reached through; None where that is silent, and
+        another one is the way in from now on."""
         try:
             return self._backends[way_in].transport
         except ssh.FAILURES as failed:
-            raise MachineUnreachable.of(way_in, "the entry point", failed) from failed
+            silent = MachineUnreachable.of(way_in, "the entry point", failed)
+            # one that refuses answers: what is wrong with it is not passed over
+            if silent.refused or not self._way_in.reject(way_in, silent):
+                raise silent from failed
+            return None
 
 
 def open_ports(addresses: Mapping[str, str], ports: Iterable[int], within: float = 1.0) -> dict[str, list[int]]:

@@ -17,6 +17,8 @@ from harness.seams.ssh import MachineUnreachable
 REFUSAL_HOLDS = 0.1
 # Seconds for a machine to take a connection, where another could be taken instead
 TAKE_LIMIT = 2.0
+# Seconds for which a machine that takes connections and says nothing, as a frozen one does, is no way in
+REJECTED = 20.0
 
 
 class WayIn:
@@ -42,6 +44,8 @@ class WayIn:
         self._doubted = False
         # no machine answered: until when (monotonic seconds) nobody asks again, and the error that is raised meanwhile
         self._nobody: tuple[float, MachineUnreachable] | None = None
+        # machine -> until when it is no way in, and why
+        self._rejected: dict[str, tuple[float, MachineUnreachable]] = {}
         self._choosing = threading.Lock()
 
     def name(self) -> str:
@@ -67,12 +71,29 @@ class WayIn:
     def forget(self) -> None:
         """The same, also where none answered a moment ago: there are others now."""
         self._name, self._nobody = "", None
+        self._rejected.clear()
+
+    def reject(self, name: str, silent: MachineUnreachable) -> bool:
+        """A machine takes connections and says nothing; whether there may be another way in."""
+        with self._choosing:
+            self._rejected[name] = time.monotonic() + REJECTED * patience(), silent
+            self._name = "" if self._name == name else self._name
+            return any(self._rejection(other) is None for other in self._counted())
+
+    def _rejection(self, name: str) -> MachineUnreachable | None:
+        until, silent = self._rejected.get(name, (0.0, None))
+        return silent if time.monotonic() < until else None
 
     def _choose(self) -> str:
         if self._nobody is not None and time.monotonic() < self._nobody[0]:
             raise self._nobody[1]  # who asked meanwhile need not wait for the same silence again
         counted = self._counted()
-        refused = self._refusal(self._preferred) if self._preferred in counted else None
+        rejected = {name: silent for name in counted if (silent := self._rejection(name))}
+        if len(rejected) < len(counted):
+            counted = [name for name in counted if name not in rejected]
+        refused = rejected.get(self._preferred)
+        if self._preferred in counted:
+            refused = self._refusal(self._preferred)
         if refused is None and self._preferred in counted:
             return self._preferred
         others = [name for name in counted if name != self._preferred]

@@ -45,6 +45,8 @@ LAYERS = (
     "content",
     "entry",
 )
+# Where the deepest cause is not the platform's: what it stands on, what the person at the keyboard has in hand
+STATUS_OF_LAYER = {"environment": ExitStatus.ENVIRONMENT_FAILED, "config": ExitStatus.MISCONFIGURED}
 LAYER_OF_TAG = {
     "variables": "config",
     "discovery": "config",
@@ -132,9 +134,8 @@ def _status(run: Item, faults: tuple[Fault, ...], counts: dict[str, int]) -> Exi
         return ExitStatus.INTERRUPTED
     if faults:
         deepest = run["causes"][0]["finding"]["layer"] if run["causes"] else ""
-        if faults[0].status is ExitStatus.PLATFORM_WRONG and deepest == "environment":
-            return ExitStatus.ENVIRONMENT_FAILED
-        return faults[0].status
+        wrong = faults[0].status is ExitStatus.PLATFORM_WRONG
+        return STATUS_OF_LAYER.get(deepest, faults[0].status) if wrong else faults[0].status
     if not counts.get("passed"):
         return ExitStatus.NOTHING_VERIFIED
     return ExitStatus.VERIFIED

@@ -118,9 +118,9 @@ def rule(
 # -- for the rules -----------------------------------------------------------------------------------------------------
 
 
-def on(now: Snapshot, machine: str, command: str) -> str:
-    """A command to paste that is run on a machine."""
-    return f"ssh core@{now.intended.machines[machine]} {shlex.quote(command)}"
+def on(machine: str, command: str) -> str:
+    """A command to paste that is run on a machine, in the operator's shell (step 4 makes the ssh_config)."""
+    return f"ssh -F ssh_config {machine} {shlex.quote(command)}"
 
 
 def answering(now: Snapshot) -> Iterator[tuple[str, Machine]]:

@@ -43,11 +43,26 @@ def backing_service_answers(now: Snapshot) -> Found:
             yield Wrong(Subject("backing service", name), "an answer", reason)
 
 
+@rule("config", "the operator's ssh-agent holds a key", explains=("machine-answers",))
+def agent_holds_a_key(now: Snapshot) -> Found:
+    if any(machine.refused == "key" for machine in now.machines.values()) and not now.outside.keys:
+        seen = "it holds none" if now.outside.keys == 0 else "no agent answers"
+        yield Wrong(Subject("ssh-agent"), "the operator's key", seen, paste="ssh-add -l")
+
+
+@rule("provision", "every machine shows the host key that is pinned for it", explains=(ALL, "machine-answers"))
+def host_key_is_pinned(now: Snapshot) -> Found:
+    for name, machine in now.machines.items():
+        if machine.refused == "host key" and not machine.through:
+            paste = f"ssh-keyscan -t ed25519 {now.intended.machines[name]}; cat known_hosts"
+            yield Wrong(at("machine", name), "the host key that is pinned for it", machine.silent, paste=paste)
+
+
 @rule("provision", "every machine answers over SSH", explains=(ALL,))
 def machine_answers(now: Snapshot) -> Found:
     for name, machine in now.machines.items():
         if machine.silent:
-            yield Wrong(at("machine", name), "an answer over SSH", machine.silent, paste=on(now, name, "uptime"))
+            yield Wrong(at("machine", name), "an answer over SSH", machine.silent, paste=on(name, "uptime"))
 
 
 @rule("provision", "a second plan changes nothing", costly=True)
@@ -87,12 +102,12 @@ def answer_is_whole(now: Snapshot) -> Found:
 def boot_finished(now: Snapshot) -> Found:
     for name, machine in answering(now):
         boot = machine.units.get("first-boot.service")
-        paste = on(now, name, "journalctl -b -u first-boot --no-pager")
+        paste = on(name, "journalctl -b -u first-boot --no-pager")
         # a machine that boots again has its first boot behind it: the unit is inactive then
         if boot is None or boot.active not in ("active", "inactive") or boot.result != "success":
             yield Wrong(at("boot", name), "a first boot that ended well", described(boot), since(boot, machine), paste)
         elif machine.state in ("initializing", "starting"):
-            paste = on(now, name, "systemctl list-jobs")
+            paste = on(name, "systemctl list-jobs")
             yield Wrong(at("boot", name), "a boot that has ended", f"systemd is {machine.state}", None, paste)
 
 
@@ -102,7 +117,7 @@ def clock_agrees(now: Snapshot) -> Found:
         if abs(machine.clock_ahead) > CLOCK_AT_MOST:
             way = "ahead" if machine.clock_ahead > 0 else "behind"
             seen = f"{abs(machine.clock_ahead):.1f} s {way}"
-            yield Wrong(at("clock", name), f"within {CLOCK_AT_MOST:g} s", seen, paste=on(now, name, "timedatectl"))
+            yield Wrong(at("clock", name), f"within {CLOCK_AT_MOST:g} s", seen, paste=on(name, "timedatectl"))
 
 
 @rule("bootstrap", "there is room on every machine", explains=("unit-runs", "etcd-is-healthy", "system-unit-runs"))
@@ -112,14 +127,14 @@ def room_is_left(now: Snapshot) -> Found:
             if room.free < FREE_AT_LEAST * room.size:
                 seen = f"{room.free >> 20} of {room.size >> 20} MiB"
                 subject = Subject("room", place, name)
-                yield Wrong(subject, f"{FREE_AT_LEAST:.0%} free", seen, paste=on(now, name, "df -h; free -m"))
+                yield Wrong(subject, f"{FREE_AT_LEAST:.0%} free", seen, paste=on(name, "df -h; free -m"))
 
 
 @rule("bootstrap", "Docker answers where it runs", explains=(ALL,))
 def docker_answers(now: Snapshot) -> Found:
     for name, machine in answering(now):
         if _active(machine, "docker.service") and machine.containers is None:
-            yield Wrong(at("docker", name), "a list of its containers", "no answer", paste=on(now, name, "docker ps"))
+            yield Wrong(at("docker", name), "a list of its containers", "no answer", paste=on(name, "docker ps"))
 
 
 @rule("bootstrap", "the kernel ended no process for want of memory")
@@ -134,7 +149,7 @@ def sshd_is_set(now: Snapshot) -> Found:
         for setting, value in now.intended.sshd.items():
             seen = machine.sshd.get(setting)
             if machine.sshd and seen != value:
-                subject, paste = at("sshd", name), on(now, name, f"sudo sshd -T | grep {setting}")
+                subject, paste = at("sshd", name), on(name, f"sudo sshd -T | grep {setting}")
                 yield Wrong(subject, f"{setting} {value}", f"{setting} {seen}", paste=paste)
 
 
@@ -149,7 +164,7 @@ def system_unit_runs(now: Snapshot) -> Found:
             state = machine.units.get(unit)
             needed = unit != "docker.service" or now.intended.started  # it starts with the first container
             if machine.units and needed and (state is None or state.active != "active"):
-                paste = on(now, name, f"systemctl status {unit}; journalctl -b -n 20 -u {unit} --no-pager")
+                paste = on(name, f"systemctl status {unit}; journalctl -b -n 20 -u {unit} --no-pager")
                 yield Wrong(at(kind, name), f"{unit} active", described(state), since(state, machine), paste)
 
 
@@ -159,7 +174,7 @@ def no_system_unit_failed(now: Snapshot) -> Found:
         for unit in machine.failed:
             if unit not in SYSTEM and unit not in now.intended.units and unit != "first-boot.service":
                 state = machine.units.get(unit)
-                paste = on(now, name, f"systemctl status {unit}")
+                paste = on(name, f"systemctl status {unit}")
                 yield Wrong(Subject("system unit", unit, name), "not failed", "failed", since(state, machine), paste)
 
 
@@ -168,7 +183,7 @@ def filter_is_loaded(now: Snapshot) -> Found:
     known = {name: machine for name, machine in answering(now) if "filter" not in machine.missing}
     usual = most_common(machine.filter for machine in known.values())
     for name, machine in known.items():
-        paste = on(now, name, "sudo nft list table inet platform")
+        paste = on(name, "sudo nft list table inet platform")
         if not machine.filter:
             yield Wrong(at("filter", name), "the platform's table", "no such table is loaded", paste=paste)
         elif machine.filter != usual:
@@ -191,10 +206,10 @@ def etcd_is_healthy(now: Snapshot) -> Found:
             continue
         seen = "no whole answer" if machine.etcd is None else "not healthy"
         if quorum:
-            yield Wrong(at("etcd", name), "healthy, and serving v2 keys", seen, paste=on(now, name, HEALTH))
+            yield Wrong(at("etcd", name), "healthy, and serving v2 keys", seen, paste=on(name, HEALTH))
         else:
             expected = f"{len(members) // 2 + 1} members that are well, of {len(members)}"
-            yield Wrong(Subject("etcd"), expected, f"{name} is {seen}", paste=on(now, name, HEALTH))
+            yield Wrong(Subject("etcd"), expected, f"{name} is {seen}", paste=on(name, HEALTH))
             return
 
 
@@ -205,7 +220,7 @@ def etcd_members_are_right(now: Snapshot) -> Found:
     for name, machine in answering(now):
         if machine.etcd and machine.etcd.healthy and sorted(machine.etcd.members) != first:
             members = ", ".join(machine.etcd.members) or "none"
-            yield Wrong(at("etcd", name), f"members {', '.join(first)}", members, paste=on(now, name, HEALTH))
+            yield Wrong(at("etcd", name), f"members {', '.join(first)}", members, paste=on(name, HEALTH))
 
 
 @rule("bootstrap", "etcd has one leader")
@@ -238,7 +253,7 @@ def _active(machine: Machine, unit: str) -> bool:
 def fleet_answers(now: Snapshot) -> Found:
     for name, machine in answering(now):
         if machine.fleet is None:
-            paste = on(now, name, "journalctl -b -n 20 -u fleet --no-pager")
+            paste = on(name, "journalctl -b -n 20 -u fleet --no-pager")
             yield Wrong(at("fleet", name), "an answer of its API", "none", paste=paste)
 
 
@@ -284,7 +299,7 @@ def machine_listens(now: Snapshot) -> Found:
         for port in now.intended.listening:
             if str(port) not in found and "listening" not in machine.missing:
                 subject = Subject("port", str(port), name)
-                yield Wrong(subject, "somebody who listens", "nobody does", paste=on(now, name, "ss -Hltnp"))
+                yield Wrong(subject, "somebody who listens", "nobody does", paste=on(name, "ss -Hltnp"))
 
 
 @rule("bootstrap", "fleet's API listens on no port")

@@ -54,7 +54,7 @@ def instance_is_registered(now: Snapshot) -> Found:
         for address, machine in instances.items():
             if address not in found:
                 seen = f"it runs at {address}, and registered is {', '.join(sorted(found)) or 'nothing'}"
-                paste = on(now, machine, _keys(service))
+                paste = on(machine, _keys(service))
                 yield Wrong(Subject("registration", service, machine), f"{address} in etcd", seen, paste=paste)
 
 
@@ -91,7 +91,7 @@ def ambassador_follows(now: Snapshot) -> Found:
             servers = machine.ambassadors.get(service)
             seen = "its proxy does not answer" if servers is None else ", ".join(sorted(servers)) or "no server"
             if servers is None or set(servers) != expected:
-                paste = on(now, name, f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}")
+                paste = on(name, f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}")
                 subject = Subject("ambassador of", service, name)
                 yield Wrong(subject, f"servers {', '.join(sorted(expected)) or 'none'}", seen, paste=paste)
 
@@ -109,7 +109,7 @@ def ambassador_reaches(now: Snapshot) -> Found:
             servers = machine.ambassadors.get(service)
             healthy = {address for address, state in (servers or {}).items() if state == "UP"}
             if servers is not None and healthy != expected:
-                paste = on(now, name, f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}")
+                paste = on(name, f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}")
                 subject = Subject("ambassador of", service, name)
                 seen = f"healthy: {', '.join(sorted(healthy)) or 'none'}"
                 yield Wrong(subject, f"healthy: {', '.join(sorted(expected)) or 'none'}", seen, paste=paste)

@@ -23,7 +23,7 @@ def helpers_are_there(now: Snapshot) -> Found:
     for name, machine in answering(now):
         if machine.helpers and "helpers" not in machine.missing:
             lines = tuple(f"{path} {'differs' if digest else 'is missing'}" for path, digest in machine.helpers.items())
-            paste = on(now, name, f"ls -l /home/core/{next(iter(machine.helpers))}")
+            paste = on(name, f"ls -l /home/core/{next(iter(machine.helpers))}")
             yield Wrong(Subject("helper files", "", name), "as in container/", _some(lines), paste=paste)
 
 
@@ -79,7 +79,7 @@ def entry_has_routes(now: Snapshot) -> Found:
         if container and container.state == "running" and machine.routes != expected:
             seen = ", ".join(f"{domain} to {site}" for domain, site in machine.routes.items()) or "none"
             routes = ", ".join(f"{domain} to {site}" for domain, site in expected.items())
-            paste = on(now, name, "cat /run/entry/entry.conf")
+            paste = on(name, "cat /run/entry/entry.conf")
             yield Wrong(Subject("entry point", "", name), f"routes {routes}", seen, paste=paste)
 
 

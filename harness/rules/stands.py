@@ -43,6 +43,7 @@ class Foundations:
     def _directly(self, subject: Subject) -> Iterator[Subject]:
         kind, name, machine = subject
         how = {
+            "machine": self._machine,
             "boot": self._boot, "clock": self._boot, "filter": self._of_boot, "sshd": self._of_boot,
             "room": self._of_boot, "helper files": self._of_boot, "contents of": self._contents, "port": self._port,
             "docker": self._docker, "etcd": self._etcd, "fleet": self._fleet, "unit": self._unit,
@@ -79,6 +80,12 @@ class Foundations:
         placed = {name for unit in self._units_of(service) for name in self._places(unit)}
         placed |= {name for name, machine in self._now.machines.items() if service in (machine.containers or ())}
         return [name for name in self._machines if name in placed]
+
+    def _machine(self, name: str, machine: str) -> Iterator[Subject]:
+        yield Subject("ssh-agent")
+        here = self._now.machines.get(machine)
+        if here and here.through:
+            yield Subject("machine", "", here.through)
 
     def _boot(self, name: str, machine: str) -> Iterator[Subject]:
         yield Subject("machine", "", machine)

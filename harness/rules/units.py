@@ -41,7 +41,7 @@ def wanted(now: Snapshot) -> Iterator[tuple[str, str, Machine, Unit | None]]:
 def unit_is_not_overridden(now: Snapshot) -> Found:
     for name, machine, _, unit in wanted(now):
         if unit and unit.load == "loaded" and unit.drop_ins:
-            paste = on(now, machine, f"systemctl cat {name}")
+            paste = on(machine, f"systemctl cat {name}")
             yield Wrong(unit_of(name, machine), "no drop-in", ", ".join(unit.drop_ins), paste=paste)
 
 
@@ -50,7 +50,7 @@ def unit_text_is_loaded(now: Snapshot) -> Found:
     for name, machine, _, unit in wanted(now):
         if unit and unit.load == "loaded":
             expected = hashlib.sha256(written(options_of(now, name))).hexdigest()
-            paste = on(now, machine, f"systemctl cat {name}")
+            paste = on(machine, f"systemctl cat {name}")
             if unit.text != expected:
                 seen = "another text" if unit.text else "fleet wrote none here"
                 yield Wrong(unit_of(name, machine), "the text that fleet holds", seen, paste=paste)
@@ -64,7 +64,7 @@ def unit_restarts_for_ever(now: Snapshot) -> Found:
     for name, machine, _, unit in wanted(now):
         if unit is None or unit.load != "loaded":
             continue
-        paste = on(now, machine, f"systemctl show {name} -p Restart,RestartUSec,StartLimitBurst,StartLimitIntervalUSec")
+        paste = on(machine, f"systemctl show {name} -p Restart,RestartUSec,StartLimitBurst,StartLimitIntervalUSec")
         limit = unit.start_limit_interval or 0
         if unit.restart != "always":
             yield Wrong(unit_of(name, machine), "Restart=always", f"Restart={unit.restart}", paste=paste)
@@ -98,7 +98,7 @@ def unit_runs_nowhere_else(now: Snapshot) -> Found:
             if machine_name not in here and unit and unit.active in ("active", "activating"):
                 has_it = f"fleet has it on {', '.join(here) or 'none that answers'}"
                 seen = f"{described(unit)}; {has_it}"
-                paste = on(now, machine_name, f"systemctl status {name}")
+                paste = on(machine_name, f"systemctl status {name}")
                 yield Wrong(unit_of(name, machine_name), "not running here", seen, since(unit, machine), paste)
 
 
@@ -135,7 +135,7 @@ def container_runs(now: Snapshot) -> Found:
         if here is None or here.state != "running":
             known = "nothing" if machine.containers is None else "there is none" if here is None else here.state
             seen = f"systemd says active, and Docker says {known}"
-            paste = on(now, machine_name, "docker ps --all")
+            paste = on(machine_name, "docker ps --all")
             yield Wrong(Subject("container", container, machine_name), "running", seen, paste=paste)
 
 
@@ -145,7 +145,7 @@ def container_has_memory(now: Snapshot) -> Found:
         for container, here in (machine.containers or {}).items():
             if here.out_of_memory:
                 seen = f"ended by the kernel at {here.finished}"
-                paste = on(now, machine_name, f"docker inspect {container}")
+                paste = on(machine_name, f"docker inspect {container}")
                 yield Wrong(Subject("container", container, machine_name), "enough memory", seen, paste=paste)
 
 
@@ -161,7 +161,7 @@ def container_has_image(now: Snapshot) -> Found:
         usual = most_common(images.values())
         for machine_name, image in images.items():
             if image != usual:
-                paste = on(now, machine_name, f"docker inspect --format '{{{{.Image}}}}' {container}")
+                paste = on(machine_name, f"docker inspect --format '{{{{.Image}}}}' {container}")
                 yield Wrong(
                     Subject("container", container, machine_name), f"image {usual}", f"image {image}", paste=paste
                 )

@@ -9,6 +9,7 @@ import contextlib
 import io
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -33,20 +34,49 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 CONNECT_LIMIT = 5.0
 COMMAND_LIMIT = 60.0
 
+AGENT_LIMIT = 2.0
+# To an ssh-agent, and from it: SSH_AGENTC_REQUEST_IDENTITIES, SSH_AGENT_IDENTITIES_ANSWER (draft-ietf-sshm-ssh-agent).
+# paramiko's own Agent has no time limit.
+LIST_KEYS, KEYS_LISTED = b"\x00\x00\x00\x01\x0b", b"\x0c"
+
 # What a connection that fails raises
 FAILURES = (paramiko.SSHException, OSError, EOFError)
 
-__all__ = ["FAILURES", "Client", "Host", "MachineBackend", "MachineUnreachable", "Transport", "connect"]
+__all__ = [
+    "FAILURES",
+    "Client",
+    "Host",
+    "MachineBackend",
+    "MachineUnreachable",
+    "Transport",
+    "connect",
+    "keys_in_agent",
+]
 
 
 class MachineUnreachable(PlatformWrong):
-    """SSH to a machine failed: the check could not be made, which is not the same as a check that is false."""
+    """SSH to a machine failed: the check could not be made, which is not the same as a check that is false.
+
+    `refused` is `key` where sshd takes none of the operator's keys, `host key` where the machine shows another one than
+    is pinned for it, and "" where it does not answer; `where` is the machine, which may be the one on the way.
+    """
+
+    refused = ""
 
     @classmethod
     def of(cls, name: str, role: str, failed: BaseException) -> MachineUnreachable:
         reason = str(failed) or type(failed).__name__
-        message = f"{role} {name} does not answer over SSH: {reason}"
-        return cls(message, expected=f"an answer of {name}", seen=reason, where=name)
+        unreachable = cls(
+            f"{role} {name} does not answer over SSH: {reason}",
+            expected=f"an answer of {name}",
+            seen=reason,
+            where=name,
+        )
+        if isinstance(failed, paramiko.BadHostKeyException) or "not found in known_hosts" in reason:
+            unreachable.refused = "host key"
+        elif isinstance(failed, paramiko.AuthenticationException) or "No authentication methods" in reason:
+            unreachable.refused = "key"
+        return unreachable
 
 
 def _close(open_: Client | paramiko.Channel) -> None:
@@ -69,14 +99,24 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
         self._recorder = recorder
         self._connection: Client | None = None
         self._connecting = threading.Lock()
+        # when the last try failed (monotonic seconds), and how
+        self._failed: tuple[float, Exception] | None = None
 
     @property
     def client(self) -> Client:
-        """The kept connection, made again where it dropped; threads that ask at once share one."""
+        """The kept connection, made again where it dropped; threads that ask at once share one, and its failure."""
+        asked = time.monotonic()
         with self._connecting:
             connection = self._connection
-            if connection is None or not _alive(connection):
+            if connection is not None and _alive(connection):
+                return connection
+            if self._failed is not None and self._failed[0] > asked:
+                raise self._failed[1]  # who waited for that try need not wait for another
+            try:
                 connection = self._connection = self._connect()
+            except (*FAILURES, MachineUnreachable) as failed:
+                self._failed = time.monotonic(), failed
+                raise
             return connection
 
     @property
@@ -181,6 +221,20 @@ def _pin(client: Client, known_hosts: str) -> None:
         if entry is not None and entry.key is not None:
             for name in entry.hostnames or ():
                 keys.add(name, entry.key.get_name(), entry.key)
+
+
+def keys_in_agent() -> int | None:
+    """How many keys the operator's ssh-agent holds; None where none answers."""
+    path = os.environ.get("SSH_AUTH_SOCK", "")
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.settimeout(AGENT_LIMIT)
+        try:
+            agent.connect(path)
+            agent.sendall(LIST_KEYS)
+            answer = agent.makefile("rb").read(9)
+        except OSError:
+            return None
+    return int.from_bytes(answer[5:9], "big") if answer[4:5] == KEYS_LISTED else None
 
 
 def _alive(client: Client) -> bool:

@@ -122,6 +122,8 @@ class Machine(Struct, frozen=True, omit_defaults=True):
     asked: float
     seconds: float
     silent: str = ""
+    refused: str = ""  # `key` where it takes none of the operator's, `host key` where it shows another than is pinned
+    through: str = ""  # the machine on the way that is silent, where it is not this one
     missing: tuple[str, ...] = ()
     machine_id: str = ""
     boot: str = ""
@@ -223,6 +225,7 @@ class Outside(Struct, frozen=True, omit_defaults=True):
     walks: Mapping[str, Walk] | None  # None: not walked in this look
     backing: Mapping[str, str]  # backing service -> why it does not answer, "" where it does
     kernel: tuple[str, ...] | None = None  # alarms in the kernel's log; None: nobody can see it from here
+    keys: int | None = None  # in the operator's ssh-agent; None: no agent answers
 
 
 class Snapshot(Struct, frozen=True, omit_defaults=True, tag_field="schema", tag=SCHEMA):

@@ -9,13 +9,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.drivers.cluster import Cluster
 from harness.drivers.etcd import KEY_NOT_FOUND
 from harness.errors import CommandFailed, HarnessError
 from harness.model.registration import address_of
 from harness.seams.patience import patience
+from harness.seams.ssh import MachineUnreachable
 from harness.snapshot import reading
 from harness.snapshot.data import (
     Fleet,
@@ -43,8 +44,16 @@ WHOLE_ASKED = 3
 # Seconds for a machine that was silent in the look before
 ASK_AGAIN = 1.0
 
-# What a machine printed; when it was asked and had answered; why it is silent, or ""
-Printed = tuple[str, float, float, str]
+
+class Printed(NamedTuple):
+    """What a machine printed, when it was asked, and when it had answered; why it is silent (see Machine)."""
+
+    text: str
+    sent: float
+    received: float
+    silent: str = ""
+    refused: str = ""
+    through: str = ""
 
 
 class Looker:
@@ -80,13 +89,13 @@ class Looker:
             outside = OutsideView(pool, self._cluster, self.intended, self._backing, kernel, costly=costly)
             plan = pool.submit(self._planned) if costly and self._plan else None
             printed = self._machines(since, before)
-            texts = {name: _waited_for(future, name, before) for name, future in printed.items()}
-            machines = {name: _machine(self.intended, *text) for name, text in texts.items()}
+            answers = {name: _waited_for(future, name, before) for name, future in printed.items()}
+            machines = {name: _machine(self.intended, answer) for name, answer in answers.items()}
             seen = outside.answers(machines, before.outside if before else None)
             planned = plan.result() if plan else before.plan if before else None
         finally:
             pool.shutdown(wait=False)  # who is not waited for any more may still be asking
-        whole = [(name, reading.Parts(text)) for name, (text, _, _, _) in texts.items() if "@@ fleet-units" in text]
+        whole = [(name, reading.Parts(it.text)) for name, it in answers.items() if "@@ fleet-units" in it.text]
         return Snapshot(
             number=number,
             asked=asked,
@@ -117,13 +126,16 @@ class Looker:
             command = machines[name].backend.get_command("sudo sh -c %s collect %s %s %s %s", COLLECT, *words)
             sent = time.time()
             try:
-                return machines.run(name, command), sent, time.time(), ""
+                return Printed(machines.run(name, command), sent, time.time())
             except CommandFailed as failed:
-                return failed.stdout, sent, time.time(), "" if failed.stdout else str(failed)
-            except HarnessError as silent:
-                return "", sent, time.time(), str(silent)
+                return Printed(failed.stdout, sent, time.time(), "" if failed.stdout else str(failed))
+            except MachineUnreachable as silent:
+                through = "" if silent.where == name else silent.where
+                return Printed("", sent, time.time(), str(silent), silent.refused, through)
+            except HarnessError as failed:
+                return Printed("", sent, time.time(), str(failed))
             except UnicodeDecodeError as junk:
-                return "", sent, time.time(), f"its answer is no text: {junk}"
+                return Printed("", sent, time.time(), f"its answer is no text: {junk}")
 
         for name in self.intended.machines:
             if name not in self._asking or self._asking[name].done():
@@ -169,13 +181,14 @@ def _waited_for(future: Future[Printed], name: str, before: Snapshot | None) -> 
     try:
         return future.result(ASK_AGAIN * patience())
     except TimeoutError:
-        return "", sent, time.time(), then.silent
+        return Printed("", sent, time.time(), then.silent, then.refused, then.through)
 
 
-def _machine(intended: Intended, printed: str, sent: float, received: float, silent: str) -> Machine:
-    if silent:
-        return Machine(asked=sent, seconds=round(received - sent, 3), silent=silent)
-    return reading.machine(printed, sent, received, intended.helpers)
+def _machine(intended: Intended, it: Printed) -> Machine:
+    if it.silent:
+        seconds = round(it.received - it.sent, 3)
+        return Machine(asked=it.sent, seconds=seconds, silent=it.silent, refused=it.refused, through=it.through)
+    return reading.machine(it.text, it.sent, it.received, intended.helpers)
 
 
 def _first(whole: Iterable[tuple[str, reading.Parts]], read: Callable[[str, reading.Parts], Any]) -> Any:

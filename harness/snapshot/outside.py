@@ -16,6 +16,7 @@ from harness.errors import HarnessError, PlatformWrong
 from harness.model import links
 from harness.seams.http import open_session
 from harness.seams.patience import patience
+from harness.seams.ssh import keys_in_agent
 from harness.seams.wait import NotAnswering
 from harness.snapshot.data import Answer, Intended, Machine, Outside, Walk
 
@@ -51,6 +52,7 @@ class OutsideView:
         self._costly = costly
         self._ports = pool.submit(self._open_ports) if costly else None
         self._kernel = pool.submit(_alarms, kernel) if kernel else None
+        self._keys = pool.submit(keys_in_agent)
         self._backing = {name: pool.submit(_unanswered, url) for name, url in backing.items()}
         self._sites = {
             site: {name: pool.submit(self._answer, site, address) for name, address in intended.machines.items()}
@@ -74,6 +76,7 @@ class OutsideView:
             sites=sites,
             stranger=self._stranger.result(),
             walks=self._walks(machines, sites) if self._costly else before.walks if before else None,
+            keys=self._keys.result(),
             backing=backing,
             kernel=self._kernel.result() if self._kernel else None,
         )

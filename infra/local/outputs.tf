@@ -18,6 +18,14 @@ output "known-hosts" {
   value       = join("", [for name, address in local.machines : "${address} ${trimspace(nonsensitive(var.ssh_host_keys[name].public))}\n"])
 }
 
+output "ssh-config" {
+  description = "How ssh reaches the machines by their names: an ssh_config file, beside one of the known-hosts."
+  value = join("", concat(
+    [for name, address in local.machines : "Host ${name}\n    HostName ${address}\n"],
+    ["Host *\n    User core\n    UserKnownHostsFile known_hosts\n    StrictHostKeyChecking yes\n    ConnectTimeout 5\n"],
+  ))
+}
+
 output "sites" {
   description = "Name of each site => its host name."
   value       = { blog = var.blog_domain, jpblog = var.jpblog_domain }

@@ -314,8 +314,9 @@ def test_machine_with_another_host_key_is_refused_before_anything_is_sent(connec
 def test_machine_without_a_known_host_key_is_refused(connect: Connect, cluster: Cluster) -> None:
     machines = connect("")
 
-    with pytest.raises(MachineUnreachable, match=r"192\.0\.2\.10.* not found in known_hosts"):
+    with pytest.raises(MachineUnreachable, match=r"192\.0\.2\.10.* not found in known_hosts") as raised:
         machines.run("coreos-0", "true")
+    assert raised.value.refused == "host key"
 
     assert cluster["coreos-0"].logins == []
 
@@ -351,8 +352,9 @@ def test_user_who_may_not_log_in_is_refused(connect: Connect) -> None:
 def test_key_that_may_not_log_in_is_refused(connect: Connect, login: dict[str, Any]) -> None:
     login["pkey"] = new_key()
 
-    with pytest.raises(MachineUnreachable, match="Authentication failed"):
+    with pytest.raises(MachineUnreachable, match="Authentication failed") as raised:
         connect().run("coreos-0", "true")
+    assert raised.value.refused == "key"
 
 
 # -- unreachable -----------------------------------------------------------------------------------------------------
@@ -720,6 +722,33 @@ def test_machines_that_refuse_are_passed_over_for_the_way_in(
     assert cluster["coreos-2"].asked_for == [("192.0.2.11", 22)]
 
 
+def test_entry_point_that_takes_connections_and_says_nothing_gives_way(
+    connect: Connect, all_at_hand: dict[str, Any], cluster: Cluster, monkeypatch: pytest.MonkeyPatch, events: Events
+) -> None:
+    """As one does that is frozen: the kernel takes the connection."""
+    monkeypatch.setattr(seam, "CONNECT_LIMIT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as frozen, ThreadPoolExecutor() as pool:
+        all_at_hand["at"]["coreos-0"] = frozen.getsockname()
+        machines = connect()
+        began = time.monotonic()
+        others = [pool.submit(machines.run, name, "whoami") for name in ("coreos-1", "coreos-2")]
+
+        assert [answer.result() for answer in others] == ["coreos-1", "coreos-2"]
+        assert time.monotonic() - began < 3 * 0.5  # one waits, for all
+        assert machines.entry_point == "coreos-1" and "; the way in is coreos-1" in events("note")[0]["text"]
+
+
+def test_entry_point_that_takes_connections_and_says_nothing_is_told_where_there_is_no_other(
+    connect: Connect, login: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seam, "CONNECT_LIMIT", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        login["at"] = {"coreos-0": frozen.getsockname()}
+        with pytest.raises(MachineUnreachable) as raised:
+            connect().run("coreos-1", "true")
+    assert (raised.value.where, raised.value.refused) == ("coreos-0", "")
+
+
 def test_entry_point_that_takes_no_connection_is_asked_through_the_way_in(
     connect: Connect, all_at_hand: dict[str, Any], cluster: Cluster
 ) -> None:
@@ -745,10 +774,10 @@ def test_entry_point_with_another_host_key_does_not_give_way(
     """It answers: what is wrong with it must not be passed over."""
     machines = connect(known(cluster, coreos_0=new_key()))
 
-    with pytest.raises(MachineUnreachable, match="coreos-0 does not answer over SSH: Host key"):
+    with pytest.raises(MachineUnreachable, match="coreos-0 does not answer over SSH: Host key") as raised:
         machines.run("coreos-1", "true")
 
-    assert cluster["coreos-1"].logins == []
+    assert cluster["coreos-1"].logins == [] and raised.value.refused == "host key"
 
 
 def test_when_nobody_answers_it_is_said_of_the_entry_point(connect: Connect, login: dict[str, Any]) -> None:

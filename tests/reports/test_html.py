@@ -311,7 +311,7 @@ def finding(layer: str = "bootstrap", about: str = "etcd on coreos-2", **fields:
     return {
         "rule": "system-unit-runs", "layer": layer, "subject": ["etcd", "", "coreos-2"], "about": about,
         "expected": "etcd.service active", "seen": "systemd says failed", "first_seen": START + 4, "since": START,
-        "paste": "ssh core@192.0.2.12 'systemctl status etcd.service'", **fields,
+        "paste": "ssh -F ssh_config coreos-2 'systemctl status etcd.service'", **fields,
     }  # fmt: skip
 
 

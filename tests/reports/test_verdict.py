@@ -59,7 +59,8 @@ def found(layer: str = "bootstrap", about: str = "etcd on coreos-2", **fields: A
     return {
         "rule": "system-unit-runs", "layer": layer, "subject": ["etcd", "", "coreos-2"], "about": about,
         "expected": "etcd.service active", "seen": "systemd says failed (failed), exit status 1",
-        "first_seen": NOON + 4, "since": NOON, "paste": "ssh core@192.0.2.12 'systemctl status etcd.service'", **fields,
+        "first_seen": NOON + 4, "since": NOON,
+        "paste": "ssh -F ssh_config coreos-2 'systemctl status etcd.service'", **fields,
     }  # fmt: skip
 
 
@@ -603,7 +604,7 @@ def test_a_cause_says_what_it_is_and_what_follows_from_it() -> None:
         "  journal    coreos-0 11:59:59 systemd[1]: Stopping etcd",
         "  journal    coreos-2 12:00:00 etcd[7]: wal: no space left on device",
         "  so also    3 consequences: fleet on coreos-2, unit blog.service on coreos-2",
-        "  paste      ssh core@192.0.2.12 'systemctl status etcd.service'",
+        "  paste      ssh -F ssh_config coreos-2 'systemctl status etcd.service'",
     ]
 
 

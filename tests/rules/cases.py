@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.snapshot.data import Answer, Container, FleetMachine, FleetUnit, Registration, Release, Snapshot
-from tests.transcripts.snapshots import REMOVED, changed, green, silent, without
+from tests.transcripts.snapshots import REMOVED, change, changed, green, silent, without
 
 # machines by id, in the green snapshot
 ID = {name: machine.machine_id for name, machine in green().machines.items()}
@@ -47,6 +47,17 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
     "plan-is-empty": [
         case({"plan": ("machine[1] is created",)}, "plan"),
         case({"plan": None}),
+    ],
+    "agent-holds-a-key": [
+        case(lambda now: change(silent(now, *ID, refused="key"), "outside.keys", 0), "ssh-agent"),
+        case(lambda now: change(silent(now, "coreos-1", refused="key"), "outside.keys", None), "ssh-agent"),
+        case(lambda now: change(silent(now, "coreos-1", refused="key"), "outside.keys", 1)),
+        case(lambda now: change(silent(now, "coreos-1"), "outside.keys", 0)),
+    ],
+    "host-key-is-pinned": [
+        case(lambda now: silent(now, "coreos-1", refused="host key"), "machine coreos-1"),
+        case(lambda now: silent(now, *ID, refused="host key", through="coreos-0"), "machine coreos-0"),
+        case(lambda now: silent(now, "coreos-1", refused="key")),
     ],
     "machine-answers": [
         case(lambda now: silent(now, "coreos-1"), "machine coreos-1"),

@@ -51,6 +51,22 @@ def shown(found: Sequence[Cause]) -> dict[str, set[str]]:
     }
 
 
+def test_an_agent_without_a_key_is_why_nobody_answers() -> None:
+    found = of(change(silent(green(), *ID, refused="key", through="coreos-0"), "outside.keys", 0))
+
+    assert [str(cause.finding.subject) for cause in found] == ["ssh-agent"]
+    assert {str(it.subject) for it in found[0].consequences} >= {f"machine {name}" for name in ID}
+
+
+@pytest.mark.parametrize("refused", ["", "key", "host key"])
+def test_an_entry_point_that_is_silent_is_why_those_behind_it_do_not_answer(refused: str) -> None:
+    found = of(change(silent(green(), *ID, refused=refused, through="coreos-0"), "outside.keys", 1))
+
+    assert [str(cause.finding.subject) for cause in found if cause.finding.rule != "backing-service-answers"] == [
+        "machine coreos-0"
+    ]
+
+
 # -- what counts -----------------------------------------------------------------------------------------------------
 
 NOT_REPORTED = {"fleet.states.blog.service": ()}
@@ -132,7 +148,7 @@ def test_since_is_by_the_clock_of_who_looks() -> None:
 def test_a_finding_can_be_pasted() -> None:
     (finding,) = judge([changed(green(), {"machines.coreos-1.units.etcd.service.active": "failed"})]).findings
 
-    assert finding.paste.startswith("ssh core@192.0.2.11 'systemctl status etcd.service; ")
+    assert finding.paste.startswith("ssh -F ssh_config coreos-1 'systemctl status etcd.service; ")
 
 
 # -- causes ----------------------------------------------------------------------------------------------------------

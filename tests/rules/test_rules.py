@@ -58,7 +58,7 @@ def test_rule_finds(rule: str, changes: Changes, subjects: tuple[str, ...]) -> N
         assert finding.layer == RULES[rule].layer
         assert finding.expected and finding.seen and finding.expected != finding.seen
         assert "\n" not in str(finding)
-        assert not finding.paste.startswith("ssh") or len(shlex.split(finding.paste)) == 3
+        assert not finding.paste.startswith("ssh -F") or len(shlex.split(finding.paste)) == 5
 
 
 def test_every_rule_has_a_case_where_it_finds_something() -> None:

@@ -241,7 +241,7 @@ def test_what_does_not_hold_within_its_limit_is_told_with_its_cause(
     wrong = raised.value
     assert wrong.status is ExitStatus.PLATFORM_WRONG
     assert (wrong.expected, wrong.seen, wrong.where) == ("an answer over SSH", "timed out", "machine coreos-0")
-    assert wrong.layer == "provision" and wrong.paste.startswith("ssh core@192.0.2.10 ")
+    assert wrong.layer == "provision" and wrong.paste.startswith("ssh -F ssh_config coreos-0 ")
     assert sum(clock.slept) == 2
     run = document()
     assert run["waits"][0]["outcome"] == "expired"

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import paramiko
 import pytest
 
 from harness.drivers.cluster import Cluster, Connections
@@ -217,6 +218,15 @@ def test_a_machine_that_is_silent_is_there_as_that(cluster: FakeCluster) -> None
     assert now.machines["coreos-2"].units == {} and now.machines["coreos-2"].missing == ()
     assert list(now.answering) == ["coreos-0", "coreos-1"]
     assert now.fleet is not None and now.services is not None
+
+
+def test_why_a_machine_is_silent_and_which_one_on_the_way(cluster: FakeCluster) -> None:
+    refused = MachineUnreachable.of("coreos-0", "the entry point", paramiko.AuthenticationException("no such key"))
+    cluster.answers(refused, "coreos-0", "coreos-2")
+    now = look(cluster).machines
+
+    assert [(now[name].refused, now[name].through) for name in NAMES] == [("key", ""), ("", ""), ("key", "coreos-0")]
+    assert now["coreos-2"].silent == "the entry point coreos-0 does not answer over SSH: no such key"
 
 
 def test_a_machine_that_was_silent_before_is_waited_for_shortly(

@@ -51,9 +51,18 @@ def without(*items: object) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
     return lambda there: tuple(it for it in there if it not in items)
 
 
-def silent(snapshot: Snapshot, *names: str) -> Snapshot:
-    """Where these machines do not answer."""
-    gone = {name: Machine(asked=snapshot.asked, seconds=5.0, silent="timed out") for name in names}
+def silent(snapshot: Snapshot, *names: str, refused: str = "", through: str = "") -> Snapshot:
+    """Where these machines do not answer; `through` is the one on the way, which is why."""
+    gone = {
+        name: Machine(
+            asked=snapshot.asked,
+            seconds=5.0,
+            silent="timed out",
+            refused=refused,
+            through="" if name == through else through,
+        )
+        for name in names
+    }
     return change(snapshot, "machines", {**snapshot.machines, **gone})
 
 
