@@ -2,7 +2,7 @@
 # (make itself ends with 2 whatever a command ended with: cron and scripts call bin/platform.)
 # TARGET, MACHINES, KEEP, LIST, RUN, SYSTEM and PATIENCE reach the command as they are; ARGS (FILES) is what stands behind it.
 
-.PHONY: help acceptance up check down nightly drill shell runbook setup test try-system lint-units lint bench clean
+.PHONY: help acceptance up check down nightly diagnose drill shell runbook setup test try-system lint-units lint bench clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -21,6 +21,9 @@ down: ## remove a standing cluster, or what is left of one
 
 nightly: ## all that must hold on a standing cluster, changing nothing; one line when all is well
 	@bin/platform nightly $(ARGS)
+
+diagnose: ## what is wrong with a standing cluster, what to do, and all evidence of it in one file
+	@bin/platform diagnose $(ARGS)
 
 drill: ## break a cluster on purpose, one fault at a time, and see whether the nightly names it
 	@bin/platform drill $(ARGS)

@@ -28,6 +28,7 @@ from harness.drivers.traffic import Traffic, remembered
 from harness.model import tfvars
 from harness.record.log import Recorder
 from harness.rules.finding import Subject
+from harness.runs.faults import Seeding, chosen_faults, read_faults, seeding_lock
 from harness.runs.fingerprint import fingerprint
 from harness.runs.progress import Progress, last_green, looker_of
 from harness.runs.watch import Watch
@@ -256,6 +257,27 @@ def lose(
         cluster.machines.lose(name)
 
     return lost
+
+
+@pytest.fixture
+def seed(
+    cluster: Cluster,
+    operator: OperatorShell,
+    process: Processes,
+    workplace: Path,
+    change: Callable[[str], None],
+    put_back: contextlib.ExitStack,
+) -> Callable[[str], tuple[str, str]]:
+    """Injects a fault of the drills until the scenario ends; gives what is to be named: rule, and subject in words."""
+    put_back.enter_context(seeding_lock(workplace))
+    seeding = Seeding(workplace, cluster, operator, process)
+
+    def injected(name: str) -> tuple[str, str]:
+        (fault,) = chosen_faults(read_faults(), name, None)
+        change(f"fault {name} is injected")
+        return fault.rule, put_back.enter_context(seeding.injected(fault)).subject
+
+    return injected
 
 
 @pytest.fixture

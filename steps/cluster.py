@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from pytest_bdd import parsers, then
+from collections.abc import Callable
+
+from pytest_bdd import given, parsers, then
 
 from harness.drivers.cluster import Cluster
 from harness.drivers.etcd import MEMBERS_AT_MOST
 from harness.runs.watch import Watch
 from harness.seams.process import Result
 from steps.phrases import SEEN, phrase, require
+
+
+@given(phrase('fault "{name:Name}" is injected'), target_fixture="injected")
+def fault_is_injected(seed: Callable[[str], tuple[str, str]], name: str) -> list[tuple[str, str]]:
+    return [seed(name)]
+
+
+@given(phrase('fault "{name:Name}" is injected as well'))
+def another_fault_is_injected(
+    seed: Callable[[str], tuple[str, str]], injected: list[tuple[str, str]], name: str
+) -> None:
+    injected.append(seed(name))
+
+
+@then(parsers.parse("what was injected is named, and nothing else, within {seconds:d} seconds"))
+def injected_is_named(watch: Watch, injected: list[tuple[str, str]], seconds: int) -> None:
+    watch.names("what was injected is named, and nothing else", injected, seconds)
+
+
+@then(parsers.parse("all is as it must be within {seconds:d} seconds"))
+def all_is_well(watch: Watch, seconds: int) -> None:
+    watch.changed()
+    watch.settled(seconds)
 
 
 @then(phrase('the answer is the address of machine "{name:Name}"'))

@@ -37,10 +37,10 @@ SILENT = "no answer"
 # kind -> what its fields mean. The fold knows no other kinds; the recorder refuses them.
 EVENTS = {
     "run.started": "run_id, target, cluster (the run that made it), command (argv), folder, readme (the runbook's "
-    "commands in order), selection",
+    "commands in order), remedies (rule -> what the README says to do), selection",
     "run.facts": "versions and properties of this machine and the toolchain, name -> value",
     "run.ended": "status (exit status), headline",
-    "stage.started": "stage (setup, ground, runbook, evidence, teardown)",
+    "stage.started": "stage (setup, ground, runbook, evidence, diagnosis, teardown)",
     "stage.ended": "stage, seconds, outcome (passed, failed), error",
     "task.started": "task (one thing that set-up or teardown does)",
     "task.ended": "task, seconds, outcome (done, cached, failed, interrupted), error",
@@ -58,7 +58,7 @@ EVENTS = {
     "wait.ended": "id, outcome (reached, expired, late, failed), value, seconds",
     "artefact": "path (in the run folder), about",
     "fingerprint": "facts (thing -> what it is), before and after a run that must change nothing",
-    "look": "number, seconds, bytes, silent (machines): a snapshot of the cluster was taken",
+    "look": "number, seconds, bytes, silent (machines), unseen (what nobody could tell): a snapshot was taken",
     "causes": "look (number), causes [{finding, consequences [finding]}], the deepest first; finding {rule, layer, "
     "subject [kind, name, machine], about (the subject in words), expected, seen, first_seen, since, paste}",
     "journal": "lines [{machine, time, text}] around the first cause, from all machines, by one clock",
@@ -79,6 +79,9 @@ LISTS = {
 }
 # What key material looks like, whatever encodes it: only a text with such a run is searched for long secrets.
 LONG = re.compile(r"[A-Za-z0-9+/=%]{40,}")
+# What says of itself that it is secret, be it known here or not: a variable of an environment, a private key
+NAMED = re.compile(r"\b([A-Z0-9_]*(?:KEY|SECRET|TOKEN|PASSWORD)=)[^\s\"']{8,}")
+PRIVATE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 
 
 class Redactor:
@@ -86,7 +89,8 @@ class Redactor:
 
     A value is hidden as it stands, base64-encoded and URL-encoded; of a value with several lines each line counts
     (a private key printed with an indent is still a private key). Values shorter than 8 characters are passed over:
-    hiding them would tear holes into every text.
+    hiding them would tear holes into every text. What says of itself that it is secret (`NAME_KEY=...` of a machine
+    that somebody else made, a private key) is hidden as well, in plain text.
     """
 
     def __init__(self) -> None:
@@ -107,7 +111,8 @@ class Redactor:
 
     def __call__(self, text: str) -> str:
         text = _replaced(text, self._other)
-        return _replaced(text, self._long) if LONG.search(text) else text
+        text = _replaced(text, self._long) if LONG.search(text) else text
+        return PRIVATE.sub("[private key]", NAMED.sub(r"\1[masked]", text))
 
 
 def _replaced(text: str, forms: dict[str, str]) -> str:
@@ -226,7 +231,8 @@ class _Folding:
     def __init__(self) -> None:
         self.run: dict[str, Any] = {
             "schema": SCHEMA, "run_id": None, "target": None, "cluster": None, "command": [], "folder": None,
-            "readme": [], "selection": None, "started": None, "ended": None, "status": None, "headline": "",
+            "readme": [], "remedies": {},
+            "selection": None, "started": None, "ended": None, "status": None, "headline": "",
             "facts": {}, "stages": [], "tasks": [], "scenarios": [], "commands": [], "exchanges": [], "remotes": [],
             "waits": [], "looks": [], "artefacts": [], "fingerprints": [], "causes": [], "journal": [],
             "leaks": [], "notes": [],

@@ -19,7 +19,9 @@ from harness import files
 from harness.errors import Misconfigured
 
 # Sections whose every command is executed by a scenario.
-SECTIONS = ("Operation", "Prerequisites", "Changing services", "Changing machines", "Recovery")
+SECTIONS = ("Operation", "Prerequisites", "Changing services", "Changing machines", "Recovery", "Troubleshooting")
+# An item of the section Troubleshooting: what one sees, the rules that say so, and what to do
+REMEDY = re.compile(r"(\d+)\. +.*?\s\((`[a-z-]+`(?:,\s+`[a-z-]+`)*)\):\s(.*)", re.DOTALL)
 TYPED = re.compile(r"(?:When|And|But|Given|Then|\*) the operator runs `([^`]+)`(?: within \d+ seconds)?\s*$")
 NUMBERED = re.compile(r"(\d+)\. +(.+)")
 
@@ -52,6 +54,17 @@ def commands_of_readme(text: str) -> list[str]:
     if "Operation" not in seen:
         raise Misconfigured("README.md has no section Operation: there is no runbook to execute")
     return commands
+
+
+def remedies(text: str) -> dict[str, str]:
+    """Rule -> what the README's section Troubleshooting says to do, with the number of the item."""
+    behind = text.partition("\n## Troubleshooting\n")[2].partition("\n## ")[0]
+    found: dict[str, str] = {}
+    for item in re.split(r"^(?=\d+\. )", behind, flags=re.MULTILINE):
+        if told := REMEDY.match(item.partition("```")[0]):
+            words = " ".join(told[3].split())
+            found |= dict.fromkeys(re.findall(r"`([a-z-]+)`", told[2]), f"Troubleshooting {told[1]}: {words}")
+    return found
 
 
 def command_in(line: str) -> str:

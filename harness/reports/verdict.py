@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,6 +32,11 @@ HEADLINES = {
 NO_END = "Interrupted: the record has no end"
 NOT_CLEAN = "Verified, but the run could not be removed cleanly"
 IN_PART = "Verified: what was run of the runbook holds"
+NOTHING_WRONG = "Nothing is wrong, as far as it can be seen"
+# The stage that says: nothing was to be proven, only seen
+DIAGNOSIS = "diagnosis"
+# In its run folder, what can be sent to somebody
+ARCHIVE = "diagnosis.tar.gz"
 # Layers from the ground up, and the one that a feature's steps look at first
 LAYERS = (
     "environment",
@@ -60,6 +65,7 @@ LAYER_OF_TAG = {
     "services": "discovery",
     "machines": "bootstrap",
     "recovery": "bootstrap",
+    "troubleshooting": "bootstrap",
     "whole": "bootstrap",
 }
 # Causes, faults that no cause explains, and lines of the journal that the screen shows; the report has all.
@@ -121,12 +127,23 @@ def judge(run: Item) -> Verdict:
     """The first fault in time decides, for what comes later may follow from it; an interruption comes before all."""
     counts = dict(Counter(scenario["outcome"] for scenario in run["scenarios"]))
     faults = (*_faults_in_time(run), *_drift(run), *_changes(run), *map(_of_leak, run["leaks"]))
-    status = _status(run, faults, counts)
+    diagnosis = any(stage["stage"] == DIAGNOSIS for stage in run["stages"])
+    status = _status_of_causes(run) if diagnosis and not faults else _status(run, faults, counts)
     # the platform was judged before the teardown failed
     judged = set(counts) == {"passed"} and status is ExitStatus.ENVIRONMENT_FAILED and not _changes(run)
     in_part = status is ExitStatus.VERIFIED and (run["selection"] or set(counts) != {"passed"})
     headline = NOT_CLEAN if judged else IN_PART if in_part else HEADLINES[status]
-    return Verdict(status, headline, faults, counts, tuple(run["causes"]) if faults else ())
+    if diagnosis and status is ExitStatus.VERIFIED:
+        headline = NOTHING_WRONG
+    return Verdict(status, headline, faults, counts, tuple(run["causes"]) if faults or diagnosis else ())
+
+
+def _status_of_causes(run: Item) -> ExitStatus:
+    if any(stage["outcome"] == "interrupted" for stage in run["stages"]):
+        return ExitStatus.INTERRUPTED
+    if not run["causes"]:
+        return ExitStatus.VERIFIED
+    return STATUS_OF_LAYER.get(run["causes"][0]["finding"]["layer"], ExitStatus.PLATFORM_WRONG)
 
 
 def _status(run: Item, faults: tuple[Fault, ...], counts: dict[str, int]) -> ExitStatus:
@@ -290,7 +307,7 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
     lines += [f"  slow       {measure}" for measure in over(run)]
     causes, faults = verdict.causes[:SHOWN_CAUSES], verdict.unexplained[:SHOWN_FAULTS]
     for number, cause in enumerate(causes):
-        lines += ["", *_cause_rows(cause, run["journal"] if number == 0 else (), width)]
+        lines += ["", *_cause_rows(cause, run["journal"] if number == 0 else (), run["remedies"], width)]
     if len(verdict.causes) > len(causes):
         lines.append(f"\n  and {counted_of(len(verdict.causes) - len(causes), 'more cause')}: see the report")
     for fault in faults:
@@ -300,8 +317,19 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
     pastes = [cause["finding"].get("paste") for cause in causes] + [fault.paste for fault in faults]
     if any(pastes) and _stands(run):
         lines += ["", f"  paste in   bin/platform shell --run {run['cluster']}"]
-    lines += ["", f"  report     {run['folder']}/report.html", ""]
-    return "\n".join(lines)
+    lines += ["", f"  report     {run['folder']}/report.html"]
+    if any(stage["stage"] == DIAGNOSIS for stage in run["stages"]):
+        lines += _of_diagnosis(run, width)
+    return "\n".join([*lines, ""])
+
+
+def _of_diagnosis(run: Item, width: int) -> list[str]:
+    """What else there is of a diagnosis: what it could not see, and what can be sent to somebody."""
+    unseen = run["looks"][-1]["unseen"] if run["looks"] else []
+    rows = [("not seen", ", ".join(unseen))] if unseen else []
+    rows += [("note", note["text"]) for note in run["notes"]]
+    rows += [("evidence", f"{run['folder']}/evidence"), ("to send", f"{run['folder']}/{ARCHIVE} (secrets are masked)")]
+    return [f"  {name:9}  {cut(one_line(text), 2 * (width - 13))}" for name, text in rows]
 
 
 def _stands(run: Item) -> bool:
@@ -318,13 +346,14 @@ def for_programs(run: Item, verdict: Verdict) -> Item:
         "cluster": run["cluster"],
         "report": f"{run['folder']}/report.html",
         "scenarios": verdict.counts,
-        "causes": list(verdict.causes),
+        "causes": [{**cause, "to_do": run["remedies"].get(cause["finding"]["rule"], "")} for cause in verdict.causes],
+        "unseen": run["looks"][-1]["unseen"] if run["looks"] else [],
         "faults": [{**asdict(fault), "status": int(fault.status)} for fault in verdict.unexplained],
     }
 
 
-def _cause_rows(cause: Item, journal: Sequence[Item], width: int) -> list[str]:
-    """One cause on ten lines: what, where, since when, expected, seen, what the journals say, what to paste."""
+def _cause_rows(cause: Item, journal: Sequence[Item], remedies: Mapping[str, str], width: int) -> list[str]:
+    """One cause on ten lines: what, where, since when, expected, seen, the journals, what to do and to paste."""
     finding, consequences = cause["finding"], cause.get("consequences", ())
     rows = [("cause", f"{finding['about']} (layer {finding['layer']}, {since(finding)})")]
     rows += [("expected", finding["expected"]), ("seen", finding["seen"])]
@@ -332,6 +361,7 @@ def _cause_rows(cause: Item, journal: Sequence[Item], width: int) -> list[str]:
     if consequences:
         rows.append(("so also", f"{counted_of(len(consequences), 'consequence')}: {_briefly(consequences)}"))
     shown = [(name, cut(one_line(text), width - 13)) for name, text in rows]
+    shown.append(("to do", cut(one_line(remedies.get(finding["rule"], "")), 2 * (width - 13))))
     shown += [("paste", one_line(finding["paste"]))] if finding.get("paste") else []
     return [f"  {name:9}  {text}" for name, text in shown if text]
 

@@ -180,6 +180,7 @@ class Foundations:
             for unit in self._units_of(service):
                 yield unit_of(unit)
                 yield from (unit_of(unit, other) for other in self._places(unit))
+            yield from (Subject("container", service, other) for other in self._instances(service))
         if machine in self._machines:
             yield Subject("container", service, machine)
             yield Subject("container", f"{service}-docker-reg", machine)

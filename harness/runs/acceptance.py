@@ -15,6 +15,7 @@ from harness.drivers.terraform import target_data
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured
 from harness.model import tfvars
 from harness.reports import verdict
+from harness.runs.diagnosis import of_failed_run
 from harness.runs.execution import Execution, write_record
 from harness.runs.ground import make_ground
 from harness.runs.interrupts import Interrupts
@@ -74,7 +75,7 @@ class Acceptance:
                         execution.features(selection)
                 except HarnessError:
                     pass  # its stage has recorded it: the verdict reads it there
-                execution.collect_if_wrong()
+                of_failed_run(execution)
         except KeyboardInterrupt:
             built = False  # recorded by its stage
         finally:

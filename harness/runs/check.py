@@ -16,6 +16,7 @@ from harness.errors import ExitStatus, HarnessError, Misconfigured
 from harness.record.log import lasted
 from harness.reports import verdict
 from harness.runs.acceptance import open_shell
+from harness.runs.diagnosis import of_failed_run
 from harness.runs.execution import Execution
 from harness.runs.interrupts import Interrupts
 from harness.runs.progress import GREEN
@@ -31,12 +32,22 @@ class Check:
         self.run = Run(root, new_run_id())
         self.workplace = Workplace(self.run, workplace or self.run.folder)
         self._command = command
-        self._outputs_only = workplace is None
+        self.outputs_only = workplace is None
 
     @classmethod
-    def of_outputs(cls, root: Path, command: Sequence[str], target: str, outputs: Path, key: Path | None) -> Check:
+    def of_outputs(
+        cls,
+        root: Path,
+        command: Sequence[str],
+        target: str,
+        outputs: Path,
+        key: Path | None,
+        *,
+        keyless: bool = False,
+    ) -> Check:
         """On the cluster that a target's outputs tell of (a file made by `terraform output -json`), with the SSH key in
-        a file or in the person's agent. Raises Misconfigured for what cannot be used."""
+        a file or in the person's agent; without either, where it is `keyless`. Raises Misconfigured for what cannot be
+        used."""
         known_target(root, target)
         text = files.read(outputs, if_missing="make it with `terraform output -json`")
         try:
@@ -47,7 +58,7 @@ class Check:
         except (HarnessError, ValueError, TypeError, KeyError, AttributeError) as wrong:
             raise Misconfigured(f"{outputs} is not what `terraform output -json` prints: {wrong}") from wrong
         private = None if key is None else files.read(key, if_missing="give the operator's private SSH key")
-        if private is None and "SSH_AUTH_SOCK" not in os.environ:
+        if private is None and "SSH_AUTH_SOCK" not in os.environ and not keyless:
             raise Misconfigured(
                 "there is no SSH key to reach the machines with: give --key FILE, or start an ssh-agent"
             )
@@ -76,14 +87,14 @@ class Check:
         execution, judged = self._executed(selection, mutates=mutates, quiet=quiet)
         document = execution.document()
         # of outputs the workplace is this run's own: no other one looks there
-        if judged.status is ExitStatus.VERIFIED and not selection and not self._outputs_only:
+        if judged.status is ExitStatus.VERIFIED and not selection and not self.outputs_only:
             (self.workplace.folder / GREEN).touch()
         if as_json:
             print(json.dumps(verdict.for_programs(document, judged), indent=1))
         elif quiet and judged.status is ExitStatus.VERIFIED:
             report = f"{os.path.relpath(self.run.folder)}/report.html"
             summary = f"{counted(judged.counts)} in {took(lasted(document, document))}"
-            cluster = "cluster of the outputs" if self._outputs_only else f"cluster {self.workplace.run_id}"
+            cluster = "cluster of the outputs" if self.outputs_only else f"cluster {self.workplace.run_id}"
             print(f"{judged.headline} ({summary}, {cluster}): {report}")
         else:
             print(verdict.screen(document, judged), file=sys.stderr)
@@ -104,12 +115,12 @@ class Check:
                         execution.features(selection, read_only=not mutates)
                     except HarnessError:
                         pass  # its stage has recorded it: the verdict reads it there
-                    execution.collect_if_wrong()
+                    of_failed_run(execution)
             except KeyboardInterrupt:
                 pass  # recorded by its stage
             finally:
                 workplace.lock()
-                if self._outputs_only:
+                if self.outputs_only:
                     workplace.forget()
                 judged = execution.close()
         return execution, judged

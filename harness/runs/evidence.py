@@ -7,19 +7,37 @@ is asked (infra/TARGET/target.json).
 
 from __future__ import annotations
 
+import shlex
+import time
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.drivers.machines import Machines
 from harness.errors import HarnessError
 from harness.record.log import Recorder
+from harness.seams.background import begun, result_by
+from harness.seams.patience import patience
 from harness.seams.process import Runner
 
 # Seconds of the journals around a moment, and lines of them
 AROUND = 5.0
 LINES = 20
+
+# Seconds for all machines to tell all that is asked, and for one answer
+COLLECTED_WITHIN, ANSWER_LIMIT = 20.0, 4
+JOURNALS_WITHIN = 10.0
+# Begins an answer, in what a machine prints
+MARK = "@@evidence"
+ASK = """ends=$(($(date +%s) + {seconds}))
+ask() {{
+    printf '\\n{mark} %s\\n' "$1"
+    [ "$(date +%s)" -lt "$ends" ] || {{ echo 'left out: the time was over'; return; }}
+    timeout {limit} sh -c "$2" 2>&1
+    [ $? != 124 ] || echo 'cut off: no end within {limit} s'
+}}
+"""
 
 # etcd's and fleet's HTTP APIs; one that does not answer is not asked for more
 ETCD = "curl -sm 2 127.0.0.1:2379"
@@ -55,41 +73,62 @@ def collect(
     console: Sequence[str],
     run_id: str,
     silent: Collection[str] = (),
+    within: float = COLLECTED_WITHIN,
 ) -> None:
-    """Writes the answers of every machine to `folder`/MACHINE/QUESTION.txt; a machine that is silent says so there, and
-    one that is known to be is not waited for."""
+    """Writes the answers of every machine to `folder`/MACHINE/QUESTION.txt, masked; all are asked at once, and together
+    they take `within` seconds at most: what is not told by then says so. A machine that is silent is asked at its
+    console, and one that is known to be is not waited for."""
+    within *= patience()
+    script = _script(within - ANSWER_LIMIT)
 
-    def ask(name: str) -> None:
-        (folder / name).mkdir(parents=True, exist_ok=True)
+    def ask(name: str) -> str:
         reason = f"machine {name} does not answer over SSH" if name in silent else ""
-        for question, command in QUESTIONS.items():
-            file = folder / name / f"{question}.txt"
-            root = machines[name].backend.get_command("sudo sh -c %s 2>&1", command)
+        if not reason:
             try:
-                # a machine that was silent once is not waited for again
-                answer = "" if reason else machines.run(name, root, ok=range(256))
+                return machines.run(name, machines[name].backend.get_command("sudo sh -c %s 2>&1", script))
             except HarnessError as failed:
                 reason = str(failed)
-            if reason:
-                answer = f"{reason}\n\nfrom the console:\n{_console(name, command)}"
-            file.write_text(recorder.redact(f"$ {command}\n{answer}"))
-            recorder.emit("artefact", path=str(file), about=f"{question} of {name}")
-
-    def _console(name: str, command: str) -> str:
-        argv = [part.format(run_id=run_id, machine=name, command=command) for part in console]
+        argv = [part.format(run_id=run_id, machine=name, command=script) for part in console]
         try:
-            return process.run(argv, ok=None, within=30).stdout if argv else "this target has none"
+            told = process.run(argv, ok=None, within=within).stdout if argv else "this target has no console"
         except HarnessError as failed:
-            return str(failed)
+            told = str(failed)
+        return f"{_part('silent')}{reason}\n{_part('console')}{told}"
 
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        list(pool.map(ask, machines.names))
+    ends = time.monotonic() + within
+    asked = {name: begun(partial(ask, name)) for name in machines.names}
+    for name, answer in asked.items():
+        late = f"{_part('silent')}machine {name} did not tell all of it within {within:g} s\n"
+        _write(folder / name, result_by(answer, ends) or late, recorder)
 
 
-def journal_around(machines: Machines, moment: float, silent: Collection[str] = ()) -> list[dict[str, Any]]:
+def _part(name: str = "") -> str:
+    """How an answer begins, as ASK has it."""
+    return f"\n{MARK} {name}\n" if name else f"\n{MARK} "
+
+
+def _script(seconds: float) -> str:
+    """Asks all questions, from the bottom up; each has a limit, and when the time is over the others are left out."""
+    asked = (f"ask {name} {shlex.quote(command)}" for name, command in QUESTIONS.items())
+    return ASK.format(seconds=max(int(seconds), 1), limit=ANSWER_LIMIT, mark=MARK) + "\n".join(asked)
+
+
+def _write(folder: Path, told: str, recorder: Recorder) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in told.split(_part())[1:]:
+        question, _, answer = part.partition("\n")
+        asked = f"$ {QUESTIONS[question]}\n" if question in QUESTIONS else ""
+        file = folder / f"{question}.txt"
+        file.write_text(recorder.redact(asked + answer))
+        recorder.emit("artefact", path=str(file), about=f"{question} of {folder.name}")
+
+
+def journal_around(
+    machines: Machines, moment: float, silent: Collection[str] = (), within: float = JOURNALS_WITHIN
+) -> list[dict[str, Any]]:
     """Of the lines of all journals in the seconds around a moment (seconds since the epoch) those nearest to it, in the
-    order of time: machine, time, text. Of a machine that is silent there are none, and one that is known to be is not
-    waited for."""
+    order of time: machine, time, text. Of a machine that is silent, or does not tell them `within` so many seconds,
+    there are none, and one that is known to be is not waited for."""
     since, until = moment - AROUND, moment + AROUND
     command = (
         f"sudo journalctl --quiet --no-hostname --output=short-unix --since=@{since:.0f} --until=@{until:.0f}"
@@ -99,8 +138,6 @@ def journal_around(machines: Machines, moment: float, silent: Collection[str] = 
     )
 
     def ask(name: str) -> list[dict[str, Any]]:
-        if name in silent:
-            return []
         try:
             printed = machines.run(name, command)
         except HarnessError:
@@ -108,6 +145,8 @@ def journal_around(machines: Machines, moment: float, silent: Collection[str] = 
         rows = (line.partition(" ") for line in printed.splitlines())
         return [{"machine": name, "time": float(time), "text": text} for time, _, text in rows]
 
-    lines = [line for rows in machines.on_all(ask).values() for line in rows]
+    ends = time.monotonic() + within * patience()
+    asked = [begun(partial(ask, name)) for name in machines.names if name not in silent]
+    lines = [line for answer in asked for line in result_by(answer, ends) or ()]
     nearest = sorted(lines, key=lambda line: abs(float(line["time"]) - moment))[:LINES]
     return sorted(nearest, key=lambda line: float(line["time"]))

@@ -19,22 +19,17 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from harness.drivers.cluster import Cluster, Connections
-from harness.drivers.terraform import Outputs, target_data
-from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong
+from harness.drivers.terraform import Outputs
+from harness.errors import ExitStatus, HarnessError, Misconfigured, PlatformWrong
 from harness.record.log import TIME_LIMITS, fold, read_events
 from harness.reports import runbook, verdict
 from harness.reports.display import Display
 from harness.reports.html import render_html
 from harness.reports.junit import junit_xml
 from harness.reports.measures import measured
-from harness.rules.finding import Finding, Subject
-from harness.rules.judging import Cause
-from harness.runs import evidence
 from harness.runs.faults import Seeding, is_left_over
 from harness.runs.interrupts import Interrupts
-from harness.runs.progress import Progress, looker_of
 from harness.runs.run import Run
-from harness.runs.watch import Watch, emit_causes
 from harness.runs.workplace import OUTPUTS, Workplace
 from harness.seams.patience import patience
 from harness.seams.process import Processes
@@ -68,7 +63,7 @@ class Execution:
 
     def begin(self, selection: Sequence[str] | None = None) -> None:
         """The first line of the record."""
-        recorder = self.run.recorder
+        recorder, readme = self.run.recorder, (self.run.root / "README.md").read_text()
         recorder.emit(
             "run.started",
             run_id=self.run.run_id,
@@ -76,7 +71,8 @@ class Execution:
             cluster=None if (self.run.folder / OUTPUTS).exists() else self.workplace.run_id,
             command=self._command,
             folder=os.path.relpath(self.run.folder),
-            readme=runbook.commands_of_readme((self.run.root / "README.md").read_text()),
+            readme=runbook.commands_of_readme(readme),
+            remedies=runbook.remedies(readme),
             selection=list(selection) if selection else None,
         )
         if patience() > 1:
@@ -148,54 +144,6 @@ class Execution:
             return Outputs.read(json.loads(given.read_text()))
         terraform = self.workplace.terraform()
         return terraform.outputs() if terraform.has_state() else None
-
-    def collect_if_wrong(self) -> None:
-        """Evidence of what is wrong. Its own failure must not hide the one that it is collected for."""
-        about_it = (ExitStatus.PLATFORM_WRONG, ExitStatus.ENVIRONMENT_FAILED, ExitStatus.INTERNAL_ERROR)
-        if self.judged().status not in about_it or not self.workplace.shell_state.exists():
-            return
-        try:
-            with self.run.stage("evidence"):
-                self._collect()
-        except EnvironmentFailed as failed:
-            subject = Subject("this machine")
-            finding = Finding(
-                "engine-answers", "environment", subject, "a Docker Engine that answers", str(failed), time.time(),
-                paste="docker info",
-            )  # fmt: skip
-            emit_causes(self.run.recorder, [Cause(finding)], 0)
-        except HarnessError as failed:
-            self.run.recorder.emit("note", text=f"the evidence is not complete: {failed}")
-
-    def _collect(self) -> None:
-        target = target_data(self.workplace.target_folder)
-        if target.get("takes"):
-            self.toolchain.engine.require_answer()
-        outputs = self.outputs()
-        if outputs is None:
-            return
-        folder, console = self.run.folder / "evidence", target.get("console", [])
-        with Connections(self.run.recorder) as connections:
-            machines, looks = connections.machines(outputs), self.document()["looks"]
-            silent = looks[-1]["silent"] if looks else []
-            evidence.collect(
-                machines, folder, self.run.recorder, self.run.process, console, self.workplace.run_id, silent
-            )
-            causes = self.document()["causes"] or self._diagnosed(
-                Cluster(lambda: outputs, connections, self.run.process)
-            )
-            if causes:
-                lines = evidence.journal_around(machines, verdict.moment(causes[0]["finding"]), silent)
-                self.run.recorder.emit("journal", lines=lines)
-
-    def _diagnosed(self, cluster: Cluster) -> list[dict[str, Any]]:
-        """The causes of what is wrong, where the features did not come to judge."""
-        shell = self.workplace.shell
-        typed = [command["line"] for command in self.document()["commands"] if command["typed"]]
-        progress = Progress(typed, builds=self.workplace.folder == self.run.folder)
-        looker = looker_of(cluster, progress, shell, self.run.process, self.workplace.run_id)
-        Watch(lambda: looker, self.run.recorder, self.run.folder).diagnose()
-        return list(self.document()["causes"])
 
     def close(self) -> verdict.Verdict:
         """Ends the record with its verdict, and writes what is made from it."""

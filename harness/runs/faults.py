@@ -1,4 +1,4 @@
-"""Faults that are seeded on purpose: injected, and undone whatever happens meanwhile.
+"""Faults that are seeded on purpose, by drills and by scenarios: injected, and undone whatever happens meanwhile.
 
 A fault is noted in the workplace before it is injected, and the note is gone when it is undone: who is interrupted
 undoes it, and after a kill -9 the next command on the cluster does.
@@ -6,6 +6,7 @@ undoes it, and after a kill -9 the next command on the cluster does.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import shlex
@@ -24,8 +25,8 @@ from harness.seams.process import Runner
 from harness.text import did_you_mean
 
 FAULTS = Path(__file__).with_suffix(".toml")
-# In the workplace: that its cluster was built to be broken; the fault that is injected; who injects holds the lock
-FOR_DRILLS, NOTE, LOCK = "for-drills", "fault.json", "fault.lock"
+# In the workplace: that its cluster was built to be broken; each fault that is injected; who injects holds the lock
+FOR_DRILLS, NOTE, LOCK = "for-drills", "fault-{name}.json", "fault.lock"
 
 OPERATOR = "operator"
 # How a place begins that is a switch of the target's -> where target.json has its commands
@@ -83,7 +84,7 @@ class Seeding:
     """Injects faults into the cluster of a run's `folder`."""
 
     def __init__(self, folder: Path, cluster: Cluster, shell: OperatorShell, process: Runner) -> None:
-        self._note = folder / NOTE
+        self._folder = folder
         data = target_data(shell.cwd / "infra" / shell.env["TARGET"])
         self._switches = {kind: Power(process, data.get(kind, {}), folder.name) for kind in SWITCHES.values()}
         self._can = {(beginning, way) for beginning, kind in SWITCHES.items() for way in data.get(kind, {})}
@@ -100,7 +101,7 @@ class Seeding:
             other = next(name for name in self._cluster.machines.names if name not in places)
             filled["other_id"] = self._cluster.machines.run(other, "cat /etc/machine-id").strip()
         seeded = Seeded(fault.name, places, _filled(fault.undo, filled), _filled(fault.subject, filled))
-        self._note.write_text(json.dumps(asdict(seeded)))
+        _note(self._folder, fault.name).write_text(json.dumps(asdict(seeded)))
         try:
             self._run(places, _filled(fault.inject, filled))
             yield seeded
@@ -108,16 +109,15 @@ class Seeding:
             self.undo(seeded)
 
     def undo_noted(self) -> str:
-        """Mends what somebody had broken who is there no more; its name, "" where there is none."""
-        seeded = _noted(self._note)
-        if seeded is None:
-            return ""
-        self.undo(seeded)
-        return seeded.name
+        """Mends what somebody had broken who is there no more; the names, "" where there is none."""
+        noted = _noted(self._folder)
+        for seeded in noted:
+            self.undo(seeded)
+        return ", ".join(seeded.name for seeded in noted)
 
     def undo(self, seeded: Seeded) -> None:
         self._run(seeded.places, seeded.undo)
-        self._note.unlink(missing_ok=True)
+        _note(self._folder, seeded.name).unlink(missing_ok=True)
 
     def lacks(self, fault: Fault) -> str:
         """What this target cannot do, and the fault needs; "" where it can be seeded."""
@@ -170,16 +170,21 @@ def seeding_lock(folder: Path) -> Iterator[bool]:
 
 def is_left_over(folder: Path) -> bool:
     """Whether somebody injected a fault and did not undo it, who is there no more."""
-    if not (folder / NOTE).exists():
+    if not _noted(folder):
         return False
     with seeding_lock(folder) as alone:
-        return alone and _noted(folder / NOTE) is not None
+        return alone and bool(_noted(folder))
 
 
-def _noted(note: Path) -> Seeded | None:
-    """What a note says; None where there is none, or one that was cut off (nothing was injected yet)."""
-    try:
-        fields = json.loads(note.read_text())
-        return Seeded(**{**fields, "places": tuple(fields["places"])})
-    except (ValueError, TypeError, LookupError, FileNotFoundError):
-        return None
+def _note(folder: Path, name: str) -> Path:
+    return folder / NOTE.format(name=name)
+
+
+def _noted(folder: Path) -> list[Seeded]:
+    """What notes say; one that was cut off says nothing (nothing was injected yet)."""
+    found = []
+    for note in sorted(folder.glob(NOTE.format(name="*"))):
+        with contextlib.suppress(ValueError, TypeError, LookupError, FileNotFoundError):
+            fields = json.loads(note.read_text())
+            found.append(Seeded(**{**fields, "places": tuple(fields["places"])}))
+    return found

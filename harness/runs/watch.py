@@ -17,7 +17,7 @@ from harness.rules.judging import Cause, Judgement, causes, judge
 from harness.seams.patience import patience
 from harness.seams.wait import Clock
 from harness.snapshot.data import Snapshot, encode
-from harness.snapshot.look import ASK_AGAIN, Looker
+from harness.snapshot.look import ASK_AGAIN, LOOK_LIMIT, Looker
 
 # Seconds between two looks while something is wrong, at least
 EVERY = 0.2
@@ -137,11 +137,12 @@ class Watch:
         """The rules that nobody has asked for by name yet, in this run."""
         return [name for name in RULES if name not in self.chosen]
 
-    def diagnose(self) -> tuple[Cause, ...]:
-        """What is wrong by now, with all that it takes to know it, in the record."""
+    def diagnose(self, within: float = LOOK_LIMIT) -> tuple[Cause, ...]:
+        """What is wrong by now, with all that it takes to know it, in the record; its first look takes `within` seconds
+        at most."""
         ends = self._clock.monotonic() + (FLEET_LAG + 1) * patience()
         self.changed()
-        self._look(costly=True)
+        self._look(costly=True, within=within)
         while self._judge().unsettled and self._clock.monotonic() < ends:
             self._pause()
             self._look(costly=False)
@@ -150,11 +151,30 @@ class Watch:
         emit_causes(self._recorder, found, self._looks[-1].number)
         return found
 
-    def settled(self) -> None:
+    def settled(self, within: float = SETTLE) -> None:
         """All rules hold, or do so soon. Raises RuleBroken."""
         # what was changed on purpose may have begun again, or elected another leader
         rules = [name for name, rule in RULES.items() if not rule.costly and not rule.compares]
-        self._until("all is as it must be", rules, SETTLE * patience())
+        self._until("all is as it must be", rules, within * patience())
+
+    def names(self, what: str, expected: Collection[tuple[str, str]], within: float) -> None:
+        """Looks until these causes are named (rule, and subject in words), and no other. Raises PlatformWrong."""
+        rules = [name for name, rule in RULES.items() if not rule.compares]
+        with self._waiting(what, within=within, hold_for=0) as wait:
+            self.changed()
+            self._look(costly=True)
+            ends = self._clock.monotonic() + within * patience()
+            while True:
+                judged = wait.saw(self._judge().of(rules), self._looks[-1])
+                found = causes(judged.findings, self._looks[-1])
+                if {(it.finding.rule, str(it.finding.subject)) for it in found} == set(expected):
+                    return
+                if self._clock.monotonic() >= ends:
+                    named = "; ".join(str(it.finding) for it in found) or "nothing"
+                    wanted = ", ".join(subject for _, subject in expected)
+                    raise PlatformWrong(f"{what}: named is {named}", expected=wanted, seen=named)
+                self._pause()
+                self._look(costly=False)
 
     @contextmanager
     def _waiting(self, what: str, within: float, hold_for: float) -> Iterator[_Wait]:
@@ -198,7 +218,7 @@ class Watch:
             if self._looking.listens(refused):
                 return
 
-    def _look(self, *, costly: bool) -> None:
+    def _look(self, *, costly: bool, within: float = LOOK_LIMIT) -> None:
         before = self._looks[-1] if self._looks else None
         self._looked = self._clock.monotonic()
         if not self._looks:
@@ -206,12 +226,19 @@ class Watch:
         if self._looking is None:
             self._looking = self._looker()
         self._number += 1
-        look = self._looking.look(self._number, self._since, before, costly=costly)
+        look = self._looking.look(self._number, self._since, before, costly=costly, within=within)
         self._looks.append(look)
         del self._looks[1:-KEPT]
         seconds = look.seconds
         silent = [name for name, machine in look.machines.items() if machine.silent]
-        self._recorder.emit("look", number=look.number, seconds=seconds, bytes=len(encode(look)), silent=silent)
+        self._recorder.emit(
+            "look",
+            number=look.number,
+            seconds=seconds,
+            bytes=len(encode(look)),
+            silent=silent,
+            unseen=look.unseen,
+        )
 
     def _judge(self) -> Judgement:
         key = (self._looks[-1].number, frozenset(self._expected))

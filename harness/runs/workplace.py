@@ -8,7 +8,7 @@ cluster.
         env, ssh_config     of a kept cluster: how to reach it, for a shell and for ssh
         ground/             the ground's root module and its state
         last-green          touched when all of the cluster was last well
-        for-drills, fault.json, fault.lock      of a cluster that is broken on purpose, see harness/runs/faults.py
+        for-drills, fault-NAME.json, fault.lock      of a cluster that is broken on purpose, see harness/runs/faults.py
         in-use              locked for writing while the cluster is made or removed, for reading while it is used
 
 Everything that a run makes carries its run id: containers and networks in their names and in the label `platform.run`,
@@ -239,9 +239,9 @@ class Workplace:
             "known_hosts",
             "last-green",
             "for-drills",
-            "fault.json",
             "fault.lock",
             "in-use",
+            *(note.name for note in self.folder.glob("fault-*.json")),
         ):
             (self.folder / name).unlink(missing_ok=True)
 

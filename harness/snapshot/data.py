@@ -255,6 +255,14 @@ class Snapshot(Struct, frozen=True, omit_defaults=True, tag_field="schema", tag=
         return names
 
     @property
+    def unseen(self) -> list[str]:
+        """What is looked at, and nobody could tell."""
+        outside = self.outside
+        parts = {"Terraform's plan": self.plan, "the sites, link by link": outside.walks, "ports": outside.ports}
+        parts |= {"the kernel's log": outside.kernel}
+        return [name for name, part in parts.items() if part is None]
+
+    @property
     def answering(self) -> dict[str, Machine]:
         """The machines that are not silent."""
         return {name: machine for name, machine in self.machines.items() if not machine.silent}

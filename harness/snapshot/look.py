@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from harness.drivers.cluster import Cluster
 from harness.drivers.etcd import KEY_NOT_FOUND
 from harness.errors import CommandFailed, HarnessError
 from harness.model.registration import address_of
+from harness.seams.background import begun, result_by
 from harness.seams.patience import patience
 from harness.seams.ssh import MachineUnreachable
 from harness.snapshot import reading
@@ -41,8 +41,8 @@ SYSTEM_UNITS = ("first-boot.service", "filter.service", "ssh.service", "etcd.ser
                 "fleet.service", "docker.service", "contents-source.socket", "contents.service")  # fmt: skip
 # Machines that are asked for what the cluster as a whole knows: one may be silent, or its etcd
 WHOLE_ASKED = 3
-# Seconds for a machine that was silent in the look before
-ASK_AGAIN = 1.0
+# Seconds for one look; and for a machine that was silent in the look before
+LOOK_LIMIT, ASK_AGAIN = 90.0, 1.0
 
 
 class Printed(NamedTuple):
@@ -80,19 +80,31 @@ class Looker:
         # what was asked of a machine and is not answered yet: it is not asked a second time beside that
         self._asking: dict[str, Future[Printed]] = {}
 
-    def look(self, number: int, since: float, before: Snapshot | None = None, *, costly: bool = True) -> Snapshot:
+    def look(
+        self,
+        number: int,
+        since: float,
+        before: Snapshot | None = None,
+        *,
+        costly: bool = True,
+        within: float = LOOK_LIMIT,
+    ) -> Snapshot:
         """The cluster as it is now; lines of the journal from `since` on. What is costly (walking the sites, closed
-        ports, Terraform's plan) is looked at where that is asked for, and else as it was in the look `before`."""
+        ports, Terraform's plan) is looked at where that is asked for, and else as it was in the look `before`.
+
+        Who has not answered `within` so many seconds is silent; a walk, or a plan, that has not ended was not made.
+        """
         asked, pool = time.time(), ThreadPoolExecutor(max_workers=64)
+        ends = time.monotonic() + within * patience()
         kernel = partial(self._kernel, since) if self._kernel else None
         try:
             outside = OutsideView(pool, self._cluster, self.intended, self._backing, kernel, costly=costly)
             plan = pool.submit(self._planned) if costly and self._plan else None
             printed = self._machines(since, before)
-            answers = {name: _waited_for(future, name, before) for name, future in printed.items()}
+            answers = {name: _waited_for(future, name, before, ends) for name, future in printed.items()}
             machines = {name: _machine(self.intended, answer) for name, answer in answers.items()}
-            seen = outside.answers(machines, before.outside if before else None)
-            planned = plan.result() if plan else before.plan if before else None
+            seen = outside.answers(machines, before.outside if before else None, ends)
+            planned = result_by(plan, ends) if plan else before.plan if before else None
         finally:
             pool.shutdown(wait=False)  # who is not waited for any more may still be asking
         whole = [(name, reading.Parts(it.text)) for name, it in answers.items() if "@@ fleet-units" in it.text]
@@ -139,7 +151,7 @@ class Looker:
 
         for name in self.intended.machines:
             if name not in self._asking or self._asking[name].done():
-                self._asking[name] = _begun(ask, name)
+                self._asking[name] = begun(partial(ask, name))
         return {name: self._asking[name] for name in self.intended.machines}
 
     def _planned(self) -> tuple[str, ...]:
@@ -153,35 +165,17 @@ class Looker:
 # -- what they say, as data ------------------------------------------------------------------------------------------
 
 
-def _begun(ask: Callable[[str], Printed], name: str) -> Future[Printed]:
-    """Asked in a thread that nobody has to wait for, not even who ends."""
-    future: Future[Printed] = Future()
-
-    def answer() -> None:
-        try:
-            future.set_result(ask(name))
-        except BaseException as failed:
-            future.set_exception(failed)
-            raise
-
-    threading.Thread(target=answer, daemon=True).start()
-    return future
-
-
 def _with_digest(site: str, known: Release | None) -> str:
     return f"{site}:{known.stamp}:{known.digest}" if known else site
 
 
-def _waited_for(future: Future[Printed], name: str, before: Snapshot | None) -> Printed:
+def _waited_for(future: Future[Printed], name: str, before: Snapshot | None, ends: float) -> Printed:
     """What a machine printed. One whose silence was waited for in the look before is waited for shortly only."""
-    then = before.machines.get(name) if before else None
-    if then is None or not then.silent or then.seconds < ASK_AGAIN:
-        return future.result()
-    sent = time.time()
-    try:
-        return future.result(ASK_AGAIN * patience())
-    except TimeoutError:
-        return Printed("", sent, time.time(), then.silent, then.refused, then.through)
+    then, sent = before.machines.get(name) if before else None, time.time()
+    if then is not None and then.silent and then.seconds >= ASK_AGAIN:
+        again = result_by(future, time.monotonic() + ASK_AGAIN * patience())
+        return again or Printed("", sent, time.time(), then.silent, then.refused, then.through)
+    return result_by(future, ends) or Printed("", sent, time.time(), f"machine {name} did not answer in time")
 
 
 def _machine(intended: Intended, it: Printed) -> Machine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import urllib.parse
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,7 @@ from harness.drivers.cluster import Cluster
 from harness.drivers.site import Page, Site
 from harness.errors import HarnessError, PlatformWrong
 from harness.model import links
+from harness.seams.background import result_by
 from harness.seams.http import open_session
 from harness.seams.patience import patience
 from harness.seams.ssh import keys_in_agent
@@ -63,8 +65,9 @@ class OutsideView:
         named = intended.sites.values() if intended.name_server else ()
         self._names = {domain: pool.submit(self._name, domain) for domain in named}
 
-    def answers(self, machines: Mapping[str, Machine], before: Outside | None) -> Outside:
-        """What was answered; what is costly and was not asked for is as it was before. `machines` are this look's."""
+    def answers(self, machines: Mapping[str, Machine], before: Outside | None, ends: float) -> Outside:
+        """What was answered; what is costly and was not asked for is as it was before. `machines` are this look's.
+        Sites whose walks have not ended by `ends` (seconds of the monotonic clock) were not walked."""
         names = {domain: future.result() for domain, future in self._names.items()}
         sites = {site: {name: it.result() for name, it in asked.items()} for site, asked in self._sites.items()}
         backing = {name: future.result() for name, future in self._backing.items()}
@@ -75,7 +78,7 @@ class OutsideView:
             names={domain: address for domain, (address, _) in names.items()} if names else None,
             sites=sites,
             stranger=self._stranger.result(),
-            walks=self._walks(machines, sites) if self._costly else before.walks if before else None,
+            walks=self._walks(machines, sites, ends) if self._costly else before.walks if before else None,
             keys=self._keys.result(),
             backing=backing,
             kernel=self._kernel.result() if self._kernel else None,
@@ -97,9 +100,11 @@ class OutsideView:
         except PlatformWrong as failed:
             return failed.seen, ""
 
-    def _walks(self, machines: Mapping[str, Machine], answers: Mapping[str, Mapping[str, Answer]]) -> dict[str, Walk]:
+    def _walks(
+        self, machines: Mapping[str, Machine], answers: Mapping[str, Mapping[str, Answer]], ends: float
+    ) -> dict[str, Walk] | None:
         """Each site walked once, and what was deployed fetched where the walk did not lead to it; one that does not
-        answer at its entry point is not walked."""
+        answer at its entry point is not walked. None where that takes too long."""
         entry = next((name for name, it in self._intended.machines.items() if it == self._intended.entry_point), "")
         silent = {site: there[entry].failed for site, there in answers.items() if entry in there}
         walking = {
@@ -107,10 +112,12 @@ class OutsideView:
             for name, site in self._cluster.sites.items()
             if not silent.get(name)
         }
+        walked = {name: result_by(walk, ends) for name, walk in walking.items()}
         found: dict[str, tuple[Walk, dict[str, str]]] = {
-            name: walking[name].result() if name in walking else (Walk(pages=0, failed=silent[name]), {})
-            for name in self._cluster.sites
+            name: walked.get(name) or (Walk(pages=0, failed=silent.get(name, "")), {}) for name in self._cluster.sites
         }
+        if None in walked.values():
+            return None
         bodies = {name: pages for name, (_, pages) in found.items()}
         return {
             name: Walk(
@@ -133,7 +140,10 @@ class OutsideView:
         }
 
     def _walk(self, site: Site, machines: Mapping[str, Machine]) -> tuple[Walk, dict[str, str]]:
-        holds = [name for name, machine in machines.items() if site.name in machine.contents]
+        held = {name: it.contents[site.name].digest for name, it in machines.items() if site.name in it.contents}
+        # of a machine that has what most have: what one has by itself is no other one's to serve
+        usual, _ = Counter(held.values()).most_common(1)[0] if held else ("", 0)
+        holds = [name for name, digest in held.items() if digest == usual]
         try:
             digests = self._cluster.contents.file_digests(site.name, holds[0]) if holds else {}
             answers, broken = site.walk(len(digests) or None)

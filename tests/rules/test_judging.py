@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from harness.rules.finding import FLEET_LAG, LAYERS, RULES, Finding, Subject
 from harness.rules.judging import Cause, Judgement, causes, judge
@@ -202,6 +203,16 @@ def test_jpblog_stopped_while_ambassadors_have_not_noticed() -> None:
             *SITES_OF_JPBLOG,
         }
     }
+
+
+@pytest.mark.parametrize("blog", [REMOVED, lambda it: replace(it, state="paused")], ids=["is-gone", "is-paused"])
+def test_container_that_is_gone_or_paused_and_is_registered_by_nobody_any_more(blog: Any) -> None:
+    broken = changed(green(), {"machines.coreos-2.containers.blog": blog, "services.blog": {}})
+
+    assert shown(of(broken))["container-runs: container blog on coreos-2"] >= {
+        "instance-is-registered: registration blog"
+    }
+    assert len(of(broken)) == 1
 
 
 def test_etcd_stopped() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
+import subprocess
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,164 +13,184 @@ import pytest
 
 from harness.errors import EnvironmentFailed, Misconfigured
 from harness.record.log import Recorder, Redactor
-from harness.runs.evidence import LINES, QUESTIONS, collect, journal_around
+from harness.runs import evidence as module
+from harness.runs.evidence import LINES, collect, journal_around
 from harness.seams.ssh import MachineUnreachable
 from tests.fakes import FakeRunner
 from tests.places import program
-from tests.transcripts.machines import NAMES, FolderMachines, RecordedMachines
+from tests.transcripts.machines import NAMES, FolderMachines
 
 Events = Callable[..., list[dict[str, Any]]]
 SILENT = MachineUnreachable("machine coreos-1 does not answer over SSH: timed out")
 CONSOLE = ["docker", "exec", "platform-{run_id}-{machine}", "sh", "-c", "{command}"]
 
 
-@pytest.fixture
-def machines() -> RecordedMachines:
-    """The recorded machines; each question is answered."""
-    return RecordedMachines().on("sudo sh -c", "asked as root\n")
-
-
 # -- collect ---------------------------------------------------------------------------------------------------------
+
+ASKED = {"first": "echo of $(basename $PWD)", "fails": "echo half; exit 3", "last": "echo '@@ told'"}
+
+
+@pytest.fixture
+def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderMachines:
+    """Machines that are folders: what they are asked runs for real."""
+    program(tmp_path, "sudo", '#!/bin/sh\nexec "$@"\n')
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setattr(module, "QUESTIONS", ASKED)
+    return FolderMachines(tmp_path / "machines")
 
 
 @pytest.fixture
 def collected(
-    machines: RecordedMachines, tmp_path: Path, recorder: Recorder, runner: FakeRunner
+    machines: FolderMachines, tmp_path: Path, recorder: Recorder, runner: FakeRunner
 ) -> Callable[..., dict[str, str]]:
     """Collects; gives MACHINE/QUESTION -> what is in its file."""
 
-    def collect_all(console: list[str] = CONSOLE, silent: tuple[str, ...] = ()) -> dict[str, str]:
+    def collect_all(console: list[str] = CONSOLE, silent: tuple[str, ...] = (), within: float = 20.0) -> dict[str, str]:
         folder = tmp_path / "evidence"
-        collect(machines, folder, recorder, runner, console, "run-1", silent)
+        collect(machines, folder, recorder, runner, console, "run-1", silent, within)
         return {f"{file.parent.name}/{file.stem}": file.read_text() for file in folder.glob("*/*.txt")}
 
     return collect_all
 
 
-def test_every_machine_is_asked_every_question(collected: Callable[..., dict[str, str]], events: Events) -> None:
+def falls_silent(monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:
+    """These machines do not answer; gives all that are asked."""
+    asked, run = [], FolderMachines.run
+
+    def answer(machines: FolderMachines, name: str, command: str, **more: Any) -> str:
+        asked.append(name)
+        if name in names:
+            raise SILENT
+        return run(machines, name, command, **more)
+
+    monkeypatch.setattr(FolderMachines, "run", answer)
+    return asked
+
+
+def test_every_machine_is_asked_every_question_by_one_command(
+    collected: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch, events: Events
+) -> None:
+    asked = falls_silent(monkeypatch)
     files = collected()
 
-    assert sorted(files) == sorted(f"{name}/{question}" for name in NAMES for question in QUESTIONS)
-    assert {text.splitlines()[-1] for text in files.values()} == {"asked as root"}
-    assert len(events("artefact")) == len(files)
+    assert sorted(asked) == sorted(NAMES)
+    assert sorted(files) == sorted(f"{name}/{question}" for name in NAMES for question in ASKED)
+    assert files["coreos-2/fails"] == "$ echo half; exit 3\nhalf\n"
+    assert files["coreos-2/last"] == "$ echo '@@ told'\n@@ told\n"
+    assert sorted(Path(event["path"]).stem for event in events("artefact")) == sorted([*ASKED] * 3)
     assert all(Path(event["path"]).is_file() for event in events("artefact"))
 
 
-def test_file_begins_with_the_question(collected: Callable[..., dict[str, str]]) -> None:
+def test_real_questions_are_a_script_that_a_shell_takes(tmp_path: Path) -> None:
+    script = module._script(5)
+
+    assert subprocess.run(["sh", "-n", "-c", script], check=False).returncode == 0
+    assert [line.split()[1] for line in script.splitlines() if line.startswith("ask ")] == list(module.QUESTIONS)
+
+
+def test_answer_that_does_not_end_is_cut_off_and_the_others_are_told(
+    collected: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_LIMIT", 1)
+    monkeypatch.setitem(ASKED, "first", "echo begun; sleep 30")
     files = collected()
 
-    assert all(files[f"coreos-2/{question}"].startswith(f"$ {QUESTIONS[question]}\n") for question in QUESTIONS)
+    assert files["coreos-1/first"].endswith("begun\ncut off: no end within 1 s\n")
+    assert files["coreos-1/last"].endswith("@@ told\n")
 
 
-def test_questions_are_put_to_root_in_one_word(collected: Callable[..., dict[str, str]], machines: Any) -> None:
-    collected()
+def test_what_is_left_when_the_time_is_over_is_said_to_be(
+    collected: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_LIMIT", 2)
+    monkeypatch.setitem(ASKED, "first", "sleep 1.2")
+    files = collected(within=3.0)
 
-    asked = {command for _, command in machines.asked}
-    assert len(asked) == len(QUESTIONS)
-    assert all(command.startswith("sudo sh -c '") and command.endswith("' 2>&1") for command in asked)
+    assert files["coreos-1/last"].endswith("left out: the time was over\n")
 
 
-def test_command_that_fails_is_an_answer(collected: Callable[..., dict[str, str]], machines: RecordedMachines) -> None:
-    machines.fails("docker ps", 1, "Cannot connect to the Docker daemon", "coreos-0")
+def test_machine_that_tells_nothing_in_time_is_not_waited_for(
+    collected: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, run = threading.Event(), FolderMachines.run
 
-    assert "coreos-0/containers" in collected()
+    def slow(machines: FolderMachines, name: str, command: str, **more: Any) -> str:
+        if name == "coreos-1":
+            goes_on.wait(9)
+            return ""
+        return run(machines, name, command, **more)
+
+    monkeypatch.setattr(FolderMachines, "run", slow)
+    try:
+        files = collected(within=1.0)
+    finally:
+        goes_on.set()
+    assert files["coreos-1/silent"] == "machine coreos-1 did not tell all of it within 1 s\n"
+    assert "coreos-1/first" not in files and "coreos-2/first" in files
 
 
 def test_silent_machine_is_asked_at_its_console(
-    collected: Callable[..., dict[str, str]], machines: RecordedMachines, runner: FakeRunner
+    collected: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch, runner: FakeRunner
 ) -> None:
-    machines.on("sudo sh -c", SILENT, "coreos-1")
-    runner.on("docker exec platform-run-1-coreos-1 sh -c", stdout="from within\n", status=1)
-
+    falls_silent(monkeypatch, "coreos-1")
+    told = "\n@@evidence first\nfrom within\n\n@@evidence last\n"
+    runner.on("docker exec platform-run-1-coreos-1 sh -c", stdout=told, status=1)
     files = collected()
 
-    assert "does not answer over SSH: timed out\n\nfrom the console:\nfrom within" in files["coreos-1/etcd"]
-    assert {call.argv[:5] for call in runner.details} == {
-        ("docker", "exec", "platform-run-1-coreos-1", "sh", "-c"),
-    }
-    assert {call.argv[5] for call in runner.details} == set(QUESTIONS.values())
-    assert [name for name, _ in machines.asked].count("coreos-1") == 1
-    assert files["coreos-0/etcd"].endswith("asked as root\n") and files["coreos-2/etcd"].endswith("asked as root\n")
-
-
-def test_machine_that_falls_silent_is_asked_over_ssh_once_more_and_then_at_its_console_only(
-    collected: Callable[..., dict[str, str]], machines: RecordedMachines, runner: FakeRunner
-) -> None:
-    """Each question would wait for its limit again, at the end of a run that failed."""
-    silent_at = list(QUESTIONS)[2]
-    machines.on(f"sudo sh -c {shlex.quote(QUESTIONS[silent_at])}", SILENT, "coreos-1")
-    runner.on("docker exec", stdout="from within\n")
-
-    files = collected()
-
-    assert len([name for name, _ in machines.asked if name == "coreos-1"]) == 3
-    assert len(runner.calls) == len(QUESTIONS) - 2
-    over_ssh = {question for question in QUESTIONS if files[f"coreos-1/{question}"].endswith("asked as root\n")}
-    assert over_ssh == set(list(QUESTIONS)[:2])
-    assert all(str(SILENT) in files[f"coreos-1/{question}"] for question in set(QUESTIONS) - over_ssh)
-    assert len([name for name, _ in machines.asked if name == "coreos-2"]) == len(QUESTIONS)
+    assert files["coreos-1/silent"] == f"{SILENT}\n"
+    assert files["coreos-1/first"] == f"$ {ASKED['first']}\nfrom within\n" and "coreos-0/first" in files
+    (call,) = runner.details
+    assert call.argv[:5] == ("docker", "exec", "platform-run-1-coreos-1", "sh", "-c")
 
 
 def test_machine_that_is_known_to_be_silent_is_not_waited_for(
-    collected: Callable[..., dict[str, str]], machines: RecordedMachines, runner: FakeRunner
+    collected: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch, runner: FakeRunner
 ) -> None:
-    runner.on("docker exec", stdout="from within\n")
-
+    asked = falls_silent(monkeypatch)
+    runner.on("docker exec", stdout="\n@@evidence first\nfrom within\n")
     files = collected(silent=("coreos-1",))
 
-    assert {name for name, _ in machines.asked} == {"coreos-0", "coreos-2"}
-    assert files["coreos-1/etcd"].endswith(
-        "machine coreos-1 does not answer over SSH\n\nfrom the console:\nfrom within\n"
-    )
+    assert sorted(asked) == ["coreos-0", "coreos-2"]
+    assert files["coreos-1/silent"] == "machine coreos-1 does not answer over SSH\n"
+    assert files["coreos-1/first"].endswith("from within\n")
 
 
 @pytest.mark.parametrize("error", [Misconfigured("docker is not installed"), EnvironmentFailed("no engine")])
 def test_console_that_fails_too_is_told(
-    collected: Callable[..., dict[str, str]], machines: RecordedMachines, runner: FakeRunner, error: Exception
+    collected: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch, runner: FakeRunner, error: Exception
 ) -> None:
-    machines.on("sudo sh -c", SILENT, "coreos-1")
+    falls_silent(monkeypatch, "coreos-1")
     runner.on("docker exec", raises=error)
 
-    files = collected()
-
-    assert files["coreos-1/system"].endswith(f"from the console:\n{error}")
-    assert len(files) == len(NAMES) * len(QUESTIONS)
+    assert collected()["coreos-1/console"] == str(error)
 
 
 def test_target_without_a_console(
-    collected: Callable[..., dict[str, str]], machines: RecordedMachines, runner: FakeRunner
+    collected: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch, runner: FakeRunner
 ) -> None:
-    machines.on("sudo sh -c", SILENT)
-
+    falls_silent(monkeypatch, *NAMES)
     files = collected(console=[])
 
-    assert {text.splitlines()[-1] for text in files.values()} == {"this target has none"}
+    assert {files[f"{name}/console"] for name in NAMES} == {"this target has no console"}
     assert runner.calls == []
 
 
 def test_secrets_are_not_collected(
-    collected: Callable[..., dict[str, str]], machines: RecordedMachines, redact: Redactor, runner: FakeRunner
+    collected: Callable[..., dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    redact: Redactor,
+    runner: FakeRunner,
 ) -> None:
     redact.add("host key", "very-secret-words")
-    machines.on("sudo sh -c", "very-secret-words on disk\n").on("sudo sh -c", SILENT, "coreos-1")
-    runner.on("docker exec", stdout="very-secret-words at the console\n")
-
+    monkeypatch.setitem(ASKED, "first", "echo very-secret-words on disk; echo NAME_KEY=told-by-its-name")
+    falls_silent(monkeypatch, "coreos-1")
+    runner.on("docker exec", stdout="\n@@evidence last\nvery-secret-words at the console\n")
     files = collected()
 
-    assert not [name for name, text in files.items() if "very-secret-words" in text]
-    assert "[host key] on disk" in files["coreos-0/boot"] and "[host key] at the console" in files["coreos-1/boot"]
-
-
-def test_machines_are_asked_side_by_side(collected: Callable[..., dict[str, str]], machines: RecordedMachines) -> None:
-    together = threading.Barrier(len(NAMES))
-
-    def meet(command: str) -> str:
-        together.wait(5)
-        return ""
-
-    machines.on("user-data", meet)
-
-    assert len(collected()) == len(NAMES) * len(QUESTIONS)
+    # its own question is ours to see
+    assert not [name for name, text in files.items() if "very-secret-words" in text or "told-by-its-name" in text]
+    assert "[host key] on disk\nNAME_KEY=[masked]\n" in files["coreos-0/first"]
+    assert "[host key] at the console" in files["coreos-1/last"]
 
 
 # -- the journals around a moment ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -15,10 +16,11 @@ from harness.drivers.shell import OperatorShell
 from harness.errors import CommandFailed, Misconfigured, PlatformWrong
 from harness.rules.finding import LAYERS
 from harness.rules.judging import ORDER, RULES
-from harness.runs.faults import NOTE, Fault, Seeding, chosen_faults, is_left_over, read_faults, seeding_lock
+from harness.runs.faults import Fault, Seeding, chosen_faults, is_left_over, read_faults, seeding_lock
 from tests.fakes import FakeRunner
 
 FAULT = Fault("etcd-stopped", "bootstrap", "coreos-1", "stop {machine}", "start {machine}", "rule", "etcd on {machine}")
+NOTED = "fault-etcd-stopped.json"
 
 
 class Machines:
@@ -58,12 +60,12 @@ def test_fault_is_noted_while_it_lasts_and_undone_at_its_end(
     seeding: Seeding, machines: Machines, tmp_path: Path
 ) -> None:
     with seeding.injected(FAULT) as seeded:
-        noted = json.loads((tmp_path / NOTE).read_text())
+        noted = json.loads((tmp_path / NOTED).read_text())
         assert (noted["undo"], seeded.subject) == ("start coreos-1", "etcd on coreos-1")
         assert machines.ran == [("coreos-1", "sh -c 'stop coreos-1'")]
 
     assert machines.ran[1:] == [("coreos-1", "sh -c 'start coreos-1'")]
-    assert not (tmp_path / NOTE).exists()
+    assert not (tmp_path / NOTED).exists()
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt(), PlatformWrong("the nightly failed"), RuntimeError("a bug")])
@@ -73,7 +75,7 @@ def test_fault_is_undone_however_it_ends(
     with pytest.raises(type(raised)), seeding.injected(FAULT):
         raise raised
 
-    assert machines.ran[-1] == ("coreos-1", "sh -c 'start coreos-1'") and not (tmp_path / NOTE).exists()
+    assert machines.ran[-1] == ("coreos-1", "sh -c 'start coreos-1'") and not (tmp_path / NOTED).exists()
 
 
 def test_fault_that_was_injected_in_part_is_undone(seeding: Seeding, machines: Machines) -> None:
@@ -120,6 +122,16 @@ def test_fault_of_several_machines_is_seeded_on_each(seeding: Seeding, machines:
     assert machines.ran == [(name, f"sh -c {verb}") for verb in ("break", "mend") for name in ("coreos-1", "coreos-2")]
 
 
+def test_several_faults_at_once_are_undone_each(seeding: Seeding, machines: Machines, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as every:
+        for name in ("one", "two"):
+            every.enter_context(seeding.injected(Fault(name, "unit", "coreos-1", f"stop {name}", name, "rule", "x")))
+        assert sorted(it.name for it in tmp_path.glob("fault-*")) == ["fault-one.json", "fault-two.json"]
+
+    assert [command for _, command in machines.ran[2:]] == ["sh -c two", "sh -c one"]
+    assert not list(tmp_path.glob("fault-*"))
+
+
 def test_switch_is_the_targets_own(seeding: Seeding, machines: Machines, runner: FakeRunner, tmp_path: Path) -> None:
     runner.on("cloud")
     lost = Fault("lost", "provision", "power of coreos-2", "off", "on", "rule", "machine coreos-2")
@@ -148,10 +160,10 @@ def test_what_a_killed_drill_left_is_undone(seeding: Seeding, machines: Machines
     killed = """
 import os, sys
 from pathlib import Path
-from harness.runs.faults import NOTE, seeding_lock
+from harness.runs.faults import seeding_lock
 folder = Path(sys.argv[1])
 with seeding_lock(folder) as alone:
-    (folder / NOTE).write_text('{"name": "a", "places": ["coreos-1"], "undo": "mend", "subject": "x"}')
+    (folder / "fault-a.json").write_text('{"name": "a", "places": ["coreos-1"], "undo": "mend", "subject": "x"}')
     os.kill(os.getpid(), 9)
 """
     subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False)
@@ -168,7 +180,7 @@ def test_fault_of_a_drill_that_is_under_way_is_not_left_over(seeding: Seeding, t
 
 
 def test_note_that_was_cut_off_is_none(seeding: Seeding, machines: Machines, tmp_path: Path) -> None:
-    (tmp_path / NOTE).write_text('{"name": "a", "mach')
+    (tmp_path / "fault-a.json").write_text('{"name": "a", "mach')
 
     assert not is_left_over(tmp_path) and seeding.undo_noted() == "" and machines.ran == []
 

@@ -123,7 +123,9 @@ class FakeLooker:
         assert names == ["coreos-1"]
         return self.listening.pop(0)
 
-    def look(self, number: int, since: float, before: Snapshot | None = None, *, costly: bool = True) -> Snapshot:
+    def look(
+        self, number: int, since: float, before: Snapshot | None = None, *, costly: bool = True, within: float = 90.0
+    ) -> Snapshot:
         asked = self.clock.now
         self.looks.append((asked, costly))
         self.since = since

@@ -465,6 +465,17 @@ def test_pages_that_are_another_sites(cluster: FakeCluster) -> None:
     assert now.outside.walks["blog"].foreign == (f"http://{BLOG}/index.html",)
 
 
+def test_a_site_is_compared_with_what_most_machines_hold(cluster: FakeCluster) -> None:
+    """What one machine has by itself, no other one can serve."""
+    recorded = COLLECTED[COLLECTED.index("\nblog e09b") :].split()[4]
+    cluster.answers(COLLECTED.replace(recorded, "0123"), "coreos-0")
+    cluster.answering.on("/home/core/blog/current", f"{'0' * 64}  ./its-own.html\n", "coreos-0")
+    now = look(cluster)
+
+    assert now.machines["coreos-0"].contents["blog"].digest == "0123"
+    assert now.outside.walks and now.outside.walks["blog"] == Walk(1, 2)
+
+
 def test_a_site_that_no_machine_has_is_walked_without_files(cluster: FakeCluster) -> None:
     cluster.answers(part("contents", ""), *NAMES)
     now = look(cluster)

@@ -1,0 +1,36 @@
+"""Work in the background that nobody has to wait for, not even who ends: it may be a silent machine's."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def result_by(future: Future[T], ends: float) -> T | None:
+    """What a future gives by then (seconds of the monotonic clock); None where it has not ended."""
+    try:
+        return future.result(max(ends - time.monotonic(), 0.0))
+    except TimeoutError:
+        if future.done():
+            raise  # its own
+        return None
+
+
+def begun(do: Callable[[], T]) -> Future[T]:
+    """`do()`, under way in a thread of its own. Who asks for the result gets what it raises; everybody may leave."""
+    future: Future[T] = Future()
+
+    def answer() -> None:
+        try:
+            future.set_result(do())
+        except BaseException as failed:
+            future.set_exception(failed)
+            raise
+
+    threading.Thread(target=answer, daemon=True).start()
+    return future
