@@ -80,7 +80,7 @@ LISTS = {
 # What key material looks like, whatever encodes it: only a text with such a run is searched for long secrets.
 LONG = re.compile(r"[A-Za-z0-9+/=%]{40,}")
 # What says of itself that it is secret, be it known here or not: a variable of an environment, a private key
-NAMED = re.compile(r"\b([A-Z0-9_]*(?:KEY|SECRET|TOKEN|PASSWORD)=)[^\s\"']{8,}")
+NAMED = re.compile(r"\b([A-Z0-9_]*(?:KEY|SECRET|TOKEN|PASSWORD)=[\"']?)[^\s\"']{8,}")
 PRIVATE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 
 

@@ -28,7 +28,7 @@ FAULTS = Path(__file__).with_suffix(".toml")
 # In the workplace: that its cluster was built to be broken; each fault that is injected; who injects holds the lock
 FOR_DRILLS, NOTE, LOCK = "for-drills", "fault-{name}.json", "fault.lock"
 
-OPERATOR = "operator"
+OPERATOR, CONSOLE = "operator", "console of "
 # How a place begins that is a switch of the target's -> where target.json has its commands
 SWITCHES = {"power of ": "power", "backing ": "backing"}
 
@@ -88,6 +88,7 @@ class Seeding:
         data = target_data(shell.cwd / "infra" / shell.env["TARGET"])
         self._switches = {kind: Power(process, data.get(kind, {}), folder.name) for kind in SWITCHES.values()}
         self._can = {(beginning, way) for beginning, kind in SWITCHES.items() for way in data.get(kind, {})}
+        self._console: list[str] = data.get("console", [])
         self._cluster = cluster
         self._shell = shell
         self._process = process
@@ -121,6 +122,8 @@ class Seeding:
 
     def lacks(self, fault: Fault) -> str:
         """What this target cannot do, and the fault needs; "" where it can be seeded."""
+        if fault.on.startswith(CONSOLE) and not self._console:
+            return "this target's machines have no console"
         beginning, _ = _switch(fault.on)
         ways = [way for way in (fault.inject, fault.undo) if beginning and (beginning, way) not in self._can]
         return f"this target has no way to switch {fault.on} {ways[0]}" if ways else ""
@@ -128,7 +131,7 @@ class Seeding:
     def _places(self, on: str) -> tuple[str, ...]:
         other, _, unit = on.rpartition("unit ")
         if not on.endswith(f"unit {unit}"):
-            return (on,) if on == OPERATOR or _switch(on)[0] else tuple(on.split())
+            return (on,) if on == OPERATOR or on.startswith((CONSOLE, *SWITCHES)) else tuple(on.split())
         running = self._cluster.units.machine_running(unit)
         return (next(name for name in self._cluster.machines.names if (name != running) == bool(other)),)
 
@@ -137,6 +140,10 @@ class Seeding:
             beginning, name = _switch(place)
             if beginning:
                 self._switches[SWITCHES[beginning]].switch(command, name)
+            elif place.startswith(CONSOLE):
+                name, run_id = place.removeprefix(CONSOLE), self._folder.name
+                words = [word.format(run_id=run_id, machine=name, command=command) for word in self._console]
+                self._process.run(words, within=60)
             elif place == OPERATOR:
                 environment = self._shell.env
                 self._process.run(["bash", "-c", command], cwd=self._shell.cwd, env=environment, within=60)
