@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -66,6 +67,15 @@ def machine_is_taken_out(cluster: Cluster, change: Change, put_back: ExitStack, 
     cluster.machines.run(machine, "sudo systemctl stop fleet.service")
     cluster.machines.lose(machine)
     return machine
+
+
+@when(phrase('SSH of the machine of unit "{unit:Name}" hangs for {seconds:d} seconds'))
+def ssh_hangs(cluster: Cluster, unit: str, seconds: int) -> None:
+    """It takes connections and says nothing, as on a machine that swaps; those that are kept go on."""
+    machine = cluster.units.machine_running(unit)
+    signal = "systemctl kill --kill-whom=main --signal"
+    script = f"{signal}=STOP ssh.service; sleep {seconds}; {signal}=CONT ssh.service"
+    cluster.machines.run(machine, f"sudo systemd-run --quiet sh -c {shlex.quote(script)}")
 
 
 @when("that machine is put into service again")

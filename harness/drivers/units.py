@@ -44,6 +44,16 @@ def read_units(*folders: Path) -> list[UnitFile]:
     return [UnitFile.read(path) for path in paths]
 
 
+@dataclass(frozen=True)
+class UnitState:
+    """What systemd says of a unit on one machine."""
+
+    load: str
+    active: str
+    sub: str
+    restarts: int
+
+
 class UnitStates:
     """What runs on the machines of a cluster."""
 
@@ -55,6 +65,18 @@ class UnitStates:
         ask = f"systemctl show --value --property=ActiveState --property=SubState -- {shlex.quote(unit)}"
         shown = self._machines.on_all(lambda name: self._machines.run(name, ask).split())
         return sorted(name for name, state in shown.items() if state == ["active", "running"])
+
+    def states(self, unit: str) -> dict[str, UnitState]:
+        """Machine -> state of this unit, on every machine that knows anything of it."""
+        wanted = ("LoadState", "ActiveState", "SubState", "NRestarts")
+        ask = f"systemctl show {' '.join(f'--property={name}' for name in wanted)} -- {shlex.quote(unit)}"
+        shown = self._machines.on_all(lambda name: self._machines.run(name, ask).splitlines())
+        found = {name: dict(line.split("=", 1) for line in lines) for name, lines in shown.items()}
+        states = {
+            name: UnitState(it["LoadState"], it["ActiveState"], it["SubState"], int(it["NRestarts"]))
+            for name, it in found.items()
+        }
+        return {name: it for name, it in states.items() if (it.load, it.active) != ("not-found", "inactive")}
 
     def machine_running(self, unit: str) -> str:
         """The one machine on which this unit runs. Raises PlatformWrong when it runs nowhere, or on several."""

@@ -19,7 +19,7 @@ from harness import files
 from harness.errors import Misconfigured
 
 # Sections whose every command is executed by a scenario.
-SECTIONS = ("Operation", "Prerequisites", "Changing services", "Changing machines", "Recovery")
+SECTIONS = ("Operation", "Prerequisites", "Changing services", "Changing machines", "Recovery", "Known issues")
 TYPED = re.compile(r"(?:When|And|But|Given|Then|\*) the operator runs `([^`]+)`(?: within \d+ seconds)?\s*$")
 NUMBERED = re.compile(r"(\d+)\. +(.+)")
 
