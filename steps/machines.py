@@ -19,6 +19,7 @@ from harness.seams.wait import Waiter
 from steps.phrases import SEEN, Change, Variables, phrase, require
 
 START_FLEET = "sudo systemctl start fleet.socket fleet.service"
+SIGNAL_SSHD = "systemctl kill --kill-whom=main --signal"
 
 
 @when(phrase('the machine of unit "{unit:Name}" is lost'), target_fixture="lost_machine")
@@ -69,13 +70,15 @@ def machine_is_taken_out(cluster: Cluster, change: Change, put_back: ExitStack, 
     return machine
 
 
-@when(phrase('SSH of the machine of unit "{unit:Name}" hangs for {seconds:d} seconds'))
-def ssh_hangs(cluster: Cluster, unit: str, seconds: int) -> None:
-    """It takes connections and says nothing, as on a machine that swaps; those that are kept go on."""
+@when(phrase('sshd of the machine of unit "{unit:Name}" hangs'))
+def sshd_hangs(cluster: Cluster, change: Change, put_back: ExitStack, unit: str) -> None:
+    """It takes connections and says nothing, as where memory or disks are at their end; those that are kept go on."""
     machine = cluster.units.machine_running(unit)
-    signal = "systemctl kill --kill-whom=main --signal"
-    script = f"{signal}=STOP ssh.service; sleep {seconds}; {signal}=CONT ssh.service"
-    cluster.machines.run(machine, f"sudo systemd-run --quiet sh -c {shlex.quote(script)}")
+    change(f"sshd of {machine} hangs")
+    put_back.callback(cluster.machines.run, machine, f"sudo {SIGNAL_SSHD}=CONT ssh.service")
+    # nobody would get in to mend it: it ends by itself, too
+    hang = f"{SIGNAL_SSHD}=STOP ssh.service; sleep 120; {SIGNAL_SSHD}=CONT ssh.service"
+    cluster.machines.run(machine, f"sudo systemd-run --quiet sh -c {shlex.quote(hang)}")
 
 
 @when("that machine is put into service again")

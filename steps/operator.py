@@ -81,7 +81,7 @@ def shell_without_agent(another_shell: Callable[..., OperatorShell]) -> Operator
 
 
 @given(
-    phrase('the operator has opened another shell, whose tunnel passes by the machine of unit "{unit:Name}"'),
+    phrase('the operator has opened another shell, whose tunnel leads around the machine of unit "{unit:Name}"'),
     target_fixture="operator",
 )
 def shell_with_another_tunnel(
@@ -116,4 +116,6 @@ def fleetctl_answers(fleetctl: Fleetctl, unit: str, seconds: int) -> None:
 def fleetctl_fails(fleetctl: Fleetctl, unit: str, seconds: int, text: str) -> None:
     for words, answer in fleetctl.about(unit, seconds).items():
         wrong = answers.fault(answer, text)
-        require(not wrong, f"fleetctl {words} fails, and says why", expected=text, seen=wrong, paste=f"fleetctl {words}")
+        require(
+            not wrong, f"fleetctl {words} fails, and says why", expected=text, seen=wrong, paste=f"fleetctl {words}"
+        )
