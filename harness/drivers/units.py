@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from harness.drivers.machines import Machines
-from harness.errors import Misconfigured, PlatformWrong
+from harness.errors import AnswerNotUnderstood, Misconfigured, PlatformWrong
 from harness.model.unit_file import Options, Refused, stored
 
 
@@ -48,10 +49,22 @@ def read_units(*folders: Path) -> list[UnitFile]:
 class UnitState:
     """What systemd says of a unit on one machine."""
 
+    PROPERTIES: ClassVar = ("LoadState", "ActiveState", "SubState", "NRestarts")
+
     load: str
     active: str
     sub: str
     restarts: int
+
+    @classmethod
+    def read(cls, shown: str) -> UnitState:
+        """Of what `systemctl show` prints of these properties. Raises AnswerNotUnderstood."""
+        found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+        try:
+            load, active, sub, restarts = (found[name] for name in cls.PROPERTIES)
+            return cls(load, active, sub, int(restarts))
+        except (KeyError, ValueError) as junk:
+            raise AnswerNotUnderstood("systemctl show", shown, f"no {', '.join(cls.PROPERTIES)}") from junk
 
 
 class UnitStates:
@@ -67,15 +80,10 @@ class UnitStates:
         return sorted(name for name, state in shown.items() if state == ["active", "running"])
 
     def states(self, unit: str) -> dict[str, UnitState]:
-        """Machine -> state of this unit, on every machine that knows anything of it."""
-        wanted = ("LoadState", "ActiveState", "SubState", "NRestarts")
-        ask = f"systemctl show {' '.join(f'--property={name}' for name in wanted)} -- {shlex.quote(unit)}"
-        shown = self._machines.on_all(lambda name: self._machines.run(name, ask).splitlines())
-        found = {name: dict(line.split("=", 1) for line in lines) for name, lines in shown.items()}
-        states = {
-            name: UnitState(it["LoadState"], it["ActiveState"], it["SubState"], int(it["NRestarts"]))
-            for name, it in found.items()
-        }
+        """Machine -> state of this unit, for every machine that knows anything of it. Raises AnswerNotUnderstood."""
+        wanted = " ".join(f"--property={name}" for name in UnitState.PROPERTIES)
+        ask = f"systemctl show {wanted} -- {shlex.quote(unit)}"
+        states = self._machines.on_all(lambda name: UnitState.read(self._machines.run(name, ask)))
         return {name: it for name, it in states.items() if (it.load, it.active) != ("not-found", "inactive")}
 
     def machine_running(self, unit: str) -> str:
