@@ -4,7 +4,7 @@ Feature: Known issues
   (without one it crashed once, fleet issue 139) and right host keys, and says what is missing. (A machine that is gone
   is in the feature on recovery.)
 
-  @mutates
+  @destructive
   Scenario: systemd gives up on a unit that ends at once, unless it has RestartSec=3
     Given units "gives-up.service" and "keeps-on.service" are there in this scenario only
     When the operator runs `mkdir -p known`
