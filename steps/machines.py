@@ -77,8 +77,8 @@ def sshd_hangs(cluster: Cluster, change: Change, put_back: ExitStack, unit: str)
     change(f"sshd of {machine} hangs")
     put_back.callback(cluster.machines.run, machine, f"sudo {SIGNAL_SSHD}=CONT ssh.service")
     # nobody would get in to mend it: it ends by itself, too
-    hang = f"{SIGNAL_SSHD}=STOP ssh.service; sleep 120; {SIGNAL_SSHD}=CONT ssh.service"
-    cluster.machines.run(machine, f"sudo systemd-run --quiet sh -c {shlex.quote(hang)}")
+    mend = f"sudo systemd-run --quiet sh -c {shlex.quote(f'sleep 120; {SIGNAL_SSHD}=CONT ssh.service')}"
+    cluster.machines.run(machine, f"{mend} && sudo {SIGNAL_SSHD}=STOP ssh.service")
 
 
 @when("that machine is put into service again")

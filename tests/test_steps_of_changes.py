@@ -789,7 +789,7 @@ def test_sshd_that_hangs_goes_on_by_itself_when_nobody_gets_in_any_more(
 
     (told, (_, machine, command)) = log
     assert told[0] == "change" and machine == "coreos-1"
-    assert re.search(r"systemd-run .*=STOP ssh\.service; sleep \d+; .*=CONT ssh\.service'$", command)
+    assert re.search(r"systemd-run .* 'sleep \d+; .*=CONT ssh\.service' && sudo .*=STOP ssh\.service$", command)
 
 
 def test_change_that_fails_is_told(
