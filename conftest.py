@@ -20,6 +20,7 @@ import pytest
 
 from harness.drivers.cluster import Cluster, Connections
 from harness.drivers.etcd import Registration
+from harness.drivers.fleetctl import Fleetctl
 from harness.drivers.power import Power
 from harness.drivers.shell import OperatorShell
 from harness.drivers.site import Page, Site
@@ -85,21 +86,33 @@ def workplace(recorder: Recorder) -> Path:
 
 
 @pytest.fixture(scope="session")
-def operator(process: Processes, workplace: Path, read_only: bool) -> OperatorShell:
+def first_shell(process: Processes, workplace: Path, read_only: bool) -> OperatorShell:
+    """The operator's, from the first line of the runbook to the last."""
     shell = OperatorShell(process, workplace / SHELL_STATE, read_only=read_only)
     # the agent of this run: the one that the cluster was kept with may be gone
     shell.own = {"SSH_AUTH_SOCK": os.environ["SSH_AUTH_SOCK"]} if "SSH_AUTH_SOCK" in os.environ else {}
     return shell
 
 
-@pytest.fixture(scope="session")
-def target(operator: OperatorShell) -> Path:
-    return operator.cwd / "infra" / operator.env["TARGET"]
+@pytest.fixture
+def operator(first_shell: OperatorShell) -> OperatorShell:
+    """The shell that the operator types in; a scenario may put another in its place."""
+    return first_shell
+
+
+@pytest.fixture
+def fleetctl(process: Processes, operator: OperatorShell) -> Fleetctl:
+    return Fleetctl(process, operator)
 
 
 @pytest.fixture(scope="session")
-def terraform(process: Processes, operator: OperatorShell, target: Path, read_only: bool) -> Terraform:
-    return Terraform(process, target, operator.env, "../../terraform.tfvars", read_only=read_only)
+def target(first_shell: OperatorShell) -> Path:
+    return first_shell.cwd / "infra" / first_shell.env["TARGET"]
+
+
+@pytest.fixture(scope="session")
+def terraform(process: Processes, first_shell: OperatorShell, target: Path, read_only: bool) -> Terraform:
+    return Terraform(process, target, first_shell.env, "../../terraform.tfvars", read_only=read_only)
 
 
 @pytest.fixture(scope="session")
@@ -141,7 +154,7 @@ def changes_nothing(request: pytest.FixtureRequest, read_only: bool) -> Iterator
 @pytest.fixture(scope="session")
 def watch(
     recorder: Recorder,
-    operator: OperatorShell,
+    first_shell: OperatorShell,
     workplace: Path,
     terraform: Terraform,
     read_outputs: Callable[[], Outputs],
@@ -150,11 +163,11 @@ def watch(
 ) -> Watch:
     folder = Path(os.environ["PLATFORM_FOLDER"])
     plan = None if (workplace / OUTPUTS).exists() else lambda: terraform.second_plan().changed
-    progress = Progress(operator.typed, builds=folder == workplace)
+    progress = Progress(first_shell.typed, builds=folder == workplace)
 
     def looker() -> Looker:
         cluster = Cluster(read_outputs, connections, process)
-        return looker_of(cluster, progress, operator, process, workplace.name, plan)
+        return looker_of(cluster, progress, first_shell, process, workplace.name, plan)
 
     return Watch(looker, recorder, folder, since=last_green(workplace))
 
@@ -242,6 +255,22 @@ def put_back(watch: Watch) -> Iterator[contextlib.ExitStack]:
     with contextlib.ExitStack() as every:
         yield every
     watch.changed()
+
+
+@pytest.fixture
+def another_shell(
+    operator: OperatorShell, process: Processes, workplace: Path, put_back: contextlib.ExitStack
+) -> Callable[..., OperatorShell]:
+    """Opens a second shell of the operator, which closes with the scenario; variables can be left out. The agent of the
+    first one is not its own."""
+
+    def opened(*without: str) -> OperatorShell:
+        environment = {n: value for n, value in operator.env.items() if n not in ("SSH_AGENT_PID", *without)}
+        shell = OperatorShell.open(process, workplace / "another-shell.json", operator.cwd, environment)
+        put_back.callback(shell.close)
+        return shell
+
+    return opened
 
 
 @pytest.fixture

@@ -6,8 +6,11 @@ Feature: Recovery
   @destructive @requires_three_machines @requires_power
   Scenario: The blogs survive the loss of the machine that they run on
     Given the sites are asked 20 times a second each, at a machine that runs neither
-    When the machine of unit "blog.service" is lost
-    Then unit "blog.service" runs on one machine within 45 seconds
+    And the operator has opened another shell, whose tunnel leads around the machine of unit "blog.service"
+    When the operator runs `export FLEETCTL_SSH_TIMEOUT=3`
+    And the machine of unit "blog.service" is lost
+    Then fleetctl's status, journal and ssh of unit "blog.service" fail within 5 seconds, and say "timed out while initiating SSH connection"
+    And unit "blog.service" runs on one machine within 45 seconds
     And service "blog" runs and is registered at exactly 1 address within 15 seconds
     And site "blog" is right again within 45 seconds
     And site "jpblog" is right again within 45 seconds

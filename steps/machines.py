@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -18,6 +19,7 @@ from harness.seams.wait import Waiter
 from steps.phrases import SEEN, Change, Variables, phrase, require
 
 START_FLEET = "sudo systemctl start fleet.socket fleet.service"
+SIGNAL_SSHD = "systemctl kill --kill-whom=main --signal"
 
 
 @when(phrase('the machine of unit "{unit:Name}" is lost'), target_fixture="lost_machine")
@@ -66,6 +68,17 @@ def machine_is_taken_out(cluster: Cluster, change: Change, put_back: ExitStack, 
     cluster.machines.run(machine, "sudo systemctl stop fleet.service")
     cluster.machines.lose(machine)
     return machine
+
+
+@when(phrase('sshd of the machine of unit "{unit:Name}" hangs'))
+def sshd_hangs(cluster: Cluster, change: Change, put_back: ExitStack, unit: str) -> None:
+    """It takes connections and says nothing, as where memory or disks are at their end; those that are kept go on."""
+    machine = cluster.units.machine_running(unit)
+    change(f"sshd of {machine} hangs")
+    put_back.callback(cluster.machines.run, machine, f"sudo {SIGNAL_SSHD}=CONT ssh.service")
+    # nobody would get in to mend it: it ends by itself, too
+    mend = f"sudo systemd-run --quiet sh -c {shlex.quote(f'sleep 120; {SIGNAL_SSHD}=CONT ssh.service')}"
+    cluster.machines.run(machine, f"{mend} && sudo {SIGNAL_SSHD}=STOP ssh.service")
 
 
 @when("that machine is put into service again")

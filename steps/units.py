@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pytest_bdd import parsers, then
+from contextlib import ExitStack
+
+from pytest_bdd import given, parsers, then
 
 from harness.drivers.cluster import Cluster
+from harness.drivers.fleetctl import Fleetctl
 from harness.runs.watch import Watch
 from harness.seams.wait import Waiter
-from steps.phrases import SEEN, phrase
+from steps.phrases import SEEN, phrase, require
 
 
 @then(phrase('unit "{unit:Name}" runs on machine "{machine:Name}" and on no other within {seconds:d} seconds'))
@@ -51,3 +54,45 @@ def units_keep_running(watch: Watch, seconds: int) -> None:
 @then(parsers.parse("no unit runs where fleet does not have it within {seconds:d} seconds"))
 def units_run_nowhere_else(watch: Watch, seconds: int) -> None:
     watch.until("no unit runs where fleet does not have it", (*SEEN, "unit-is-held", "unit-runs-nowhere-else"), seconds)
+
+
+# -- units of one scenario, that end at once -------------------------------------------------------------------------
+
+
+@given(phrase('units "{one:Name}" and "{other:Name}" are there in this scenario only'))
+def units_of_scenario(fleetctl: Fleetctl, put_back: ExitStack, one: str, other: str) -> None:
+    seen = sorted({one, other} & fleetctl.units())
+    require(not seen, "fleet has no such unit yet", expected="none", seen=seen, paste=f"fleetctl destroy {one} {other}")
+    put_back.callback(fleetctl.destroy, one, other)
+
+
+@then(phrase('systemd restarts unit "{unit:Name}" at least {number:d} times in {seconds:d} seconds'))
+def unit_is_restarted(cluster: Cluster, waiter: Waiter, unit: str, number: int, seconds: int) -> None:
+    seen = waiter.until(
+        f"systemd has not given up on {unit}",
+        lambda: cluster.units.states(unit),
+        lambda found: len(found) == 1 and all(it.active != "failed" for it in found.values()),
+        within=10,
+        hold_for=seconds,
+        paste=f"fleetctl status {unit}",
+    )
+    (state,) = seen.values()
+    require(state.restarts >= number, f"systemd restarts {unit}", expected=f"{number} times", seen=state.restarts)
+
+
+@then(phrase('systemd has given up on unit "{unit:Name}"'))
+def unit_is_given_up(cluster: Cluster, unit: str) -> None:
+    """With Restart=always, a unit is failed when systemd starts it no more."""
+    seen = cluster.units.states(unit)
+    require([it.active for it in seen.values()] == ["failed"], f"{unit} is dead", expected="failed", seen=seen)
+
+
+@then(phrase('nothing is left of units "{one:Name}" and "{other:Name}" within {seconds:d} seconds'))
+def units_are_gone(cluster: Cluster, fleetctl: Fleetctl, waiter: Waiter, one: str, other: str, seconds: int) -> None:
+    waiter.until(
+        f"fleet and the machines know nothing of {one} and {other}",
+        lambda: (sorted({one, other} & fleetctl.units()), cluster.units.states(one) | cluster.units.states(other)),
+        lambda found: not any(found),
+        within=seconds,
+        paste="fleetctl list-unit-files",
+    )

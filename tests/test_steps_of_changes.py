@@ -716,6 +716,7 @@ WITH_A_UNIT = [
     'the container of unit "blog.service" is killed',
     'the machine of unit "blog.service" is lost',
     'the machine of unit "blog.service" is taken out of service',
+    'sshd of the machine of unit "blog.service" hangs',
 ]
 
 
@@ -757,6 +758,10 @@ def put_back() -> Iterator[ExitStack]:
             {("run", "coreos-1", "sudo systemctl start fleet.socket fleet.service")},
         ),
         ('the machine of unit "blog.service" is lost', {("power on", "coreos-1")}),
+        (
+            'sshd of the machine of unit "blog.service" hangs',
+            {("run", "coreos-1", "sudo systemctl kill --kill-whom=main --signal=CONT ssh.service")},
+        ),
     ],
 )
 def test_what_was_taken_away_is_put_back_however_the_scenario_ends(
@@ -776,12 +781,23 @@ def test_what_was_taken_away_is_put_back_however_the_scenario_ends(
     assert set(log) == back
 
 
+def test_sshd_that_hangs_goes_on_by_itself_when_nobody_gets_in_any_more(
+    step: Step, log: list[tuple[str, ...]], unit_states: FakeStates
+) -> None:
+    unit_states.looks = {"blog.service": [["coreos-1"]]}
+    step("when", 'sshd of the machine of unit "blog.service" hangs')
+
+    (told, (_, machine, command)) = log
+    assert told[0] == "change" and machine == "coreos-1"
+    assert re.search(r"systemd-run .* 'sleep \d+; .*=CONT ssh\.service' && sudo .*=STOP ssh\.service$", command)
+
+
 def test_change_that_fails_is_told(
     step: Step, log: list[tuple[str, ...]], machines: FakeMachines, unit_states: FakeStates
 ) -> None:
     unit_states.looks, machines.raises = {"blog.service": [["coreos-0"]]}, HarnessError("no such unit")
 
-    for text in (WITH_A_UNIT[0], WITH_A_UNIT[1], WITH_A_UNIT[3]):
+    for text in (*WITH_A_UNIT[:2], *WITH_A_UNIT[3:]):
         with pytest.raises(HarnessError, match="no such unit"):
             step("when", text)
 

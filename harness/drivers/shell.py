@@ -90,6 +90,13 @@ class OperatorShell:
         file = self.cwd / name
         file.write_text(change(file.read_text()))
 
+    def close(self) -> None:
+        """Closes a shell for good. An ssh-agent that was started in it ends with it."""
+        env = self.env
+        self._state.unlink()
+        if "SSH_AGENT_PID" in env:
+            self._process.run(["ssh-agent", "-k"], env=env, within=10)
+
     def _take_over(self, after: Path) -> None:
         """Where the line left the shell; a line that was killed left nothing, and the state before stays."""
         cwd, *pairs = after.read_bytes().decode(errors="surrogateescape").split("\0")

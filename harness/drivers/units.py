@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from harness.drivers.machines import Machines
-from harness.errors import Misconfigured, PlatformWrong
+from harness.errors import AnswerNotUnderstood, Misconfigured, PlatformWrong
 from harness.model.unit_file import Options, Refused, stored
 
 
@@ -44,6 +45,28 @@ def read_units(*folders: Path) -> list[UnitFile]:
     return [UnitFile.read(path) for path in paths]
 
 
+@dataclass(frozen=True)
+class UnitState:
+    """What systemd says of a unit on one machine."""
+
+    PROPERTIES: ClassVar = ("LoadState", "ActiveState", "SubState", "NRestarts")
+
+    load: str
+    active: str
+    sub: str
+    restarts: int
+
+    @classmethod
+    def read(cls, shown: str) -> UnitState:
+        """Of what `systemctl show` prints of these properties. Raises AnswerNotUnderstood."""
+        found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+        try:
+            load, active, sub, restarts = (found[name] for name in cls.PROPERTIES)
+            return cls(load, active, sub, int(restarts))
+        except (KeyError, ValueError) as junk:
+            raise AnswerNotUnderstood("systemctl show", shown, f"no {', '.join(cls.PROPERTIES)}") from junk
+
+
 class UnitStates:
     """What runs on the machines of a cluster."""
 
@@ -55,6 +78,13 @@ class UnitStates:
         ask = f"systemctl show --value --property=ActiveState --property=SubState -- {shlex.quote(unit)}"
         shown = self._machines.on_all(lambda name: self._machines.run(name, ask).split())
         return sorted(name for name, state in shown.items() if state == ["active", "running"])
+
+    def states(self, unit: str) -> dict[str, UnitState]:
+        """Machine -> state of this unit, for every machine that knows anything of it. Raises AnswerNotUnderstood."""
+        wanted = " ".join(f"--property={name}" for name in UnitState.PROPERTIES)
+        ask = f"systemctl show {wanted} -- {shlex.quote(unit)}"
+        states = self._machines.on_all(lambda name: UnitState.read(self._machines.run(name, ask)))
+        return {name: it for name, it in states.items() if (it.load, it.active) != ("not-found", "inactive")}
 
     def machine_running(self, unit: str) -> str:
         """The one machine on which this unit runs. Raises PlatformWrong when it runs nowhere, or on several."""

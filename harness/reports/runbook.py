@@ -19,7 +19,8 @@ from harness import files
 from harness.errors import Misconfigured
 
 # Sections whose every command is executed by a scenario.
-SECTIONS = ("Operation", "Prerequisites", "Changing services", "Changing machines", "Recovery", "Troubleshooting")
+SECTIONS = ("Operation", "Prerequisites", "Changing services", "Changing machines", "Recovery",
+            "Troubleshooting", "Known issues")  # fmt: skip
 # An item of the section Troubleshooting: what one sees, the rules that say so, and what to do
 REMEDY = re.compile(r"(\d+)\. +.*?\s\((`[a-z-]+`(?:,\s+`[a-z-]+`)*)\):\s(.*)", re.DOTALL)
 TYPED = re.compile(r"(?:When|And|But|Given|Then|\*) the operator runs `([^`]+)`(?: within \d+ seconds)?\s*$")

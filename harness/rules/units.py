@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 
@@ -65,10 +66,11 @@ def unit_restarts_for_ever(now: Snapshot) -> Found:
         if unit is None or unit.load != "loaded":
             continue
         paste = on(machine, f"systemctl show {name} -p Restart,RestartUSec,StartLimitBurst,StartLimitIntervalUSec")
-        limit = unit.start_limit_interval or 0
+        # none is infinity; no burst is no limit
+        limit = math.inf if unit.start_limit_interval is None else unit.start_limit_interval
         if unit.restart != "always":
             yield Wrong(unit_of(name, machine), "Restart=always", f"Restart={unit.restart}", paste=paste)
-        elif limit and (unit.restart_sec or 0) * unit.start_limit_burst <= limit:
+        elif unit.start_limit_burst and limit and (unit.restart_sec or 0) * unit.start_limit_burst <= limit:
             expected = f"RestartSec above {limit / unit.start_limit_burst:g} s, so that systemd never gives up"
             yield Wrong(unit_of(name, machine), expected, f"{unit.restart_sec or 0:g} s", paste=paste)
 

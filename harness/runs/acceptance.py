@@ -27,7 +27,10 @@ from harness.setup.limits import room_for
 from harness.setup.toolchain import FOR_A_RUN
 
 # `up` builds the cluster: it executes the scenarios that type the runbook's commands
-BUILDING = ("-m", "mutates and not services and not machines and not recovery")
+BUILDING = (
+    "-m",
+    "mutates and not services and not machines and not recovery and not troubleshooting and not known_issues",
+)
 
 # Seconds in which a new cluster takes all the memory that its machines take, and those that each of them adds
 SETTLED, SETTLED_EACH = 60.0, 3.0

@@ -16,6 +16,8 @@ from harness.drivers.shell import OperatorShell
 from harness.errors import CommandFailed, EnvironmentFailed, PlatformWrong, ReadOnly
 from harness.record.log import Recorder
 from harness.seams.process import Processes
+from harness.seams.wait import Waiter
+from tests.fakes import FakeRunner
 
 Events = Callable[..., list[dict[str, Any]]]
 
@@ -389,3 +391,30 @@ def test_a_read_only_shell_types_nothing(shell: OperatorShell, recorder: Recorde
     with pytest.raises(ReadOnly, match="`touch made` is not typed"):
         refusing.type("touch made")
     assert not (shell.cwd / "made").exists()
+
+
+# -- its end ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_agent_that_was_started_in_a_shell_ends_with_it(
+    shell: OperatorShell, recorder: Recorder, tmp_path: Path
+) -> None:
+    shell.type("eval $(ssh-agent)")
+    listens = Path(shell.env["SSH_AUTH_SOCK"])
+    assert listens.is_socket()
+
+    shell.close()
+
+    assert not (tmp_path / "operator.json").exists()
+    Waiter(recorder).until("the agent ends, and removes its socket", listens.exists, lambda it: not it, within=10)
+
+
+def test_a_shell_without_an_agent_of_its_own_leaves_that_of_others(
+    recorder: Recorder, tmp_path: Path, folder: Path
+) -> None:
+    runner = FakeRunner()
+    shell = OperatorShell.open(runner, tmp_path / "operator.json", folder, {"SSH_AUTH_SOCK": "/somebody/else"})
+
+    shell.close()
+
+    assert runner.calls == [] and not (tmp_path / "operator.json").exists()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.drivers.units import UnitFile, UnitStates, read_units
-from harness.errors import CommandFailed, ExitStatus, Misconfigured, PlatformWrong
+from harness.drivers.units import UnitFile, UnitState, UnitStates, read_units
+from harness.errors import AnswerNotUnderstood, CommandFailed, ExitStatus, Misconfigured, PlatformWrong
 from tests.transcripts.machines import FOLDER, UNITS, RecordedMachines
 
 ROOT = Path(__file__).parent.parent.parent
@@ -302,6 +302,28 @@ def test_answer_of_systemd_that_is_junk_is_no_unit_that_runs(machines: RecordedM
 
 def test_unit_that_runs_nowhere(states: UnitStates) -> None:
     assert states.machines_running("ghost.service") == []
+
+
+SHOWN = "LoadState={}\nActiveState={}\nSubState={}\nNRestarts={}\n"
+GIVEN_UP = SHOWN.format("loaded", "failed", "failed", 5)
+
+
+def test_states_are_those_of_machines_that_know_the_unit(machines: RecordedMachines) -> None:
+    """Also of one that forgot its file and has its failure yet."""
+    machines.on("systemctl show --property=LoadState", SHOWN.format("not-found", "inactive", "dead", 0))
+    machines.on("systemctl show --property=LoadState", GIVEN_UP, "coreos-1")
+    machines.on("systemctl show --property=LoadState", SHOWN.format("not-found", "failed", "failed", 2), "coreos-2")
+
+    assert UnitStates(machines).states("ends.service") == {
+        "coreos-1": UnitState("loaded", "failed", "failed", 5),
+        "coreos-2": UnitState("not-found", "failed", "failed", 2),
+    }
+
+
+@pytest.mark.parametrize("answer", ["", "junk\n", "LoadState=loaded\n", GIVEN_UP.replace("5", "many")])
+def test_state_that_cannot_be_read_is_told(machines: RecordedMachines, answer: str) -> None:
+    with pytest.raises(AnswerNotUnderstood, match="systemctl show"):
+        UnitStates(machines.on("systemctl show", answer)).states("ends.service")
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,8 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({f"{UNIT}.restart_sec": 2.0}, "unit blog.service on coreos-2"),
         case({f"{UNIT}.restart_sec": 2.1}),
         case({f"{UNIT}.restart_sec": 0.0, f"{UNIT}.start_limit_interval": 0.0}),
+        case({f"{UNIT}.restart_sec": 0.0, f"{UNIT}.start_limit_burst": 0}),  # no limit either
+        case({f"{UNIT}.start_limit_interval": None}, "unit blog.service on coreos-2"),  # infinity
     ],
     "unit-runs": [
         case({f"{UNIT}.active": "inactive", f"{UNIT}.sub": "dead"}, "unit blog.service on coreos-2"),
