@@ -59,7 +59,7 @@ EVENTS = {
     "artefact": "path (in the run folder), about",
     "fingerprint": "facts (thing -> what it is), before and after a run that must change nothing",
     "look": "number, seconds, bytes, silent (machines): a snapshot of the cluster was taken",
-    "causes": "look (number), causes [{finding, consequences [finding]}], the deepest first; finding {rule, layer, "
+    "causes": "look (number; 0: none was taken), causes [{finding, consequences [finding]}], the deepest first; finding {rule, layer, "
     "subject [kind, name, machine], about (the subject in words), expected, seen, first_seen, since, paste}",
     "journal": "lines [{machine, time, text}] around the first cause, from all machines, by one clock",
     "leak": "what (container, network, volume, mount, process, ssh-agent), name, removed",
@@ -228,8 +228,8 @@ class _Folding:
             "schema": SCHEMA, "run_id": None, "target": None, "cluster": None, "command": [], "folder": None,
             "readme": [], "selection": None, "started": None, "ended": None, "status": None, "headline": "",
             "facts": {}, "stages": [], "tasks": [], "scenarios": [], "commands": [], "exchanges": [], "remotes": [],
-            "waits": [], "looks": [], "artefacts": [], "fingerprints": [], "causes": [], "journal": [],
-            "leaks": [], "notes": [],
+            "waits": [], "looks": [], "artefacts": [], "fingerprints": [], "causes": [], "causes_look": 0,
+            "journal": [], "leaks": [], "notes": [],
             "last_event": None,
         }  # fmt: skip
         self._open: dict[tuple[str, Any], dict[str, Any]] = {}
@@ -245,7 +245,7 @@ class _Folding:
         elif subject == "step":
             self._of_step(phase, t, fields)
         elif kind == "causes":
-            self.run["causes"] = fields["causes"]
+            self.run.update(causes=fields["causes"], causes_look=fields["look"])
         elif kind == "journal":
             self.run["journal"] = fields["lines"]
         else:

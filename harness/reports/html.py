@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import datetime
 import functools
+import re
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,8 +21,10 @@ from markupsafe import Markup, escape
 
 from harness.errors import ExitStatus
 from harness.record.log import SILENT, lasted
+from harness.reports.drawing import draw
 from harness.reports.measures import measured
 from harness.reports.verdict import LAYERS, Fault, Verdict, clock, judge, since, title
+from harness.snapshot.data import Snapshot
 from harness.text import MARKS, OUTCOMES, clean, counted, took
 
 Item = dict[str, Any]
@@ -36,6 +40,9 @@ OUTCOME_OF_STATUS = {
     ExitStatus.NOTHING_VERIFIED: "interrupted",
 }
 
+# The path of a snapshot among the artefacts
+SNAPSHOT = re.compile(r"(?:.*/)?snapshots/(\d+)\.json")
+
 # Characters of one stream that the report shows: beginning and end. run.json has more.
 SHOWN, SHOWN_OF_FAILED = 2_000, 16_000
 # Values of one wait, and different things done in one step, that the report shows.
@@ -48,9 +55,33 @@ SAME = {
 }
 
 
-def render_html(run: Item) -> str:
-    """The report of a run, one HTML file without anything outside it."""
-    return _environment().get_template("report.html").render(_view(run)).lstrip()
+def render_html(run: Item, snapshots: Mapping[int, Snapshot | str] | None = None) -> str:
+    """The report of a run, one HTML file without anything outside it.
+
+    `snapshots` are those that `looks_shown` names, by their numbers; of one that cannot be had, why.
+    """
+    view = _view(run) | {"drawings": _drawings(run, snapshots or {})}
+    return _environment().get_template("report.html").render(view).lstrip()
+
+
+def looks_shown(run: Item) -> dict[int, str]:
+    """The looks that are drawn, and what each is: the one that the causes were found in, and the last on record."""
+    recorded = [int(it[1]) for item in run["artefacts"] if (it := SNAPSHOT.fullmatch(str(item["path"])))]
+    last = {recorded[-1]: "the last look of the run"} if recorded else {}
+    return {run["causes_look"]: "where the causes were found"} | last if run["causes_look"] else last
+
+
+def _drawings(run: Item, snapshots: Mapping[int, Snapshot | str]) -> list[Item]:
+    """What there is to draw; of what cannot be drawn, why."""
+    drawings: list[Item] = []
+    for number, about in looks_shown(run).items():
+        now = snapshots.get(number, "its snapshot was not given")
+        if isinstance(now, str):
+            drawings.append({"about": f"Look {number}, {about}", "drawing": None, "why": now})
+            continue
+        drawing = draw(now, run["causes"] if number == run["causes_look"] else [])
+        drawings.append({"about": f"Look {number}, {about}, {_when(now.asked)}", "drawing": drawing, "why": ""})
+    return drawings
 
 
 @functools.cache
