@@ -59,9 +59,12 @@ EVENTS = {
     "artefact": "path (in the run folder), about",
     "fingerprint": "facts (thing -> what it is), before and after a run that must change nothing",
     "look": "number, seconds, bytes, silent (machines): a snapshot of the cluster was taken",
-    "causes": "look (number; 0: none was taken), causes [{finding, consequences [finding]}], the deepest first; finding {rule, layer, "
-    "subject [kind, name, machine], about (the subject in words), expected, seen, first_seen, since, paste}",
+    "causes": "look (number; 0: none), causes [{finding, consequences [finding]}], the deepest first; finding {rule, "
+    "layer, subject [kind, name, machine], about (the subject in words), expected, seen, first_seen, since, paste}",
     "journal": "lines [{machine, time, text}] around the first cause, from all machines, by one clock",
+    "traffic": "site, rate (requests a second), bucket (seconds), right, failed, wrong (numbers for each bucket from the "
+    "start on, by when requests were due), changes [{what, after (seconds from the start), made, failed, wrong, "
+    "right_after, first_seen}]; once for each stream of requests, when it ends",
     "leak": "what (container, network, volume, mount, process, ssh-agent), name, removed",
     "note": "text (one line for the person who watches)",
 }
@@ -74,6 +77,7 @@ LISTS = {
     "artefact": "artefacts",
     "look": "looks",
     "fingerprint": "fingerprints",
+    "traffic": "traffic",
     "leak": "leaks",
     "note": "notes",
 }
@@ -229,7 +233,7 @@ class _Folding:
             "readme": [], "selection": None, "started": None, "ended": None, "status": None, "headline": "",
             "facts": {}, "stages": [], "tasks": [], "scenarios": [], "commands": [], "exchanges": [], "remotes": [],
             "waits": [], "looks": [], "artefacts": [], "fingerprints": [], "causes": [], "causes_look": 0,
-            "journal": [], "leaks": [], "notes": [],
+            "journal": [], "traffic": [], "leaks": [], "notes": [],
             "last_event": None,
         }  # fmt: skip
         self._open: dict[tuple[str, Any], dict[str, Any]] = {}
@@ -245,7 +249,7 @@ class _Folding:
         elif subject == "step":
             self._of_step(phase, t, fields)
         elif kind == "causes":
-            self.run.update(causes=fields["causes"], causes_look=fields["look"])
+            self.run.update(causes=fields["causes"], causes_look=fields.get("look", 0))
         elif kind == "journal":
             self.run["journal"] = fields["lines"]
         else:

@@ -18,6 +18,8 @@ from harness.text import cut
 ROLES = {"StateLeader": "etcd leader", "StateFollower": "etcd member"}
 # A tile, large and small: its width, where its lines begin, their distance, what is below, characters of a line
 LARGE, SMALL = (320, 88, 19, 6, 40), (168, 55, 14, -2, 23)
+# Characters of which a part of a text still tells something
+TELLING = 8
 # Lines of a tile, at most
 LINES_OF_LARGE, LINES_OF_SMALL = 24, 4
 
@@ -209,4 +211,4 @@ def _most(things: list[Thing], limit: int) -> list[Thing]:
 def _line(thing: Thing, y: int, room: int) -> Line:
     name = cut(thing.name, room)
     left = room - len(name) - 1
-    return Line(thing.glyph, name, cut(thing.says, left) if left > 3 else "", y)
+    return Line(thing.glyph, name, cut(thing.says, left) if left >= min(len(thing.says), TELLING) else "", y)

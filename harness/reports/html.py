@@ -23,6 +23,7 @@ from harness.errors import ExitStatus
 from harness.record.log import SILENT, lasted
 from harness.reports.drawing import draw
 from harness.reports.measures import measured
+from harness.reports.plots import plot
 from harness.reports.verdict import LAYERS, Fault, Verdict, clock, judge, since, title
 from harness.snapshot.data import Snapshot
 from harness.text import MARKS, OUTCOMES, clean, counted, took
@@ -68,7 +69,8 @@ def looks_shown(run: Item) -> dict[int, str]:
     """The looks that are drawn, and what each is: the one that the causes were found in, and the last on record."""
     recorded = [int(it[1]) for item in run["artefacts"] if (it := SNAPSHOT.fullmatch(str(item["path"])))]
     last = {recorded[-1]: "the last look of the run"} if recorded else {}
-    return {run["causes_look"]: "where the causes were found"} | last if run["causes_look"] else last
+    found = {run["causes_look"]: "where the causes were found"} if run["causes_look"] else {}
+    return {**found, **last, **found}
 
 
 def _drawings(run: Item, snapshots: Mapping[int, Snapshot | str]) -> list[Item]:
@@ -182,7 +184,16 @@ def _scenario(number: int, scenario: Item, doings: Doings, run: Item) -> Item:
     around = _shown(doings.get((scenario["id"], None), []), scenario["started"], run)
     has_message = any(step["said"] for step in steps)
     seconds = lasted(scenario, run)
-    return {**scenario, "number": number, "steps": steps, "around": around, "told": has_message, "seconds": seconds}
+    plots = [plot(stream) for stream in run["traffic"] if stream.get("scenario") == scenario["id"]]
+    return {
+        **scenario,
+        "plots": plots,
+        "number": number,
+        "steps": steps,
+        "around": around,
+        "told": has_message,
+        "seconds": seconds,
+    }
 
 
 def _message(error: object) -> str:

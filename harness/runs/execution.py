@@ -24,7 +24,7 @@ from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfi
 from harness.record.log import TIME_LIMITS, fold, read_events
 from harness.reports import runbook, verdict
 from harness.reports.display import Display
-from harness.reports.html import render_html
+from harness.reports.html import looks_shown, render_html
 from harness.reports.junit import junit_xml
 from harness.reports.measures import measured
 from harness.rules.finding import Finding, Subject
@@ -34,7 +34,7 @@ from harness.runs.faults import Seeding, is_left_over
 from harness.runs.interrupts import Interrupts
 from harness.runs.progress import Progress, looker_of
 from harness.runs.run import Run
-from harness.runs.watch import Watch, emit_causes
+from harness.runs.watch import Watch, emit_causes, recorded
 from harness.runs.workplace import OUTPUTS, Workplace
 from harness.seams.patience import patience
 from harness.seams.process import Processes
@@ -194,7 +194,8 @@ class Execution:
         typed = [command["line"] for command in self.document()["commands"] if command["typed"]]
         progress = Progress(typed, builds=self.workplace.folder == self.run.folder)
         looker = looker_of(cluster, progress, shell, self.run.process, self.workplace.run_id)
-        Watch(lambda: looker, self.run.recorder, self.run.folder).diagnose()
+        taken = max((look["number"] for look in self.document()["looks"]), default=0)
+        Watch(lambda: looker, self.run.recorder, self.run.folder, taken=taken).diagnose()
         return list(self.document()["causes"])
 
     def close(self) -> verdict.Verdict:
@@ -210,11 +211,12 @@ class Execution:
 
 
 def write_record(folder: Path) -> dict[str, Any]:
-    """Writes run.json, report.html and junit.xml of a run folder from its event log."""
+    """Writes run.json, report.html and junit.xml of a run folder from its event log, and its snapshots."""
     document = fold(read_events(folder / "events.jsonl"))
     document["measures"] = [dataclasses.asdict(measure) for measure in measured(document)]
     (folder / "run.json").write_text(json.dumps(document, indent=1, ensure_ascii=False))
-    (folder / "report.html").write_text(render_html(document))
+    snapshots = {number: recorded(folder, number) for number in looks_shown(document)}
+    (folder / "report.html").write_text(render_html(document, snapshots))
     (folder / "junit.xml").write_text(junit_xml(document))
     return document
 
