@@ -130,7 +130,7 @@ class Traffic:
 
     def _counted(self) -> dict[str, list[int]]:
         """How many requests ended how, for each bucket from the start on."""
-        due = [(int((it.started - self._began) / BUCKET), it.outcome) for it in self._requests]
+        due = [(max(int((it.started - self._began) / BUCKET), 0), it.outcome) for it in self._requests]
         length = max((bucket for bucket, _ in due), default=-1) + 1
         counts = Counter(due)
         return {it: [counts[bucket, it] for bucket in range(length)] for it in (RIGHT, FAILED, WRONG)}

@@ -62,8 +62,8 @@ EVENTS = {
     "causes": "look (number; 0: none), causes [{finding, consequences [finding]}], the deepest first; finding {rule, "
     "layer, subject [kind, name, machine], about (the subject in words), expected, seen, first_seen, since, paste}",
     "journal": "lines [{machine, time, text}] around the first cause, from all machines, by one clock",
-    "traffic": "site, rate (requests a second), bucket (seconds), right, failed, wrong (numbers for each bucket from the "
-    "start on, by when requests were due), changes [{what, after (seconds from the start), made, failed, wrong, "
+    "traffic": "site, rate (requests a second), bucket (seconds), right, failed, wrong (numbers for each bucket from "
+    "the start on, by when requests were due), changes [{what, after (seconds from the start), made, failed, wrong, "
     "right_after, first_seen}]; once for each stream of requests, when it ends",
     "leak": "what (container, network, volume, mount, process, ssh-agent), name, removed",
     "note": "text (one line for the person who watches)",

@@ -100,7 +100,11 @@ def draw(now: Snapshot, causes: Sequence[Item]) -> Drawing:
     if small:
         tiles.sort(key=lambda tile: -len(tile.lines))
     unknown = {subject[2] for subject in marks.subjects} - set(now.intended.machines)
-    whole = [thing for machine in sorted(unknown) for thing in marks.left(machine, ())]
+    whole = [
+        replace(thing, name=f"{thing.name} on {machine}") if machine else thing
+        for machine in sorted(unknown)
+        for thing in marks.left(machine, ())
+    ]
     return Drawing(now.number, now.asked, tuple(tiles), ways(now, marks), tuple(whole), small, width, len(causes))
 
 
@@ -194,11 +198,11 @@ def _large_lines(tile: Tile) -> list[Thing]:
 
 
 def _small_lines(tile: Tile) -> list[Thing]:
-    """What is wrong, the causes first, then what is not on every machine, then what does not run."""
+    """What is wrong, the causes first, then what does not run, then what is not on every machine."""
     marked = [thing for thing in tile.things if thing.mark]
     plain = [thing for thing in tile.things if not thing.mark and (thing.special or not thing.on)]
     marked.sort(key=lambda thing: thing.mark != CAUSE)
-    plain.sort(key=lambda thing: not thing.special)
+    plain.sort(key=lambda thing: thing.on)
     return _most([*marked, *plain], LINES_OF_SMALL)
 
 
