@@ -291,11 +291,12 @@ def emit_causes(recorder: Recorder, found: Collection[Cause], look: int) -> None
         "causes",
         look=look,
         causes=[
-            {"finding": _document(cause.finding), "consequences": list(map(_document, cause.consequences))}
+            {"finding": document_of(cause.finding), "consequences": list(map(document_of, cause.consequences))}
             for cause in found
         ],
     )
 
 
-def _document(finding: Finding) -> dict[str, Any]:
+def document_of(finding: Finding) -> dict[str, Any]:
+    """A finding as the record has it."""
     return {"since": None, "paste": "", **msgspec.to_builtins(finding), "about": str(finding.subject)}

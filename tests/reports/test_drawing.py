@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.record.log import fold
 from harness.reports.drawing import Drawing, Tile, draw
 from harness.reports.html import looks_shown, render_html
 from harness.reports.ways import Way
-from harness.rules.judging import causes, judge
-from harness.runs.watch import _document
-from harness.snapshot.data import Container, Registration, Snapshot
+from harness.snapshot.data import Container, Registration
+from tests.reports.reports import app_failed, document, fifty_scenarios, found
 from tests.reports.test_html import HOSTILE, Page
-from tests.rules.cases import CASES, ID, ONE, RUNS_AT, UNIT, look
-from tests.transcripts.snapshots import REMOVED, changed, green, grown, later, silent
+from tests.rules.cases import CASES, ONE, RUNS_AT, look
+from tests.transcripts.snapshots import REMOVED, changed, green, grown, silent
 
 BROKEN = [pytest.param(it, id=f"{rule}-{n}") for rule, cases in CASES.items() for n, (it, _) in enumerate(cases)]
-
-
-def found(now: Snapshot) -> list[dict[str, Any]]:
-    """The causes as a document has them, when it has been so for long."""
-    judged = causes(judge([green(), later(now, 1), later(now, 20)]).findings, now)
-    listed = [
-        {"finding": _document(it.finding), "consequences": list(map(_document, it.consequences))} for it in judged
-    ]
-    document: list[dict[str, Any]] = json.loads(json.dumps(listed))
-    return document
-
-
-def document(now: Snapshot, look: int = 1) -> dict[str, Any]:
-    """That of a run whose causes were found in this look, where there are any."""
-    run = fold([{"t": now.asked, "kind": "run.started", "run_id": "r1", "target": "local"}])
-    run["artefacts"] = [{"path": f"snapshots/{look:04}.json", "about": f"look {look}", "t": now.asked}]
-    run["causes"] = found(now)
-    run["causes_look"] = look if run["causes"] else 0
-    return run
 
 
 def tile(drawing: Drawing, name: str) -> Tile:
@@ -49,14 +28,6 @@ def tile(drawing: Drawing, name: str) -> Tile:
 
 def way(drawing: Drawing, site: str = "blog") -> Way:
     return next(way for way in drawing.ways if way.site == site)
-
-
-def app_failed() -> Snapshot:
-    """The blog's container is gone, and its unit failed: 503 everywhere."""
-    ambassadors = {f"machines.{name}.ambassadors.blog.{RUNS_AT}": "DOWN" for name in ID}
-    answers = {f"outside.sites.blog.{name}.status": 503 for name in ID}
-    gone = {"machines.coreos-2.containers.blog": REMOVED, f"{UNIT}.active": "failed", f"{UNIT}.sub": "failed"}
-    return look(gone | ambassadors | answers)
 
 
 # -- machines --------------------------------------------------------------------------------------------------------
@@ -328,6 +299,15 @@ def test_drawing_of_forty_machines_is_small_and_quick(broken: bool) -> None:
     assert time.perf_counter() - began < 1
     bare = len(render_html(run | {"artefacts": [], "causes_look": 0}).encode())
     assert len(drawn.encode()) - bare < 150_000
+
+
+def test_report_of_fifty_scenarios_stays_small(tmp_path: Path) -> None:
+    run, snapshots = fifty_scenarios(tmp_path)
+    began = time.perf_counter()
+    source = render_html(run, snapshots)
+    assert time.perf_counter() - began < 2
+    assert len(source.encode()) < 1_000_000
+    assert Page(source).text.count("Requests to blog") == 50 and "Look 12, the last look of the run" in source
 
 
 def test_picture_has_no_number_without_end() -> None:
