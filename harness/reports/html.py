@@ -149,7 +149,7 @@ def _view(run: Item) -> Item:
         "tasks": _tasks(run),
         "elsewhere": _elsewhere(run, doings),
         "facts": sorted(run["facts"].items()) + _as_it_was(run) + [("took", str(it)) for it in measured(run)],
-        "artefacts": [{**item, "href": "./" + quote(clean(item["path"]))} for item in run["artefacts"]],
+        "artefacts": [{**item, **_artefact(item, run)} for item in run["artefacts"]],
         "torn_down": any(stage["stage"] == "teardown" and stage["outcome"] == "passed" for stage in run["stages"]),
         "shown_of_failed": SHOWN_OF_FAILED,
         "shown": SHOWN,
@@ -166,6 +166,12 @@ def _as_it_was(run: Item) -> list[tuple[str, str]]:
     boots = [name for name in same if name.startswith("boot of ")]
     rows = [(f"left as it was: {name}", value) for name, value in same.items() if name not in boots]
     return [(f"left as they were: boots of {len(boots)} machines", "no machine started again"), *rows]
+
+
+def _artefact(item: Item, run: Item) -> Item:
+    """Its path in the run's folder, which the record may have from the root, and the link to it."""
+    path = clean(item["path"]).rpartition(f"/{run['run_id']}/")[2]
+    return {"path": path, "href": "./" + quote(path)}
 
 
 def _card(fault: Fault, scenario: Item | None) -> Item:

@@ -667,6 +667,15 @@ def test_report_needs_nothing_but_itself(log: Log) -> None:
     assert "./evidence/a%20b.journal" in source
 
 
+def test_artefact_is_linked_from_the_runs_folder(log: Log) -> None:
+    log("run.started", run_id="r1", target="local")
+    log("artefact", path="/home/somebody/.runs/r1/snapshots/0001.json", about="look 1")
+    log("artefact", path="evidence/x", about="x")
+
+    links = [attributes["href"] for tag, attributes in page(log).elements if tag == "a" and attributes.get("href")]
+    assert links[-2:] == ["./snapshots/0001.json", "./evidence/x"]
+
+
 def test_report_is_a_pure_function(log: Log) -> None:
     failed_run(log)
     run = log.run()
