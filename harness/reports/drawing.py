@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from harness.reports.marks import CAUSE, Item, Marks, Subject, Thing, of_unit
+from harness.reports.marks import CAUSE, FOLLOWS, Item, Marks, Subject, Thing, of_unit
 from harness.reports.ways import APP_PORT, FEW, Way, place, ways
 from harness.snapshot.data import Machine, Snapshot, Unit
 from harness.text import cut
@@ -167,9 +167,9 @@ def _unit(now: Snapshot, machine: Machine, marks: Marks, unit: str, name: str) -
     runs = state is not None and state.runs
     if runs:
         says = _does(now, machine, unit.removesuffix(".service"))
-    return Thing(
-        unit.removesuffix(".service"), says, runs, marks.of(*of_unit(unit, name)), bool(held and held.machine_id)
-    )
+    # what is wrong with a unit wherever it runs is told of the whole
+    mark = marks.of(*of_unit(unit, name)) or (FOLLOWS if marks.of(("unit", unit, "")) else "")
+    return Thing(unit.removesuffix(".service"), says, runs, mark, bool(held and held.machine_id))
 
 
 def _state(state: Unit | None) -> str:

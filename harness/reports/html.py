@@ -190,7 +190,8 @@ def _scenario(number: int, scenario: Item, doings: Doings, run: Item) -> Item:
     around = _shown(doings.get((scenario["id"], None), []), scenario["started"], run)
     has_message = any(step["said"] for step in steps)
     seconds = lasted(scenario, run)
-    plots = [plot(stream) for stream in run["traffic"] if stream.get("scenario") == scenario["id"]]
+    streams = [stream for stream in run["traffic"] if stream.get("scenario") == scenario["id"]]
+    plots = [plot(stream) for stream in sorted(streams, key=lambda stream: str(stream["site"]))]
     return {
         **scenario,
         "plots": plots,

@@ -51,6 +51,7 @@ class Plot:
 
     site: str
     words: str
+    totals: tuple[tuple[str, int], ...]
     stroke: float
     bars: tuple[Bars, ...]
     ticks: tuple[Tick, ...]
@@ -66,11 +67,11 @@ def plot(traffic: Item) -> Plot:
     pitch = scale * together * traffic["bucket"]
     most = max(map(sum, zip(*bars, strict=True)), default=0) or 1
     zero = traffic["changes"][0]["after"] if traffic["changes"] else 0.0
-    totals = {outcome: sum(traffic[outcome]) for outcome in OUTCOMES}
+    totals = [(outcome, sum(traffic[outcome])) for outcome in OUTCOMES]
     return Plot(
         traffic["site"],
-        f"{sum(totals.values())} requests at {traffic['rate']} a second: "
-        + ", ".join(f"{number} {outcome}" for outcome, number in totals.items()),
+        f"{sum(number for _, number in totals)} requests at {traffic['rate']} a second",
+        tuple(totals),
         round(pitch * 0.8, 2),
         tuple(_bars(bars, pitch, TALL / most)),
         tuple(_ticks(seconds, zero, scale)),
@@ -101,6 +102,7 @@ def _ticks(seconds: float, zero: float, scale: float) -> Iterable[Tick]:
 
 
 def _change(number: int, change: Item, scale: float) -> Change:
-    what = f"{change['what']}: {change['made']} requests, {change['failed']} failed, {change['wrong']} wrong"
-    again = f", right again after {change['right_after']:g} s" if change["failed"] or change["wrong"] else ""
-    return Change(round(LEFT + change["after"] * scale, 1), number, what + again)
+    bad = f"{change['failed']} failed, {change['wrong']} wrong, right again after {change['right_after']:g} s"
+    became = bad if change["failed"] or change["wrong"] else "all right"
+    words = f"{change['what']}: {change['made']} requests, {became}"
+    return Change(round(LEFT + change["after"] * scale, 1), number, words)

@@ -112,6 +112,14 @@ def test_a_lost_machine_is_the_cause_and_its_units_follow() -> None:
     assert "blog not seen" in lost.marked("follows")
 
 
+def test_a_unit_that_is_wrong_wherever_it_runs_is_told_once_and_pale_on_its_machines() -> None:
+    now = look({"fleet.units.entry.service.desired": "loaded"})
+    drawing = draw(now, found(now))
+
+    assert [(it.name, it.mark) for it in drawing.whole] == [("unit entry.service", "cause")]
+    assert [it.marked("follows") for it in drawing.tiles] == [["entry blog, jpblog"]] * 3
+
+
 # -- ways ------------------------------------------------------------------------------------------------------------
 
 

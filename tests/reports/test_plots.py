@@ -57,10 +57,11 @@ def test_axis_counts_from_the_first_change() -> None:
 def test_words_say_what_the_bars_do() -> None:
     drawn = plot(traffic([10, 9], [0, 1], [0, 0], change(0.5, failed=1), change(0.7)))
 
-    assert drawn.words == "20 requests at 20 a second: 19 right, 1 failed, 0 wrong"
+    assert drawn.words == "20 requests at 20 a second"
+    assert drawn.totals == (("right", 19), ("failed", 1), ("wrong", 0))
     assert [it.words for it in drawn.changes] == [
         "coreos-2 is lost: 30 requests, 1 failed, 0 wrong, right again after 2.5 s",
-        "coreos-2 is lost: 30 requests, 0 failed, 0 wrong",
+        "coreos-2 is lost: 30 requests, all right",
     ]
 
 
