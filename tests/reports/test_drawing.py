@@ -285,8 +285,10 @@ def test_hostile_names_are_names() -> None:
             "intended.sites": {HOSTILE: HOSTILE, "blog": "genkisugimoto.com"},
         }
     )
-    seen = Page(render_html(document(green()), {1: now}))
+    source = render_html(document(green()), {1: now})
+    seen = Page(source)
 
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\ud800-\udfff]", source)
     assert "<script>" in seen.text and "script" not in {tag for tag, _ in seen.elements}
     assert not any(name.startswith("on") for _, attributes in seen.elements for name in attributes)
 

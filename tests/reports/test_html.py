@@ -509,6 +509,16 @@ def hostile_run(log: Log) -> dict[str, Any]:
     log("remote", machine=HOSTILE, command=HOSTILE, status=HOSTILE, seconds=1, stdout=HOSTILE, stderr=HOSTILE)
     log("wait.started", id="w", what=HOSTILE, within=1, hold_for=0)
     log("wait.seen", id="w", value=HOSTILE)
+    change = {
+        "what": HOSTILE,
+        "after": 0.5,
+        "made": 2,
+        "failed": 1,
+        "wrong": 0,
+        "right_after": 1,
+        "first_seen": HOSTILE,
+    }
+    log("traffic", site=HOSTILE, rate=20, bucket=0.5, right=[1], failed=[1], wrong=[0], changes=[change])
     log.end(HOSTILE, 0, 1, {**dict.fromkeys(FAULT, HOSTILE), "status": 1})
     log.over(HOSTILE, "failed", HOSTILE)
     told = {name: HOSTILE if isinstance(value, str) else value for name, value in finding().items()}
