@@ -131,7 +131,7 @@ def _signs(now: Snapshot, machine: Machine, name: str) -> Iterator[str]:
     if address == now.intended.entry_point:
         yield "entry point"
     if address in (now.outside.names or {}).values():
-        yield "named"
+        yield "names lead here"
 
 
 def _system(machine: Machine, marks: Marks, name: str) -> Iterator[tuple[Subject, Thing]]:

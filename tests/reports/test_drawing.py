@@ -39,7 +39,7 @@ def test_a_tile_has_what_its_machine_is_and_runs() -> None:
     assert [(it.name, it.address) for it in drawing.tiles] == list(green().intended.machines.items())
     assert tile(drawing, "coreos-0").signs == ("etcd leader", "entry point")
     assert tile(drawing, "coreos-1").signs == ("etcd member",)
-    assert tile(drawing, "coreos-2").signs == ("etcd member", "named")
+    assert tile(drawing, "coreos-2").signs == ("etcd member", "names lead here")
     assert tile(drawing, "coreos-2").runs == [
         "docker", "etcd", "fleet", "blog :32768", "blog-docker-reg", "entry-name",
         "blog-dynamic-amb coreos-2:32768 UP", "entry blog, jpblog", "etcd-amb", "jpblog-dynamic-amb coreos-0:32769 UP",
@@ -57,7 +57,7 @@ def test_what_does_not_run_is_told_with_its_state() -> None:
 def test_a_silent_machine_is_shown_silent_with_what_fleet_has_there() -> None:
     lost = tile(draw(silent(green(), "coreos-2"), []), "coreos-2")
 
-    assert lost.silent == "timed out" and lost.signs == ("named",)
+    assert lost.silent == "timed out" and lost.signs == ("names lead here",)
     assert lost.runs == [] and "blog not seen" in lost.stands_still and len(lost.stands_still) == 7
 
 
