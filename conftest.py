@@ -160,7 +160,7 @@ def watch(
     read_outputs: Callable[[], Outputs],
     connections: Connections,
     process: Processes,
-) -> Watch:
+) -> Iterator[Watch]:
     folder = Path(os.environ["PLATFORM_FOLDER"])
     plan = None if (workplace / OUTPUTS).exists() else lambda: terraform.second_plan().changed
     progress = Progress(first_shell.typed, builds=folder == workplace)
@@ -169,7 +169,9 @@ def watch(
         cluster = Cluster(read_outputs, connections, process)
         return looker_of(cluster, progress, first_shell, process, workplace.name, plan)
 
-    return Watch(looker, recorder, folder, since=last_green(workplace))
+    watch = Watch(looker, recorder, folder, since=last_green(workplace))
+    yield watch
+    watch.end()
 
 
 @pytest.fixture(autouse=True)

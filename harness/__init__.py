@@ -9,7 +9,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "snapshot": ("model", "seams", "record", "drivers"),
     "rules": ("model", "snapshot"),
     "setup": ("seams", "record"),
-    "reports": ("record", "model"),
+    "reports": ("record", "model", "snapshot"),
     "runs": ("model", "record", "seams", "drivers", "snapshot", "rules", "setup", "reports"),
     "commands": ("model", "record", "seams", "drivers", "snapshot", "rules", "setup", "reports", "runs"),
 }

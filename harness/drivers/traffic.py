@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from harness.drivers.site import Page
 from harness.errors import HarnessError
@@ -21,6 +23,8 @@ from harness.seams.http import SiteUnreachable
 from harness.seams.patience import patience
 
 RIGHT, WRONG, FAILED = "right", "wrong", "failed"
+# Seconds whose requests the record counts together
+BUCKET = 0.5
 # requests that may be under way at once: at 20 a second, ones that take three seconds each (times PATIENCE)
 AT_ONCE = 64
 
@@ -68,8 +72,9 @@ class Traffic:
         self._pool = ThreadPoolExecutor(max_workers=math.ceil(AT_ONCE * patience()))
         self._futures: list[Future[None]] = []
         self._pacer = threading.Thread(target=self._pace, daemon=True)
-        self._since = time.monotonic()
+        self._began = self._since = time.monotonic()
         self.change = ""
+        self._changes: list[dict[str, Any]] = []
 
     def start(self) -> None:
         self._pacer.start()
@@ -115,12 +120,25 @@ class Traffic:
         self._pool.shutdown(cancel_futures=True)
         tally = self.tally()
         self._note(tally)
+        self._recorder.emit(
+            "traffic", site=self.site, rate=self.rate, bucket=BUCKET, changes=self._changes, **self._counted()
+        )
         for future in self._futures:
             if not future.cancelled():
                 future.result()
         return tally
 
+    def _counted(self) -> dict[str, list[int]]:
+        """How many requests ended how, for each bucket from the start on."""
+        due = [(max(int((it.started - self._began) / BUCKET), 0), it.outcome) for it in self._requests]
+        length = max((bucket for bucket, _ in due), default=-1) + 1
+        counts = Counter(due)
+        return {it: [counts[bucket, it] for bucket in range(length)] for it in (RIGHT, FAILED, WRONG)}
+
     def _note(self, tally: Tally) -> None:
+        if self.change:
+            after = round(self._since - self._began, 2)
+            self._changes.append({"what": self.change, "after": after, **asdict(tally)})
         summary = (
             f"{tally.made} requests, {tally.failed} failed, {tally.wrong} wrong, right after {tally.right_after:g} s"
         )

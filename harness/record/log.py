@@ -59,9 +59,12 @@ EVENTS = {
     "artefact": "path (in the run folder), about",
     "fingerprint": "facts (thing -> what it is), before and after a run that must change nothing",
     "look": "number, seconds, bytes, silent (machines), unseen (what nobody could tell): a snapshot was taken",
-    "causes": "look (number), causes [{finding, consequences [finding]}], the deepest first; finding {rule, layer, "
-    "subject [kind, name, machine], about (the subject in words), expected, seen, first_seen, since, paste}",
+    "causes": "look (number; 0: none), causes [{finding, consequences [finding]}], the deepest first; finding {rule, "
+    "layer, subject [kind, name, machine], about (the subject in words), expected, seen, first_seen, since, paste}",
     "journal": "lines [{machine, time, text}] around the first cause, from all machines, by one clock",
+    "traffic": "site, rate (requests a second), bucket (seconds), right, failed, wrong (numbers for each bucket from "
+    "the start on, by when requests were due), changes [{what, after (seconds from the start), made, failed, wrong, "
+    "right_after, first_seen}]; once for each stream of requests, when it ends",
     "leak": "what (container, network, volume, mount, process, ssh-agent), name, removed",
     "note": "text (one line for the person who watches)",
 }
@@ -74,6 +77,7 @@ LISTS = {
     "artefact": "artefacts",
     "look": "looks",
     "fingerprint": "fingerprints",
+    "traffic": "traffic",
     "leak": "leaks",
     "note": "notes",
 }
@@ -234,8 +238,8 @@ class _Folding:
             "readme": [], "remedies": {},
             "selection": None, "started": None, "ended": None, "status": None, "headline": "",
             "facts": {}, "stages": [], "tasks": [], "scenarios": [], "commands": [], "exchanges": [], "remotes": [],
-            "waits": [], "looks": [], "artefacts": [], "fingerprints": [], "causes": [], "journal": [],
-            "leaks": [], "notes": [],
+            "waits": [], "looks": [], "artefacts": [], "fingerprints": [], "causes": [], "causes_look": 0,
+            "journal": [], "traffic": [], "leaks": [], "notes": [],
             "last_event": None,
         }  # fmt: skip
         self._open: dict[tuple[str, Any], dict[str, Any]] = {}
@@ -251,7 +255,7 @@ class _Folding:
         elif subject == "step":
             self._of_step(phase, t, fields)
         elif kind == "causes":
-            self.run["causes"] = fields["causes"]
+            self.run.update(causes=fields["causes"], causes_look=fields.get("look", 0))
         elif kind == "journal":
             self.run["journal"] = fields["lines"]
         else:

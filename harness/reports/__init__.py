@@ -1,1 +1,1 @@
-"""Pure functions of the document: verdict, HTML, JUnit, the runbook as a page, the live display."""
+"""Pure functions of the document and its snapshots: verdict, HTML, drawing, JUnit, runbook, live display."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import datetime
 import functools
+import re
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,8 +21,11 @@ from markupsafe import Markup, escape
 
 from harness.errors import ExitStatus
 from harness.record.log import SILENT, lasted
+from harness.reports.drawing import draw
 from harness.reports.measures import measured
+from harness.reports.plots import plot
 from harness.reports.verdict import LAYERS, Fault, Verdict, clock, judge, since, title
+from harness.snapshot.data import Snapshot
 from harness.text import MARKS, OUTCOMES, clean, counted, took
 
 Item = dict[str, Any]
@@ -36,6 +41,9 @@ OUTCOME_OF_STATUS = {
     ExitStatus.NOTHING_VERIFIED: "interrupted",
 }
 
+# The path of a snapshot among the artefacts
+SNAPSHOT = re.compile(r"(?:.*/)?snapshots/(\d+)\.json")
+
 # Characters of one stream that the report shows: beginning and end. run.json has more.
 SHOWN, SHOWN_OF_FAILED = 2_000, 16_000
 # Values of one wait, and different things done in one step, that the report shows.
@@ -48,9 +56,34 @@ SAME = {
 }
 
 
-def render_html(run: Item) -> str:
-    """The report of a run, one HTML file without anything outside it."""
-    return _environment().get_template("report.html").render(_view(run)).lstrip()
+def render_html(run: Item, snapshots: Mapping[int, Snapshot | str] | None = None) -> str:
+    """The report of a run, one HTML file without anything outside it.
+
+    `snapshots` are those that `looks_shown` names, by their numbers; of one that cannot be had, why.
+    """
+    view = _view(run) | {"drawings": _drawings(run, snapshots or {})}
+    return _environment().get_template("report.html").render(view).lstrip()
+
+
+def looks_shown(run: Item) -> dict[int, str]:
+    """The looks that are drawn, and what each is: the one that the causes were found in, and the last on record."""
+    recorded = [int(it[1]) for item in run["artefacts"] if (it := SNAPSHOT.fullmatch(str(item["path"])))]
+    last = {recorded[-1]: "the last look of the run"} if recorded else {}
+    found = {run["causes_look"]: "where the causes were found"} if run["causes_look"] else {}
+    return {**found, **last, **found}
+
+
+def _drawings(run: Item, snapshots: Mapping[int, Snapshot | str]) -> list[Item]:
+    """What there is to draw; of what cannot be drawn, why."""
+    drawings: list[Item] = []
+    for number, about in looks_shown(run).items():
+        now = snapshots.get(number, "its snapshot was not given")
+        if isinstance(now, str):
+            drawings.append({"about": f"Look {number}, {about}", "drawing": None, "why": now})
+            continue
+        drawing = draw(now, run["causes"] if number == run["causes_look"] else [])
+        drawings.append({"about": f"Look {number}, {about}, {_when(now.asked)}", "drawing": drawing, "why": ""})
+    return drawings
 
 
 @functools.cache
@@ -116,7 +149,7 @@ def _view(run: Item) -> Item:
         "tasks": _tasks(run),
         "elsewhere": _elsewhere(run, doings),
         "facts": sorted(run["facts"].items()) + _as_it_was(run) + [("took", str(it)) for it in measured(run)],
-        "artefacts": [{**item, "href": "./" + quote(clean(item["path"]))} for item in run["artefacts"]],
+        "artefacts": [{**item, **_artefact(item, run)} for item in run["artefacts"]],
         "torn_down": any(stage["stage"] == "teardown" and stage["outcome"] == "passed" for stage in run["stages"]),
         "shown_of_failed": SHOWN_OF_FAILED,
         "shown": SHOWN,
@@ -135,6 +168,12 @@ def _as_it_was(run: Item) -> list[tuple[str, str]]:
     return [(f"left as they were: boots of {len(boots)} machines", "no machine started again"), *rows]
 
 
+def _artefact(item: Item, run: Item) -> Item:
+    """Its path in the run's folder, which the record may have from the root, and the link to it."""
+    path = clean(item["path"]).rpartition(f"/{run['run_id']}/")[2]
+    return {"path": path, "href": "./" + quote(path)}
+
+
 def _card(fault: Fault, scenario: Item | None) -> Item:
     """A fault with the scenario and the step it belongs to, where it does."""
     if scenario is None:
@@ -151,7 +190,17 @@ def _scenario(number: int, scenario: Item, doings: Doings, run: Item) -> Item:
     around = _shown(doings.get((scenario["id"], None), []), scenario["started"], run)
     has_message = any(step["said"] for step in steps)
     seconds = lasted(scenario, run)
-    return {**scenario, "number": number, "steps": steps, "around": around, "told": has_message, "seconds": seconds}
+    streams = [stream for stream in run["traffic"] if stream.get("scenario") == scenario["id"]]
+    plots = [plot(stream) for stream in sorted(streams, key=lambda stream: str(stream["site"]))]
+    return {
+        **scenario,
+        "plots": plots,
+        "number": number,
+        "steps": steps,
+        "around": around,
+        "told": has_message,
+        "seconds": seconds,
+    }
 
 
 def _message(error: object) -> str:

@@ -121,7 +121,9 @@ def _looked(execution: Execution, cluster: Cluster) -> list[dict[str, Any]]:
     typed = [command["line"] for command in execution.document()["commands"] if command["typed"]]
     progress = Progress(typed, builds=workplace.folder == run.folder and not (run.folder / OUTPUTS).exists())
     looker = looker_of(cluster, progress, workplace.shell, run.process, workplace.run_id, _plan(execution))
-    Watch(lambda: looker, run.recorder, run.folder, since=last_green(workplace.folder)).diagnose(LOOKS_WITHIN)
+    taken = max((look["number"] for look in execution.document()["looks"]), default=0)
+    since = last_green(workplace.folder)
+    Watch(lambda: looker, run.recorder, run.folder, since=since, taken=taken).diagnose(LOOKS_WITHIN)
     return list(execution.document()["causes"])
 
 

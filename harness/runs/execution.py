@@ -24,12 +24,13 @@ from harness.errors import ExitStatus, HarnessError, Misconfigured, PlatformWron
 from harness.record.log import TIME_LIMITS, fold, read_events
 from harness.reports import runbook, verdict
 from harness.reports.display import Display
-from harness.reports.html import render_html
+from harness.reports.html import looks_shown, render_html
 from harness.reports.junit import junit_xml
 from harness.reports.measures import measured
 from harness.runs.faults import Seeding, is_left_over
 from harness.runs.interrupts import Interrupts
 from harness.runs.run import Run
+from harness.runs.watch import recorded
 from harness.runs.workplace import OUTPUTS, Workplace
 from harness.seams.patience import patience
 from harness.seams.process import Processes
@@ -158,11 +159,12 @@ class Execution:
 
 
 def write_record(folder: Path) -> dict[str, Any]:
-    """Writes run.json, report.html and junit.xml of a run folder from its event log."""
+    """Writes run.json, report.html and junit.xml of a run folder from its event log, and its snapshots."""
     document = fold(read_events(folder / "events.jsonl"))
     document["measures"] = [dataclasses.asdict(measure) for measure in measured(document)]
     (folder / "run.json").write_text(json.dumps(document, indent=1, ensure_ascii=False))
-    (folder / "report.html").write_text(render_html(document))
+    snapshots = {number: recorded(folder, number) for number in looks_shown(document)}
+    (folder / "report.html").write_text(render_html(document, snapshots))
     (folder / "junit.xml").write_text(junit_xml(document))
     return document
 

@@ -3,7 +3,7 @@
 .runs/RUN-ID/
     events.jsonl        the event log             run.json, report.html, junit.xml   made from it
     evidence/           what was collected from the machines when something was wrong
-    snapshots/          looks at the cluster that showed something wrong, the first and the last of each wait
+    snapshots/          looks at the cluster: of each wait the first that showed something wrong and the last; the last
     ...                 where the run builds a cluster: the operator's workplace, see harness/runs/workplace.py
 """
 

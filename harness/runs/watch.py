@@ -16,7 +16,7 @@ from harness.rules.finding import FLEET_LAG, RULES, Finding, Subject
 from harness.rules.judging import Cause, Judgement, causes, judge
 from harness.seams.patience import patience
 from harness.seams.wait import Clock
-from harness.snapshot.data import Snapshot, encode
+from harness.snapshot.data import Snapshot, decode, encode
 from harness.snapshot.look import ASK_AGAIN, LOOK_LIMIT, Looker
 
 # Seconds between two looks while something is wrong, at least
@@ -50,7 +50,8 @@ class RuleBroken(PlatformWrong):
 
 class Watch:
     """The looks of one run. `looker` gives what takes them, and is asked again when something was changed. Journals are
-    looked at from `since` on (seconds since the epoch), and a day at most."""
+    looked at from `since` on (seconds since the epoch), and a day at most. `taken` is how many looks were taken
+    before, by others."""
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class Watch:
         folder: Path,
         clock: Clock = time,
         since: float = 0.0,
+        taken: int = 0,
     ) -> None:
         self._looker = looker
         self._recorder = recorder
@@ -67,7 +69,10 @@ class Watch:
         self._since = max(since, time.time() - JOURNAL)
         self._looks: list[Snapshot] = []
         self._looking: Looker | None = None
-        self._number = 0
+        self._number = taken
+        # also when something was changed after it
+        self._newest: Snapshot | None = None
+        self._recorded: set[int] = set()
         # what the newest look was judged as, and by which number and expectations
         self._judged: tuple[tuple[int, frozenset[tuple[str, Subject]]], Judgement] | None = None
         # whether something is changed: each wait then has a limit of its own, and a look of just now; else all share
@@ -228,6 +233,7 @@ class Watch:
         self._number += 1
         look = self._looking.look(self._number, self._since, before, costly=costly, within=within)
         self._looks.append(look)
+        self._newest = look
         del self._looks[1:-KEPT]
         seconds = look.seconds
         silent = [name for name, machine in look.machines.items() if machine.silent]
@@ -246,10 +252,18 @@ class Watch:
             self._judged = key, judge(self._looks, self._expected)
         return self._judged[1]
 
+    def end(self) -> None:
+        """Puts the last look into the record, whatever it shows; nothing, where there was none."""
+        if self._newest is not None:
+            self.record(self._newest)
+
     def record(self, look: Snapshot) -> None:
-        """Writes a snapshot into the run's folder, masked."""
+        """Writes a snapshot into the run's folder, masked; once."""
+        if look.number in self._recorded:
+            return
+        self._recorded.add(look.number)
         self._folder.mkdir(exist_ok=True)
-        path = self._folder / f"{look.number:04}.json"
+        path = snapshot_file(self._folder.parent, look.number)
         path.write_text(self._recorder.redact(encode(look).decode()))
         self._recorder.emit("artefact", path=str(path), about=f"look {look.number}")
 
@@ -263,6 +277,21 @@ class Watch:
         found = causes(every.findings if judged.findings else every.all, self._looks[-1])
         emit_causes(self._recorder, found, self._looks[-1].number)
         return RuleBroken(what, next(cause for cause in found if asked & {it.key for it in cause.all}))
+
+
+def snapshot_file(folder: Path, number: int) -> Path:
+    """Where a run's folder has a look that is recorded."""
+    return folder / "snapshots" / f"{number:04}.json"
+
+
+def recorded(folder: Path, number: int) -> Snapshot | str:
+    """A look from a run's folder; why it cannot be had, where it cannot."""
+    try:
+        return decode(snapshot_file(folder, number).read_bytes())
+    except FileNotFoundError:
+        return "its snapshot is not on record"
+    except (OSError, ValueError) as refused:
+        return f"its snapshot cannot be read ({refused})"
 
 
 class _Wait:
@@ -289,11 +318,12 @@ def emit_causes(recorder: Recorder, found: Collection[Cause], look: int) -> None
         "causes",
         look=look,
         causes=[
-            {"finding": _document(cause.finding), "consequences": list(map(_document, cause.consequences))}
+            {"finding": document_of(cause.finding), "consequences": list(map(document_of, cause.consequences))}
             for cause in found
         ],
     )
 
 
-def _document(finding: Finding) -> dict[str, Any]:
+def document_of(finding: Finding) -> dict[str, Any]:
+    """A finding as the record has it."""
     return {"since": None, "paste": "", **msgspec.to_builtins(finding), "about": str(finding.subject)}

@@ -24,7 +24,7 @@ from harness.drivers import traffic as traffic_module
 from harness.drivers.contents import Deployed
 from harness.drivers.site import Page, Site
 from harness.drivers.terraform import Outputs
-from harness.drivers.traffic import FAILED, RIGHT, WRONG, Tally, Traffic, remembered
+from harness.drivers.traffic import BUCKET, FAILED, RIGHT, WRONG, Tally, Traffic, remembered
 from harness.errors import CommandFailed, HarnessError
 from harness.record.log import Recorder
 from harness.seams.http import SiteUnreachable, open_session
@@ -321,6 +321,41 @@ def test_every_change_has_a_note_of_its_own(stream: Stream, events: Events) -> N
         "site blog at 20 a second, it is stopped: 1 requests, 1 failed, 0 wrong, right after 1 s (first: status 503)",
         "site blog at 20 a second, it is started: 2 requests, 2 failed, 0 wrong, right after 2 s (first: status 504)",
     ]
+
+
+def test_record_has_what_became_of_the_requests_of_each_half_second(stream: Stream, events: Events) -> None:
+    stream.ends(0.25)
+    stream.ends(0.25, late=0.25)
+    stream.clock.now += 0.25
+    stream.traffic.changed("blog.service starts again")
+    stream.ends(1.0, UNREACHABLE)
+    stream.ends(0.25, page("old-version"))
+    stream.clock.now += 0.25
+    stream.traffic.changed("blog.service is stopped")
+    stream.ends(0.25)
+    stream.stop()
+
+    (event,) = events("traffic")
+
+    assert {name: event[name] for name in ("site", "rate", "bucket")} == {"site": "blog", "rate": 20, "bucket": BUCKET}
+    assert [event[name] for name in (RIGHT, FAILED, WRONG)] == [[2, 0, 0, 0, 1], [0, 1, 0, 0, 0], [0, 0, 0, 1, 0]]
+    assert event["changes"] == [
+        {
+            "what": "blog.service starts again", "after": 0.75,
+            "made": 2, "failed": 1, "wrong": 1, "right_after": 1.25, "first_seen": "old-version",
+        },
+        {
+            "what": "blog.service is stopped", "after": 2.25,
+            "made": 1, "failed": 0, "wrong": 0, "right_after": 0.0, "first_seen": "",
+        },
+    ]  # fmt: skip
+
+
+def test_record_of_requests_of_which_none_was_made(stream: Stream, events: Events) -> None:
+    stream.stop()
+
+    (event,) = events("traffic")
+    assert event["right"] == event["failed"] == event["wrong"] == event["changes"] == []
 
 
 def test_note_of_requests_that_were_right_while_nothing_changed(recorder: Recorder, events: Events) -> None:

@@ -509,6 +509,16 @@ def hostile_run(log: Log) -> dict[str, Any]:
     log("remote", machine=HOSTILE, command=HOSTILE, status=HOSTILE, seconds=1, stdout=HOSTILE, stderr=HOSTILE)
     log("wait.started", id="w", what=HOSTILE, within=1, hold_for=0)
     log("wait.seen", id="w", value=HOSTILE)
+    change = {
+        "what": HOSTILE,
+        "after": 0.5,
+        "made": 2,
+        "failed": 1,
+        "wrong": 0,
+        "right_after": 1,
+        "first_seen": HOSTILE,
+    }
+    log("traffic", site=HOSTILE, rate=20, bucket=0.5, right=[1], failed=[1], wrong=[0], changes=[change])
     log.end(HOSTILE, 0, 1, {**dict.fromkeys(FAULT, HOSTILE), "status": 1})
     log.over(HOSTILE, "failed", HOSTILE)
     told = {name: HOSTILE if isinstance(value, str) else value for name, value in finding().items()}
@@ -665,6 +675,15 @@ def test_report_needs_nothing_but_itself(log: Log) -> None:
     assert "url(" not in source and "@import" not in source
     assert "prefers-color-scheme: dark" in source and "@media print" in source
     assert "./evidence/a%20b.journal" in source
+
+
+def test_artefact_is_linked_from_the_runs_folder(log: Log) -> None:
+    log("run.started", run_id="r1", target="local")
+    log("artefact", path="/home/somebody/.runs/r1/snapshots/0001.json", about="look 1")
+    log("artefact", path="evidence/x", about="x")
+
+    links = [attributes["href"] for tag, attributes in page(log).elements if tag == "a" and attributes.get("href")]
+    assert links[-2:] == ["./snapshots/0001.json", "./evidence/x"]
 
 
 def test_report_is_a_pure_function(log: Log) -> None:

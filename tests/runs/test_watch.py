@@ -605,10 +605,59 @@ def test_a_look_that_is_first_and_last_is_kept_once(watch: Watch, looker: FakeLo
     assert recorded(tmp_path) == [1]
 
 
-def test_where_nothing_is_wrong_no_look_is_kept(watch: Watch, tmp_path: Path) -> None:
+def test_where_nothing_is_wrong_the_last_look_is_kept_at_the_end(watch: Watch, tmp_path: Path, events: Events) -> None:
     watch.until("every machine answers", (SILENT,), 10)
+    watch.changed()
+    watch.until("every machine answers", (SILENT,), 10)
+    watch.changed()
+    assert not (tmp_path / "snapshots").exists()
+
+    watch.end()
+    watch.end()
+
+    assert recorded(tmp_path) == [2]
+    assert len(events("artefact")) == 1
+
+
+def test_who_did_not_look_keeps_nothing(watch: Watch, tmp_path: Path) -> None:
+    watch.end()
 
     assert not (tmp_path / "snapshots").exists()
+
+
+def test_looks_go_on_from_those_that_others_took(
+    looker: FakeLooker, recorder: Recorder, tmp_path: Path, clock: FakeClock, events: Events
+) -> None:
+    Watch(lambda: cast("Looker", looker), recorder, tmp_path, clock, taken=7).diagnose()
+
+    assert recorded(tmp_path) == [8] and [it["look"] for it in events("causes")] == [8]
+
+
+def test_a_look_comes_back_from_the_record(watch: Watch, tmp_path: Path) -> None:
+    first = watch.first
+    watch.end()
+
+    assert module.recorded(tmp_path, 1) == first
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "its snapshot is not on record"),
+        ("", "its snapshot cannot be read"),
+        ('{"schema": "platform.snapshot/1", "number": 1, "asked"', "its snapshot cannot be read"),
+        ('{"schema": "platform.snapshot/9"}', "a snapshot of schema platform.snapshot/9"),
+        ('{"schema": "platform.snapshot/1", "number": 1}', "missing required field"),
+        ("[]", "its snapshot cannot be read"),
+    ],
+)
+def test_a_look_that_cannot_be_had_says_why(tmp_path: Path, text: str | None, why: str) -> None:
+    if text is not None:
+        path = module.snapshot_file(tmp_path, 1)
+        path.parent.mkdir()
+        path.write_text(text)
+
+    assert why in str(module.recorded(tmp_path, 1))
 
 
 def test_no_secret_is_in_a_snapshot(watch: Watch, looker: FakeLooker, tmp_path: Path, redact: Redactor) -> None:

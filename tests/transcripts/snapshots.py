@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from harness.snapshot.data import Machine, Snapshot, decode
+from harness.snapshot.data import FleetMachine, Machine, Snapshot, decode
 
 FOLDER = Path(__file__).parent
 COLLECTED = (FOLDER / "collected.txt").read_text()
@@ -64,6 +64,37 @@ def silent(snapshot: Snapshot, *names: str, refused: str = "", through: str = ""
         for name in names
     }
     return change(snapshot, "machines", {**snapshot.machines, **gone})
+
+
+def grown(snapshot: Snapshot, number: int) -> Snapshot:
+    """With so many machines, 3 to 200: the others are like coreos-1, and the first five are etcd's members."""
+    names = [f"coreos-{index}" for index in range(number)]
+    addresses = {name: f"192.0.2.{10 + index}" for index, name in enumerate(names)}
+    model = snapshot.machines["coreos-1"]
+    machines = dict(snapshot.machines)
+    for index, name in enumerate(names[3:], 3):
+        role = {"etcd.role": "" if index > 4 else "StateFollower", "etcd.name": name}
+        ids = {"machine_id": f"{index:032x}", "host_key": f"ssh-ed25519 {index}", "boot": f"boot {index}"}
+        machines[name] = changed(model, role | ids)
+    ids_of = {machines[name].machine_id: name for name in names}
+    for name in names:
+        machines[name] = changed(machines[name], {"etcd.members": tuple(names[:5]), "fleet": tuple(ids_of)})
+    assert snapshot.fleet is not None
+    return changed(
+        snapshot,
+        {
+            "intended.machines": addresses,
+            "machines": machines,
+            "fleet.machines": {it: FleetMachine(addresses[name], {"name": name}) for it, name in ids_of.items()},
+            "fleet.states": {
+                unit: tuple(ids_of) if len(there) > 1 else there for unit, there in snapshot.fleet.states.items()
+            },
+            "outside.ports": dict.fromkeys(names, (22, 80)),
+            "outside.sites": {
+                site: dict.fromkeys(names, its["coreos-1"]) for site, its in snapshot.outside.sites.items()
+            },
+        },
+    )
 
 
 def later(snapshot: Snapshot, seconds: float) -> Snapshot:
