@@ -81,8 +81,8 @@ LISTS = {
 # What key material looks like, whatever encodes it: only a text with such a run is searched for long secrets.
 LONG = re.compile(r"[A-Za-z0-9+/=%]{40,}")
 # What says of itself that it is secret, be it known here or not: a variable of an environment, a private key
-# (in JSON a quote has a backslash before it, and what begins a line an n)
-NAMED = re.compile(r"((?<![A-Z0-9_])[A-Z0-9_]*(?:KEY|SECRET|TOKEN|PASSWORD)=\\*[\"']?)[^\s\"']{8,}")
+# (in JSON its quote has a backslash before it)
+NAMED = re.compile(r"((?:KEY|SECRET|TOKEN|PASSWORD)=\\*[\"']?)[^\s\"']{8,}")
 PRIVATE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 
 
