@@ -22,7 +22,7 @@ down: ## remove a standing cluster, or what is left of one
 nightly: ## all that must hold on a standing cluster, changing nothing; one line when all is well
 	@bin/platform nightly $(ARGS)
 
-diagnose: ## what is wrong with a standing cluster, what to do, and all evidence of it in one file
+diagnose: ## what is wrong with a standing cluster, what to do, and all evidence in one file; within 30 seconds
 	@bin/platform diagnose $(ARGS)
 
 drill: ## break a cluster on purpose, one fault at a time, and see whether the nightly names it

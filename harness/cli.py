@@ -226,14 +226,14 @@ def _nightly(arguments: argparse.Namespace) -> int:
 
 
 def _diagnose(arguments: argparse.Namespace) -> int:
-    from harness.commands.diagnose import diagnose
+    from harness.commands.diagnose import diagnose, diagnosed
     from harness.runs.check import Check
     from harness.runs.standing import chosen
 
     if arguments.outputs is None:
-        return diagnose(Check(ROOT, ["diagnose"], chosen(ROOT, arguments.run)), as_json=arguments.json)
+        return diagnose(ROOT, chosen(ROOT, arguments.run), as_json=arguments.json)
     check = Check.of_outputs(ROOT, ["diagnose"], arguments.target, arguments.outputs, arguments.key, keyless=True)
-    return diagnose(check, as_json=arguments.json)
+    return diagnosed(check, as_json=arguments.json)
 
 
 def _drill(arguments: argparse.Namespace) -> int:

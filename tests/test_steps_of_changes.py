@@ -1,4 +1,4 @@
-"""The steps of features 10 to 12, in the features' own words: each judgement seen green, and red for the right reason;
+"""The steps of features 10 to 13, in the features' own words: each judgement seen green, and red for the right reason;
 what changes something, in the order in which it does; and which scenarios a run cannot execute.
 
 The drivers are fakes, the fixtures between them and the steps (lose, inject, change) are the run's own.
@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,14 +29,15 @@ from harness.drivers.shell import OperatorShell
 from harness.drivers.terraform import Plan
 from harness.drivers.traffic import Tally
 from harness.drivers.units import UnitStates
-from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, PlatformWrong, WaitExpired
+from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong, WaitExpired
 from harness.model.registration import registration
 from harness.record.log import Recorder, read_events
 from harness.rules.finding import RULES, Subject
+from harness.runs.faults import is_left_over, seeding_lock
 from harness.runs.plugins import choosing
 from harness.seams.process import Processes
 from harness.seams.wait import NotAnswering, Waiter
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, FakeRunner
 from tests.places import program
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -176,6 +177,17 @@ class FakeWatch:
     def holds(self, what: str, rules: Collection[str], seconds: float) -> None:
         self.asked.append(("holds", tuple(rules), seconds))
 
+    def names(self, what: str, expected: Collection[tuple[str, str]], within: float) -> None:
+        self.asked.append(("names", tuple(rule for rule, _ in expected), within))
+        if self.broken & {rule for rule, _ in expected}:
+            raise WaitExpired(what, expected="that", seen="this")
+
+    def settled(self, within: float) -> None:
+        self.log.append(("settled",))
+        self.asked.append(("settled", tuple(RULES), within))
+        if self.broken:
+            raise PlatformWrong("all is as it must be", expected="that", seen="this")
+
     def changed(self) -> None:
         self.log.append(("looked no more",))
 
@@ -275,7 +287,7 @@ def written() -> Iterator[tuple[str, str]]:
 def test_every_look_is_for_rules_that_there_are_and_has_the_seconds_of_its_words(step: Step, watch: FakeWatch) -> None:
     for kind, text in written():
         watch.asked.clear()
-        step(kind, text, lost_machine="coreos-1")
+        step(kind, text, lost_machine="coreos-1", injected=[("unit-runs", "unit x")])
 
         ((how, rules, seconds),) = watch.asked
         assert rules and set(rules) <= set(RULES) and len(set(rules)) == len(rules), text
@@ -886,6 +898,141 @@ def test_what_is_broken_on_purpose_is_no_finding(step: Step, watch: FakeWatch, m
         ("unit-runs", Subject("unit", "etcd-amb.service", "coreos-2")),
     ]
     assert {rule for rule, _ in watch.expected} <= set(RULES)
+
+
+# -- faults that drills seed -----------------------------------------------------------------------------------------
+
+ETCD_STOPS, ETCD_STARTS = (("run", "coreos-1", f"sh -c 'sudo systemctl {verb} etcd'") for verb in ("stop", "start"))
+FLUSHED, LOADED = (
+    ("run", "coreos-1", f"sh -c 'sudo {command}'")
+    for command in ("nft delete table inet platform", "systemctl restart filter")
+)
+NAMED = "what was injected is named, and nothing else, within 20 seconds"
+
+
+Seed = Callable[[str], tuple[str, str]]
+
+
+@pytest.fixture
+def seeding(
+    root: Any, cluster: Any, runner: FakeRunner, tmp_path: Path, change: Callable[[str], None]
+) -> Callable[[ExitStack], Seed]:
+    """Makes the run's own `seed`, in a workplace with a target that has no switches."""
+    (tmp_path / "infra/some").mkdir(parents=True)
+    (tmp_path / "infra/some/target.json").write_text("{}")
+    operator = OperatorShell.open(runner, tmp_path / "operator.json", tmp_path, {"TARGET": "some"})
+    make = inspect.unwrap(root.seed)
+    return lambda put_back: cast("Seed", make(cluster, operator, runner, tmp_path, change, put_back))
+
+
+@pytest.fixture
+def seed(seeding: Callable[[ExitStack], Seed]) -> Iterator[Seed]:
+    with ExitStack() as put_back:
+        yield seeding(put_back)
+
+
+def noted(folder: Path) -> list[str]:
+    return sorted(note.name for note in folder.glob("fault-*.json"))
+
+
+def test_fault_is_injected_and_what_is_to_be_named_is_known(
+    step: Step, log: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    injected = step("given", 'fault "etcd-stopped" is injected')
+
+    assert injected == [("system-unit-runs", "etcd on coreos-1")]
+    assert log == [("change", "fault etcd-stopped is injected"), ETCD_STOPS]
+    assert noted(tmp_path) == ["fault-etcd-stopped.json"]
+
+
+def test_another_fault_is_named_beside_it(step: Step, log: list[tuple[str, ...]], tmp_path: Path) -> None:
+    injected = step("given", 'fault "etcd-stopped" is injected')
+    step("given", 'fault "filter-flushed" is injected as well', injected=injected)
+
+    assert injected == [("system-unit-runs", "etcd on coreos-1"), ("filter-is-loaded", "filter on coreos-1")]
+    assert log[2:] == [("change", "fault filter-flushed is injected"), FLUSHED]
+    assert noted(tmp_path) == ["fault-etcd-stopped.json", "fault-filter-flushed.json"]
+
+
+def test_fault_of_the_operators_is_typed_by_nobody(step: Step, runner: FakeRunner, log: list[tuple[str, ...]]) -> None:
+    runner.on("bash -c")
+    step("given", 'fault "unit-stopped-by-fleetctl" is injected')
+
+    assert runner.calls == ["bash -c 'fleetctl stop --no-block jpblog.service'"]
+    assert {call.line for call in runner.details} == {None} and log == [
+        ("change", "fault unit-stopped-by-fleetctl is injected")
+    ]
+
+
+def test_fault_that_there_is_not_is_wrong_usage(step: Step, log: list[tuple[str, ...]], tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="there is no fault etcd-stoped: did you mean etcd-stopped"):
+        step("given", 'fault "etcd-stoped" is injected')
+
+    assert log == [] and noted(tmp_path) == []
+
+
+def test_fault_that_was_injected_in_part_is_undone(step: Step, machines: FakeMachines, tmp_path: Path) -> None:
+    def run(name: str, command: str) -> str:
+        machines.log.append(("run", name, command))
+        if "stop" in command:
+            raise HarnessError("the connection was lost")
+        return ""
+
+    machines.run = run  # type: ignore[method-assign]
+
+    with pytest.raises(HarnessError, match="the connection was lost"):
+        step("given", 'fault "etcd-stopped" is injected')
+    assert machines.log[1:] == [ETCD_STOPS, ETCD_STARTS] and noted(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(lambda around: next(around, None), id="it passed or failed"),
+        pytest.param(lambda around: around.throw(KeyboardInterrupt), id="it was interrupted"),
+        pytest.param(lambda around: around.close(), id="nobody asks any more"),
+    ],
+)
+def test_faults_are_undone_however_the_scenario_ends(
+    root: Any,
+    watch: FakeWatch,
+    seeding: Callable[[ExitStack], Seed],
+    log: list[tuple[str, ...]],
+    tmp_path: Path,
+    end: Callable[[Any], object],
+) -> None:
+    around = inspect.unwrap(root.put_back)(watch)
+    seed = seeding(next(around))
+    seed("etcd-stopped")
+    seed("filter-flushed")
+    with seeding_lock(tmp_path) as alone:
+        assert not alone and not is_left_over(tmp_path)
+    log.clear()
+
+    with suppress(KeyboardInterrupt):
+        end(around)
+
+    assert log[:2] == [LOADED, ETCD_STARTS] and noted(tmp_path) == []
+    with seeding_lock(tmp_path) as alone:
+        assert alone
+
+
+def test_what_was_injected_is_to_be_named(step: Step, watch: FakeWatch) -> None:
+    injected = [("system-unit-runs", "etcd on coreos-1"), ("filter-is-loaded", "filter on coreos-1")]
+    step("then", NAMED, injected=injected)
+
+    assert watch.asked == [("names", ("system-unit-runs", "filter-is-loaded"), 20)]
+    watch.broken = {"filter-is-loaded"}
+    red(step, NAMED, injected=injected)
+
+
+def test_after_the_repair_all_is_looked_at_anew(step: Step, watch: FakeWatch, log: list[tuple[str, ...]]) -> None:
+    """What was seen while it was broken says nothing any more."""
+    step("then", "all is as it must be within 30 seconds")
+
+    assert log == [("looked no more",), ("settled",)] and watch.asked == [("settled", tuple(RULES), 30)]
+    watch.broken = {"unit-runs"}
+    red(step, "all is as it must be within 30 seconds")
 
 
 # == machines ========================================================================================================

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 from harness.errors import ExitStatus, HarnessError
 from harness.reports import verdict
@@ -15,12 +16,18 @@ from harness.runs.interrupts import Interrupts
 from harness.runs.workplace import add_secrets, in_use
 
 
-def diagnose(check: Check, *, as_json: bool = False) -> ExitStatus:
+def diagnose(root: Path, folder: Path, *, as_json: bool = False) -> ExitStatus:
+    """What is wrong with the cluster of a run."""
+    with in_use(folder, alone=False):
+        return diagnosed(Check(root, ["diagnose"], folder), as_json=as_json)
+
+
+def diagnosed(check: Check, *, as_json: bool = False) -> ExitStatus:
     """Looks at the cluster of a check, judges it, collects all evidence, and prints what is wrong and what to do."""
     run, workplace = check.run, check.workplace
     add_secrets(run.redact, workplace.folder)
     execution = Execution(run, workplace.target, ["diagnose"], workplace)
-    with in_use(workplace.folder, alone=False), Interrupts() as interrupts:
+    with Interrupts() as interrupts:
         execution.begin()
         if is_left_over(workplace.folder):
             run.recorder.emit("note", text="a drill was killed and left a fault behind: the next nightly undoes it")

@@ -18,6 +18,7 @@ import json
 import os
 import re
 import subprocess
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -84,7 +85,8 @@ LISTS = {
 # What key material looks like, whatever encodes it: only a text with such a run is searched for long secrets.
 LONG = re.compile(r"[A-Za-z0-9+/=%]{40,}")
 # What says of itself that it is secret, be it known here or not: a variable of an environment, a private key
-NAMED = re.compile(r"\b([A-Z0-9_]*(?:KEY|SECRET|TOKEN|PASSWORD)=[\"']?)[^\s\"']{8,}")
+# (in JSON its quote has a backslash before it)
+NAMED = re.compile(r"((?:KEY|SECRET|TOKEN|PASSWORD)=\\*[\"']?)[^\s\"']{8,}")
 PRIVATE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 
 
@@ -143,19 +145,23 @@ class Recorder:
         self._numbers = itertools.count(1)
         # why events could not be written; "" while all were
         self.lost = ""
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._writing = threading.Lock()
+        self._file: int | None = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def emit(self, kind: str, **fields: Any) -> None:
         if kind not in EVENTS:
             raise ValueError(f"unknown event {kind}")
         event = {"t": round(self._clock(), 4), "kind": kind, **self._context, **fields}
         # each text by itself: what JSON would escape could not be found in the line
-        line = json.dumps(_redacted(event, self.redact), ensure_ascii=False) + "\n"
-        try:
-            os.write(self._file, line.encode("utf-8", "replace"))
-        except OSError as refused:
-            # a full disk must not keep the teardown from its work: who ends the run asks what was lost
-            self.lost = refused.strerror or str(refused)
+        line = json.dumps(redacted(event, self.redact), ensure_ascii=False) + "\n"
+        with self._writing:
+            if self._file is None:
+                return
+            try:
+                os.write(self._file, line.encode("utf-8", "replace"))
+            except OSError as refused:
+                # a full disk must not keep the teardown from its work: who ends the run asks what was lost
+                self.lost = refused.strerror or str(refused)
 
     @contextmanager
     def task(self, name: str) -> Iterator[Task]:
@@ -184,17 +190,21 @@ class Recorder:
         self._context = {name: value for name, value in self._context.items() if value is not None}
 
     def close(self) -> None:
-        os.close(self._file)
+        """Ends the log. What a machine answers later, that nobody waited for, goes nowhere: not into another file."""
+        with self._writing:
+            if self._file is not None:
+                os.close(self._file)
+            self._file = None
 
 
-def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
+def redacted(value: Any, redact: Callable[[str], str]) -> Any:
     """The value as JSON knows it, with every text in it redacted."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
-        return {redact(str(name)): _redacted(item, redact) for name, item in value.items()}
+        return {redact(str(name)): redacted(item, redact) for name, item in value.items()}
     if isinstance(value, list | tuple | set):
-        return [_redacted(item, redact) for item in value]
+        return [redacted(item, redact) for item in value]
     return value if isinstance(value, int | float | None) else redact(str(value))
 
 

@@ -325,11 +325,16 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
 
 def _of_diagnosis(run: Item, width: int) -> list[str]:
     """What else there is of a diagnosis: what it could not see, and what can be sent to somebody."""
-    unseen = run["looks"][-1]["unseen"] if run["looks"] else []
+    unseen = _unseen(run)
     rows = [("not seen", ", ".join(unseen))] if unseen else []
     rows += [("note", note["text"]) for note in run["notes"]]
     rows += [("evidence", f"{run['folder']}/evidence"), ("to send", f"{run['folder']}/{ARCHIVE} (secrets are masked)")]
     return [f"  {name:9}  {cut(one_line(text), 2 * (width - 13))}" for name, text in rows]
+
+
+def _unseen(run: Item) -> list[str]:
+    """What nobody could tell in the last look."""
+    return list(run["looks"][-1].get("unseen", ())) if run["looks"] else []
 
 
 def _stands(run: Item) -> bool:
@@ -347,7 +352,7 @@ def for_programs(run: Item, verdict: Verdict) -> Item:
         "report": f"{run['folder']}/report.html",
         "scenarios": verdict.counts,
         "causes": [{**cause, "to_do": run["remedies"].get(cause["finding"]["rule"], "")} for cause in verdict.causes],
-        "unseen": run["looks"][-1]["unseen"] if run["looks"] else [],
+        "unseen": _unseen(run),
         "faults": [{**asdict(fault), "status": int(fault.status)} for fault in verdict.unexplained],
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -10,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from harness.errors import PlatformWrong
-from harness.record.log import Recorder
+from harness.errors import PlatformWrong, WaitExpired
+from harness.record.log import Recorder, redacted
 from harness.rules.finding import FLEET_LAG, RULES, Finding, Subject
 from harness.rules.judging import Cause, Judgement, causes, judge
 from harness.seams.patience import patience
@@ -143,14 +144,14 @@ class Watch:
         return [name for name in RULES if name not in self.chosen]
 
     def diagnose(self, within: float = LOOK_LIMIT) -> tuple[Cause, ...]:
-        """What is wrong by now, with all that it takes to know it, in the record; its first look takes `within` seconds
-        at most."""
+        """What is wrong by now, with all that it takes to know it, in the record; a look takes `within` seconds at
+        most."""
         ends = self._clock.monotonic() + (FLEET_LAG + 1) * patience()
         self.changed()
         self._look(costly=True, within=within)
         while self._judge().unsettled and self._clock.monotonic() < ends:
             self._pause()
-            self._look(costly=False)
+            self._look(costly=False, within=within)
         self.record(self._looks[-1])
         found = causes(self._judge().findings, self._looks[-1])
         emit_causes(self._recorder, found, self._looks[-1].number)
@@ -163,7 +164,7 @@ class Watch:
         self._until("all is as it must be", rules, within * patience())
 
     def names(self, what: str, expected: Collection[tuple[str, str]], within: float) -> None:
-        """Looks until these causes are named (rule, and subject in words), and no other. Raises PlatformWrong."""
+        """Looks until these causes are named (rule, and subject in words), and no other. Raises WaitExpired."""
         rules = [name for name, rule in RULES.items() if not rule.compares]
         with self._waiting(what, within=within, hold_for=0) as wait:
             self.changed()
@@ -177,7 +178,7 @@ class Watch:
                 if self._clock.monotonic() >= ends:
                     named = "; ".join(str(it.finding) for it in found) or "nothing"
                     wanted = ", ".join(subject for _, subject in expected)
-                    raise PlatformWrong(f"{what}: named is {named}", expected=wanted, seen=named)
+                    raise WaitExpired(f"{what}: named is {named}", expected=wanted, seen=named)
                 self._pause()
                 self._look(costly=False)
 
@@ -190,7 +191,7 @@ class Watch:
         try:
             yield wait
             outcome = "reached"
-        except RuleBroken:
+        except (RuleBroken, WaitExpired):
             outcome = "expired"
             raise
         finally:
@@ -264,7 +265,8 @@ class Watch:
         self._recorded.add(look.number)
         self._folder.mkdir(exist_ok=True)
         path = snapshot_file(self._folder.parent, look.number)
-        path.write_text(self._recorder.redact(encode(look).decode()))
+        masked = redacted(msgspec.to_builtins(look), self._recorder.redact)
+        path.write_text(json.dumps(masked, ensure_ascii=False))
         self._recorder.emit("artefact", path=str(path), about=f"look {look.number}")
 
     def saw(self, wait: str, text: str) -> None:

@@ -5,20 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
 def result_by(future: Future[T], ends: float) -> T | None:
-    """What a future gives by then (seconds of the monotonic clock); None where it has not ended."""
-    try:
-        return future.result(max(ends - time.monotonic(), 0.0))
-    except TimeoutError:
-        if future.done():
-            raise  # its own
-        return None
+    """What a future gives by then (seconds of the monotonic clock), or raises; None where it has not ended."""
+    ended, _ = wait([future], max(ends - time.monotonic(), 0.0))
+    return future.result() if ended else None
 
 
 def begun(do: Callable[[], T]) -> Future[T]:

@@ -101,7 +101,7 @@ class Looker:
             outside = OutsideView(pool, self._cluster, self.intended, self._backing, kernel, costly=costly)
             plan = pool.submit(self._planned) if costly and self._plan else None
             printed = self._machines(since, before)
-            answers = {name: _waited_for(future, name, before, ends) for name, future in printed.items()}
+            answers = {name: _waited_for(future, name, before, asked, ends) for name, future in printed.items()}
             machines = {name: _machine(self.intended, answer) for name, answer in answers.items()}
             seen = outside.answers(machines, before.outside if before else None, ends)
             planned = result_by(plan, ends) if plan else before.plan if before else None
@@ -169,13 +169,14 @@ def _with_digest(site: str, known: Release | None) -> str:
     return f"{site}:{known.stamp}:{known.digest}" if known else site
 
 
-def _waited_for(future: Future[Printed], name: str, before: Snapshot | None, ends: float) -> Printed:
-    """What a machine printed. One whose silence was waited for in the look before is waited for shortly only."""
-    then, sent = before.machines.get(name) if before else None, time.time()
+def _waited_for(future: Future[Printed], name: str, before: Snapshot | None, asked: float, ends: float) -> Printed:
+    """What a machine printed. One whose silence was waited for in the look before is waited for shortly only. All are
+    `asked` at once: who is waited for last was as long silent."""
+    then = before.machines.get(name) if before else None
     if then is not None and then.silent and then.seconds >= ASK_AGAIN:
         again = result_by(future, time.monotonic() + ASK_AGAIN * patience())
-        return again or Printed("", sent, time.time(), then.silent, then.refused, then.through)
-    return result_by(future, ends) or Printed("", sent, time.time(), f"machine {name} did not answer in time")
+        return again or Printed("", asked, time.time(), then.silent, then.refused, then.through)
+    return result_by(future, ends) or Printed("", asked, time.time(), f"machine {name} did not answer in time")
 
 
 def _machine(intended: Intended, it: Printed) -> Machine:

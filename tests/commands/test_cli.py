@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness import cli
-from harness.commands import own_checks
+from harness.commands import diagnose, own_checks
 from harness.errors import (
     AnswerNotUnderstood,
     CommandFailed,
@@ -75,7 +75,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What check, nightly, shell and down would do to which cluster, instead of doing it."""
+    """What check, nightly, diagnose, shell and down would do to which cluster, instead of doing it."""
     asked: list[dict[str, Any]] = []
 
     def known(module: object, name: str) -> None:
@@ -87,6 +87,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     for name in ("check", "nightly", "join"):
         known(check, name)
+    known(diagnose, "diagnose")
     known(acceptance, "down")
     return asked
 
@@ -131,6 +132,8 @@ def ending(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
         ["nightly", "features/08_site.feature"],
         ["nightly", "-m", "site"],
         ["nightly", "--outputs"],
+        ["diagnose", "--outputs"],
+        ["diagnose", "features/08_site.feature"],
         ["down", "a"],
         ["down", "--target", "local"],
         ["runbook", "here"],
@@ -542,7 +545,8 @@ def test_acceptance_executes_all_and_up_what_builds_and_both_pass_their_status_o
 
 
 @pytest.mark.parametrize(
-    ("command", "does"), [("check", "check"), ("nightly", "nightly"), ("down", "down"), ("shell", "join")]
+    ("command", "does"),
+    [("check", "check"), ("nightly", "nightly"), ("diagnose", "diagnose"), ("down", "down"), ("shell", "join")],
 )
 @pytest.mark.parametrize("said", ["option", "environment", "folder"])
 def test_the_run_is_said_by_option_or_environment(
@@ -561,7 +565,7 @@ def test_the_run_is_said_by_option_or_environment(
     assert [(asked["does"], asked["cluster"]) for asked in checked] == [(does, "b")]
 
 
-@pytest.mark.parametrize("command", ["check", "nightly", "down"])
+@pytest.mark.parametrize("command", ["check", "nightly", "diagnose", "down"])
 def test_the_only_cluster_need_not_be_named(checkout: Path, checked: list[dict[str, Any]], command: str) -> None:
     stands(checkout, "a")
     (checkout / ".runs/of-a-run-that-is-over").mkdir()
@@ -623,6 +627,38 @@ def test_nightly_of_outputs_needs_no_cluster_of_ours(monkeypatch: pytest.MonkeyP
         *(["nightly"], "cloud", outputs, key, True, False),
         *(["nightly"], "local", outputs, key, True, True),
     ]
+
+
+def test_diagnosis_of_outputs_needs_neither_a_cluster_of_ours_nor_a_key(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[object] = []
+
+    def of_outputs(*arguments: object, keyless: bool) -> str:
+        asked.extend([*arguments[1:], keyless])
+        return "the check"
+
+    def diagnosed(check: object, *, as_json: bool) -> ExitStatus:
+        asked.extend([check, as_json])
+        return ExitStatus.PLATFORM_WRONG
+
+    monkeypatch.setattr(check.Check, "of_outputs", of_outputs)
+    monkeypatch.setattr(diagnose, "diagnosed", diagnosed)
+    outputs = tmp_path / "outputs.json"
+
+    assert cli.main(["diagnose", "--target", "cloud", "--outputs", str(outputs)]) == 1
+    assert cli.main(["diagnose", "--json", "--outputs", str(outputs), "--key", "k"]) == 1
+    assert asked == [
+        *(["diagnose"], "cloud", outputs, None, True, "the check", False),
+        *(["diagnose"], "local", outputs, Path("k"), True, "the check", True),
+    ]
+
+
+def test_diagnosis_for_programs(checkout: Path, checked: list[dict[str, Any]]) -> None:
+    stands(checkout, "a")
+
+    assert cli.main(["diagnose", "--json"]) == 0
+    assert [asked["as_json"] for asked in checked] == [True]
 
 
 # -- reports, and clean --------------------------------------------------------------------------------------------

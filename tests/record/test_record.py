@@ -511,6 +511,48 @@ def test_an_event_stays_readable_whatever_is_hidden(recorder: Recorder, redact: 
     assert (event["text"], event["other"]) == ("[odd]", {"nested": ["[odd]"]})
 
 
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("NAME_KEY=0123456789 and more", "NAME_KEY=[masked] and more"),
+        ("NAME_KEY='0123456789'", "NAME_KEY='[masked]'"),
+        ('export API_TOKEN="0123456789"', 'export API_TOKEN="[masked]"'),
+        ("SECRET=0123456789", "SECRET=[masked]"),
+        ("a DB_PASSWORD=0123456789;", "a DB_PASSWORD=[masked]"),
+        ('{"Env": ["NAME_KEY=0123456789", "A=b"]}', '{"Env": ["NAME_KEY=[masked]", "A=b"]}'),
+        (r'"told\nNAME_KEY=0123456789"', r'"told\nNAME_KEY=[masked]"'),
+    ],
+)
+def test_what_says_by_its_name_that_it_is_secret_is_hidden(redact: Redactor, text: str, hidden: str) -> None:
+    assert redact(text) == hidden
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["NAME_KEY=short", "KEYS=0123456789", "monkey=0123456789", "NAME_KEY", "NAME_KEY is 0123456789", "KEY= 0123456789"],
+)
+def test_what_only_looks_as_if_it_were_secret_is_told(redact: Redactor, text: str) -> None:
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize("kind", ["", "RSA ", "OPENSSH ", "ENCRYPTED "])
+@pytest.mark.parametrize("line", ["\n", "\r\n", "\\n", "\n    "])
+def test_private_key_is_hidden_be_it_known_or_not(redact: Redactor, kind: str, line: str) -> None:
+    key = line.join((f"-----BEGIN {kind}PRIVATE KEY-----", "b3Blbn", "NzaC", f"-----END {kind}PRIVATE KEY-----"))
+
+    assert redact(f"one: {key} other: {key} and more") == "one: [private key] other: [private key] and more"
+
+
+def test_private_key_that_was_cut_off_is_hidden_to_its_end(redact: Redactor) -> None:
+    assert redact("it is -----BEGIN RSA PRIVATE KEY-----\nb3Blbn\nNza") == "it is [private key]"
+
+
+def test_public_key_is_told(redact: Redactor) -> None:
+    text = "-----BEGIN PUBLIC KEY-----\nb3Blbn\n-----END PUBLIC KEY-----"
+
+    assert redact(text) == text
+
+
 def canary(recorder: Recorder) -> Iterator[str]:
     """Sends 100 private keys through every channel of the record; gives what must not be found in it."""
     process = Processes(recorder)
@@ -564,6 +606,18 @@ def test_hiding_many_keys_costs_little(tmp_path: Path) -> None:
         recorder.emit("remote", machine="coreos-0", stdout=coded if number % 10 == 0 else text)
 
     assert time.process_time() - began < 2
+
+
+def test_what_is_told_after_the_end_goes_nowhere(tmp_path: Path, events: Events, recorder: Recorder) -> None:
+    """A silent machine's answer may come when the number of the file is another file's."""
+    recorder.emit("note", text="in time")
+    recorder.close()
+    with (tmp_path / "another").open("w"):
+        recorder.emit("note", text="too late")
+        recorder.close()
+
+    assert (tmp_path / "another").read_text() == "" and recorder.lost == ""
+    assert [event["text"] for event in events()] == ["in time"]
 
 
 def test_a_full_disk_loses_events_and_nothing_else() -> None:

@@ -10,7 +10,8 @@ from _pytest.mark.expression import Expression
 from pytest_bdd.parser import FeatureParser, Scenario, Step
 
 from harness.errors import ExitStatus, Misconfigured
-from harness.reports.runbook import TYPED, commands_of_features, commands_of_readme, drift, sections
+from harness.reports.runbook import REMEDY, TYPED, commands_of_features, commands_of_readme, drift, remedies, sections
+from harness.rules.judging import RULES
 from harness.runs.acceptance import BUILDING
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -166,6 +167,113 @@ def test_a_run_that_ended_early_may_leave_the_rest_out() -> None:
 def test_what_is_the_same_does_not_differ() -> None:
     assert drift(["a", "b"], ["a", "b"], whole=True) == ""
     assert drift([], [], whole=True) == ""
+
+
+# -- what to do about a cause --------------------------------------------------------------------------------------
+
+TROUBLESHOOTING = """# A project
+
+1. This is no item (`unit-runs`): it stands elsewhere.
+
+## Troubleshooting
+
+Some words before; `make diagnose` names (`unit-runs`): no item either.
+
+1. The operator is not let in (`agent-holds-a-key`): the ssh-agent
+   holds no key. Give it `ssh-add key`;
+   fleetctl takes others.
+
+2. A machine is another (once) (`host-key-is-pinned`, `host-keys-differ`,
+   `machine-ids-differ`): it was made again: see (Recovery 2).
+
+   ```
+   $ ssh-keygen -R coreos-1
+   ```
+
+   And then look again.
+
+10. A unit is on no machine (`unit-is-placed`): see.
+
+## The whole
+
+3. Nor is this (`site-answers`): it stands behind.
+"""
+
+
+def test_remedies_are_what_the_items_say_by_the_rules_that_they_name() -> None:
+    second = "Troubleshooting 2: it was made again: see (Recovery 2)."
+
+    assert remedies(TROUBLESHOOTING) == {
+        "agent-holds-a-key": "Troubleshooting 1: the ssh-agent holds no key. Give it `ssh-add key`; "
+        "fleetctl takes others.",
+        "host-key-is-pinned": second,
+        "host-keys-differ": second,
+        "machine-ids-differ": second,
+        "unit-is-placed": "Troubleshooting 10: see.",
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "## Operation\n\n1. A step (`unit-runs`): do.\n",
+        "\n## Troubleshooting\n",
+        "\n## Troubleshooting\n\nNo items.\n",
+        "\n## Troubleshooting\n\n1. It says no rule: do.\n",
+        "\n## Troubleshooting\n\n1. In a block\n\n```\n(`unit-runs`): do.\n```\n",
+    ],
+)
+def test_readme_that_says_nothing_of_causes_has_no_remedies(text: str) -> None:
+    assert remedies(text) == {}
+
+
+# what a diagnosis finds before there is anything to look at
+FOUND_WITHOUT_A_LOOK = ("engine-answers", "cluster-is-made")
+
+
+def faults_of_items(text: str) -> list[str]:
+    """What is wrong with the section Troubleshooting: each rule has exactly one item, and each item names rules."""
+    behind = text.partition("\n## Troubleshooting\n")[2].partition("\n## ")[0]
+    items = re.split(r"^(?=\d+\. )", behind, flags=re.MULTILINE)[1:]
+    told = [REMEDY.match(item.partition("```")[0]) for item in items]
+    named = [name for it in told if it for name in re.findall(r"`([a-z-]+)`", it[2])]
+    known = {*RULES, *FOUND_WITHOUT_A_LOOK}
+    numbers = [int(item.partition(".")[0]) for item in items]
+    return [
+        *(f"item {item.partition('.')[0]} names no rule" for item, it in zip(items, told, strict=True) if not it),
+        *(f"{name} is no rule" for name in dict.fromkeys(named) if name not in known),
+        *(f"{name} is named {named.count(name)} times" for name in dict.fromkeys(named) if named.count(name) > 1),
+        *(f"{name} has no item" for name in known if name not in named),
+        *(["the items are not numbered from 1 on"] if numbers != list(range(1, len(items) + 1)) else []),
+    ]
+
+
+def test_each_rule_has_one_item_in_this_projects_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+
+    assert faults_of_items(text) == []
+    assert set(remedies(text)) == {*RULES, *FOUND_WITHOUT_A_LOOK}
+    assert all(len(words) > 40 for words in remedies(text).values())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "faults"),
+    [
+        ("`port-is-open`", "`port-is-opened`", ["port-is-opened is no rule", "port-is-open has no item"]),
+        (", `port-is-open`)", ")", ["port-is-open has no item"]),
+        ("(`agent-holds-a-key`)", "(`agent-holds-a-key`, `room-is-left`)", ["room-is-left is named 2 times"]),
+        (", `engine-answers`)", ")", ["engine-answers has no item"]),
+        (" (`name-leads`):", ":", ["item 14 names no rule", "name-leads has no item"]),
+        ("\n14. ", "\n15. ", ["the items are not numbered from 1 on"]),
+    ],
+)
+def test_guard_of_the_items_notices(old: str, new: str, faults: list[str]) -> None:
+    text = (ROOT / "README.md").read_text()
+    section = text.index("\n## Troubleshooting\n")
+    assert old in text[section:]
+
+    assert faults_of_items(text[:section] + text[section:].replace(old, new, 1)) == faults
 
 
 # -- the guard -----------------------------------------------------------------------------------------------------

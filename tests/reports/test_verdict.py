@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 
 from harness.errors import ExitStatus
-from harness.reports.verdict import HEADLINES, IN_PART, LAYER_OF_TAG, LAYERS, NOT_CLEAN, RULE_BROKEN, judge, screen
+from harness.record.log import fold
+from harness.reports.verdict import (
+    HEADLINES,
+    IN_PART,
+    LAYER_OF_TAG,
+    LAYERS,
+    NOT_CLEAN,
+    NOTHING_WRONG,
+    RULE_BROKEN,
+    for_programs,
+    judge,
+    screen,
+)
 from harness.rules import finding
 from harness.runs.watch import RuleBroken
 
@@ -40,7 +52,8 @@ def run(*scenarios: Document, stages: list[Document] | None = None, **fields: An
         "selection": None, "run_id": "20260801-120000-ab12", "cluster": "20260801-120000-ab12",
         "fingerprints": [], "facts": {},
         "commands": [{"line": line, "typed": True} for line in README] + [{"line": None, "typed": False}],
-        "causes": [], "journal": [], "leaks": [], "tasks": [], "last_event": 100.0,
+        "causes": [], "journal": [], "leaks": [], "tasks": [], "notes": [], "looks": [], "last_event": 100.0,
+        "remedies": {},
         "folder": ".runs/20260801-120000-ab12",
         **fields,
     }  # fmt: skip
@@ -734,3 +747,132 @@ def test_where_the_cluster_stands_a_command_has_a_place_to_be_pasted_in() -> Non
 )
 def test_elsewhere_it_has_none(document: Document) -> None:
     assert "paste in" not in screen(document, judge(document))
+
+
+# -- what to do ----------------------------------------------------------------------------------------------------
+
+TO_DO = "Troubleshooting 6: read its last words, and start it."
+
+
+def test_what_to_do_is_said_of_each_cause() -> None:
+    causes = [cause(), cause("unit", rule="unit-runs"), cause("entry", rule="unheard-of")]
+    remedies = {"system-unit-runs": TO_DO, "unit-runs": "Troubleshooting 11: see", "site-answers": "Troubleshooting 13"}
+    document = run(broke_rules(), causes=causes, remedies=remedies)
+
+    text = screen(document, judge(document))
+    said = [row for row in text.split("\n") if row.startswith("  to do ")]
+    assert said == [f"  to do      {TO_DO}", "  to do      Troubleshooting 11: see"]
+    assert shown(text)[-2:] == [said[0], f"  paste      {cause()['finding']['paste']}"]
+    programs = for_programs(document, judge(document))
+    assert [it["to_do"] for it in programs["causes"]] == [TO_DO, "Troubleshooting 11: see", ""]
+
+
+def test_what_to_do_takes_two_lines_at_most() -> None:
+    document = run(broke_rules(), causes=[cause()], remedies={"system-unit-runs": LONG})
+
+    (row,) = [row for row in screen(document, judge(document)).split("\n") if row.startswith("  to do ")]
+    assert rows(row, 100) <= 2 and row.endswith("…")
+
+
+# -- a diagnosis ---------------------------------------------------------------------------------------------------
+
+
+def diagnosis(*causes: Document, outcome: str = "passed", status: int = 3, **fields: Any) -> Document:
+    error = None if outcome == "passed" else "no room left"
+    looks = [{"number": 1, "unseen": ["ports"]}, {"number": 2, "unseen": []}]
+    stages = [stage("diagnosis", outcome, status=status, error=error)]
+    return run(stages=stages, causes=list(causes), **{"commands": [], "looks": looks, **fields})
+
+
+@pytest.mark.parametrize(
+    ("layers", "status"),
+    [
+        ((), 0),
+        (("environment", "unit"), 6),
+        (("config",), 4),
+        *(((layer,), 1) for layer in LAYERS if layer not in ("environment", "config")),
+    ],
+)
+def test_diagnosis_has_the_status_of_its_deepest_cause(layers: tuple[str, ...], status: int) -> None:
+    verdict = judge(diagnosis(*map(cause, layers)))
+
+    assert (verdict.status, len(verdict.causes), verdict.faults) == (status, len(layers), ())
+    assert verdict.headline == (HEADLINES[ExitStatus(status)] if layers else NOTHING_WRONG)
+
+
+@pytest.mark.parametrize("causes", [[], [cause("unit")]])
+def test_diagnosis_that_was_interrupted_says_that(causes: list[Document]) -> None:
+    verdict = judge(diagnosis(*causes, outcome="interrupted"))
+
+    assert (verdict.status, verdict.headline) == (2, HEADLINES[ExitStatus.INTERRUPTED])
+    assert list(verdict.causes) == causes
+
+
+@pytest.mark.parametrize("status", [1, 3, 4, 6])
+def test_diagnosis_that_failed_says_why(status: int) -> None:
+    document = diagnosis(outcome="failed", status=status)
+    verdict = judge(document)
+
+    assert (verdict.status, verdict.headline) == (status, HEADLINES[ExitStatus(status)])
+    assert "  fault      stage diagnosis failed\n  seen       no room left\n" in screen(document, verdict)
+
+
+def test_diagnosis_that_failed_tells_the_causes_that_it_had_found() -> None:
+    document = diagnosis(cause("unit"), outcome="failed", status=6)
+
+    assert judge(document).status == 6 and "  cause " in screen(document, judge(document))
+
+
+def last_rows(document: Document) -> list[str]:
+    text = screen(document, judge(document))
+    return text[text.index("  report ") :].rstrip("\n").split("\n")[1:]
+
+
+def test_diagnosis_says_where_its_evidence_is_and_what_can_be_sent() -> None:
+    assert last_rows(diagnosis()) == [
+        "  evidence   .runs/20260801-120000-ab12/evidence",
+        "  to send    .runs/20260801-120000-ab12/diagnosis.tar.gz (secrets are masked)",
+    ]
+
+
+def test_diagnosis_says_what_it_could_not_see_in_the_end_and_what_else_is_to_be_known() -> None:
+    looks = [{"number": 1, "unseen": ["ports"]}, {"number": 2, "unseen": ["Terraform's plan", "the kernel's log"]}]
+    document = diagnosis(looks=looks, notes=[{"text": "a drill was killed"}, {"text": f"and\n{LONG}"}])
+
+    unseen, *notes, evidence, send = last_rows(document)
+    assert unseen == "  not seen   Terraform's plan, the kernel's log"
+    assert notes[0] == "  note       a drill was killed" and notes[1].startswith("  note       and a word or two")
+    assert rows(notes[1], 100) <= 2 and evidence.startswith("  evidence ") and send.startswith("  to send ")
+    assert for_programs(document, judge(document))["unseen"] == looks[1]["unseen"]
+
+
+def test_run_that_is_no_diagnosis_has_none_of_it() -> None:
+    document = run(failed(1), looks=[{"number": 1, "unseen": ["ports"]}], notes=[{"text": "a note"}])
+
+    assert last_rows(document) == []
+    assert for_programs(document, judge(document))["unseen"] == ["ports"]
+
+
+def test_diagnosis_that_could_not_look_has_no_list_of_what_it_did_not_see() -> None:
+    document = diagnosis(cause("environment", rule="engine-answers"), looks=[])
+
+    assert "not seen" not in screen(document, judge(document))
+    assert for_programs(document, judge(document))["unseen"] == []
+
+
+def test_record_of_before_there_were_remedies_is_rendered() -> None:
+    started = {"run_id": "r", "target": "local", "cluster": "r", "command": ["nightly"], "folder": ".", "readme": []}
+    look = {"kind": "look", "t": 2.0, "number": 1, "seconds": 1, "bytes": 1, "silent": []}
+    for name, kept in (("runbook", False), ("diagnosis", True)):
+        document = fold(
+            [
+                {"kind": "run.started", "t": 1.0, **started, "selection": None},
+                {"kind": "stage.started", "t": 1.0, "stage": name},
+                look,
+                {"kind": "causes", "t": 3.0, "look": 1, "causes": [cause("unit")]},
+                {"kind": "stage.ended", "t": 4.0, "stage": name, "seconds": 3, "outcome": "passed", "error": None},
+            ]
+        )
+        text, told = screen(document, judge(document)), for_programs(document, judge(document))
+        assert ("  cause " in text) is kept and "to do" not in text and "not seen" not in text
+        assert told["unseen"] == [] and {it["to_do"] for it in told["causes"]} == ({""} if kept else set())

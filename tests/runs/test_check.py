@@ -162,6 +162,34 @@ def test_a_cluster_that_changed_while_it_was_checked_was_not_judged(
     assert "Terraform's serial: 10" in said.err
 
 
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [
+        (fails, [ExitStatus.PLATFORM_WRONG]),
+        (passes, [ExitStatus.VERIFIED]),
+        (raises(EnvironmentFailed("no")), [ExitStatus.ENVIRONMENT_FAILED]),
+        (raises(KeyboardInterrupt()), []),
+    ],
+)
+def test_evidence_is_asked_for_when_the_features_have_ended_and_the_key_is_still_there(
+    root: Path,
+    kept: Path,
+    agent: FakeAgent,
+    features: Callable[[Body], object],
+    monkeypatch: pytest.MonkeyPatch,
+    body: Body,
+    asked: list[ExitStatus],
+) -> None:
+    seen: list[tuple[ExitStatus, int]] = []
+    monkeypatch.setattr(
+        check_module, "of_failed_run", lambda execution: seen.append((execution.judged().status, agent.ended))
+    )
+    features(body)
+    check(root, kept, [], mutates=False)
+
+    assert seen == [(status, 0) for status in asked]
+
+
 # -- how pytest is started, and what it answers --------------------------------------------------------------------
 
 

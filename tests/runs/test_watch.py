@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from harness.errors import EnvironmentFailed, ExitStatus, PlatformWrong
+from harness.errors import EnvironmentFailed, ExitStatus, PlatformWrong, WaitExpired
 from harness.record.log import Recorder, Redactor, fold, read_events
 from harness.rules.finding import FLEET_LAG, RULES, Subject
 from harness.runs import watch as module
@@ -118,6 +118,7 @@ class FakeLooker:
     )  # when each was taken, and whether it was a costly one
 
     listening: list[bool] = field(default_factory=list)
+    within: list[float] = field(default_factory=list)
 
     def listens(self, names: list[str]) -> bool:
         assert names == ["coreos-1"]
@@ -128,6 +129,7 @@ class FakeLooker:
     ) -> Snapshot:
         asked = self.clock.now
         self.looks.append((asked, costly))
+        self.within.append(within)
         self.since = since
         self.clock.now += self.seconds
         shows = self.shows.pop(0) if len(self.shows) > 1 else self.shows[0]
@@ -548,6 +550,17 @@ def test_look_of_just_now_that_shows_something_wrong_is_taken_again(watch: Watch
     assert len(looker.looks) == 2
 
 
+@pytest.mark.parametrize("within", [3.0, 30.0])
+def test_what_has_to_settle_has_the_seconds_that_are_said(
+    watch: Watch, looker: FakeLooker, clock: FakeClock, within: float
+) -> None:
+    watch.fresh, looker.shows = True, [lacks("coreos-1")]
+
+    with pytest.raises(RuleBroken, match=f"all is as it must be: not within {within:g} s"):
+        watch.settled(within)
+    assert clock.now == 1000 + within
+
+
 def test_what_costs_is_not_looked_at_after_each_change(watch: Watch, looker: FakeLooker) -> None:
     watch.fresh, looker.shows = True, [lacks(broken="/a.png")]
 
@@ -660,6 +673,17 @@ def test_a_look_that_cannot_be_had_says_why(tmp_path: Path, text: str | None, wh
     assert why in str(module.recorded(tmp_path, 1))
 
 
+def test_snapshot_stays_one_whatever_is_masked(watch: Watch, looker: FakeLooker, tmp_path: Path) -> None:
+    """A quote behind a secret ends it in the text, and not in the JSON."""
+    looker.shows = [lacks("coreos-1", broken='/a?"NAME_KEY=told-by-its-name" and -----BEGIN PRIVATE KEY----- x')]
+    with pytest.raises(RuleBroken):
+        watch.until("every machine answers", (SILENT,), 0)
+
+    (path,) = (tmp_path / "snapshots").iterdir()
+    walks = decode(path.read_bytes()).outside.walks
+    assert walks is not None and walks["blog"].broken == ('/a?"NAME_KEY=[masked]" and [private key]',)
+
+
 def test_no_secret_is_in_a_snapshot(watch: Watch, looker: FakeLooker, tmp_path: Path, redact: Redactor) -> None:
     redact.add("token", "very-secret-words")
     looker.shows = [lacks("coreos-1", broken="/very-secret-words.png")]
@@ -730,6 +754,22 @@ def test_a_diagnosis_has_an_end(watch: Watch, looker: FakeLooker, clock: FakeClo
     assert clock.now == 1000 + FLEET_LAG + 1
 
 
+def test_every_look_of_a_diagnosis_has_its_end(watch: Watch, looker: FakeLooker) -> None:
+    """A machine may freeze between the first look and the next."""
+    looker.shows = [lacks(sees_less=("coreos-1",))]
+    watch.diagnose(12.0)
+
+    assert len(looker.within) > 1 and set(looker.within) == {12.0}
+
+
+def test_what_nobody_could_see_is_in_the_record(watch: Watch, events: Events) -> None:
+    watch.diagnose()
+
+    (look,) = events("look")
+    assert look["unseen"] == ["Terraform's plan", "the kernel's log"]
+    assert look["silent"] == []
+
+
 def test_where_nothing_is_wrong_a_diagnosis_says_so(
     watch: Watch, looker: FakeLooker, document: Callable[[], dict[str, Any]]
 ) -> None:
@@ -739,6 +779,89 @@ def test_where_nothing_is_wrong_a_diagnosis_says_so(
 
     assert watch.diagnose() == ()
     assert document()["causes"] == []
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+INJECTED = "what was injected is named, and nothing else"
+BLOG_FAILED = (RUNS, "unit blog.service on coreos-1")
+
+
+def test_what_is_named_alone_is_right(watch: Watch, looker: FakeLooker, clock: FakeClock, events: Events) -> None:
+    looker.shows = [lacks(active="failed", broken="/a.png")]
+    watch.names(INJECTED, [BLOG_FAILED, (WHOLE, "site blog")], 20)
+
+    assert clock.slept == [] and [costly for _, costly in looker.looks] == [True]
+    (started,), (ended,) = events("wait.started"), events("wait.ended")
+    assert (started["what"], started["within"], ended["outcome"]) == (INJECTED, 20, "reached")
+
+
+def test_what_is_not_named_yet_is_looked_for_again(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
+    looker.shows = [FINE, FINE, lacks(active="failed")]
+
+    watch.names(INJECTED, [BLOG_FAILED], 20)
+
+    assert clock.slept == [EVERY] * 2
+
+
+def test_causes_are_named_and_what_they_explain_is_not(watch: Watch, looker: FakeLooker) -> None:
+    looker.shows = [lacks("coreos-0", active="failed")]
+
+    watch.names(INJECTED, [(SILENT, "machine coreos-0")], 20)
+
+
+def test_what_was_seen_before_is_not_what_was_injected(watch: Watch, looker: FakeLooker) -> None:
+    watch.until("every machine answers", (SILENT,), 10)
+    looker.shows = [lacks(active="failed")]
+
+    watch.names(INJECTED, [BLOG_FAILED], 0)
+
+
+@pytest.mark.parametrize(
+    ("shows", "named"),
+    [
+        (FINE, "nothing"),
+        (lacks("coreos-1"), "machine coreos-1: expected an answer over SSH, seen timed out"),
+        (lacks(active="failed", broken="/a.png"), "unit blog.service on coreos-1: .*; site blog: .*"),
+    ],
+    ids=["nothing", "something else", "something more"],
+)
+def test_what_is_named_otherwise_is_wrong(
+    watch: Watch, looker: FakeLooker, clock: FakeClock, events: Events, shows: Shows, named: str
+) -> None:
+    looker.shows = [shows]
+
+    with pytest.raises(WaitExpired, match=f"^{INJECTED}: named is {named}") as raised:
+        watch.names(INJECTED, [BLOG_FAILED], 20)
+
+    assert raised.value.status is ExitStatus.PLATFORM_WRONG and clock.now == 1020
+    assert raised.value.expected == "unit blog.service on coreos-1" and str(raised.value).endswith(raised.value.seen)
+    assert events("wait.ended")[-1]["outcome"] == "expired"
+
+
+def test_same_thing_by_another_rule_is_not_what_was_injected(watch: Watch, looker: FakeLooker) -> None:
+    looker.shows = [lacks(active="failed")]
+
+    with pytest.raises(WaitExpired):
+        watch.names(INJECTED, [(KEEPS, "unit blog.service on coreos-1")], 1)
+
+
+def test_patience_is_for_names_too(
+    watch: Watch, looker: FakeLooker, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATIENCE", "3")
+
+    with pytest.raises(WaitExpired):
+        watch.names(INJECTED, [BLOG_FAILED], 2)
+    assert clock.now == 1006
+
+
+def test_look_that_fails_is_no_name_that_was_late(watch: Watch, looker: FakeLooker, events: Events) -> None:
+    looker.shows = [FINE, EnvironmentFailed("the engine does not answer")]
+
+    with pytest.raises(EnvironmentFailed):
+        watch.names(INJECTED, [BLOG_FAILED], 20)
+    assert events("wait.ended")[-1]["outcome"] == "failed"
 
 
 def test_a_broken_rule_is_the_platforms_fault() -> None:

@@ -98,3 +98,19 @@ def test_schema_names_every_part() -> None:
 
 def test_a_snapshot_is_small() -> None:
     assert len(encode(green())) < 200_000
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("plan", "Terraform's plan"),
+        ("outside.walks", "the sites, link by link"),
+        ("outside.ports", "ports"),
+        ("outside.kernel", "the kernel's log"),
+    ],
+)
+def test_what_nobody_could_tell_is_named(part: str, name: str) -> None:
+    seen = changed(green(), {"plan": (), "outside.kernel": ()})
+    assert seen.unseen == []
+
+    assert changed(seen, {part: None}).unseen == [name]

@@ -249,6 +249,61 @@ def test_a_machine_that_was_silent_before_is_waited_for_shortly(
     assert look(cluster, before=before, costly=False).machines["coreos-2"].silent == ""
 
 
+def late(monkeypatch: pytest.MonkeyPatch, *names: str) -> tuple[threading.Event, list[str]]:
+    """These machines answer when the event is set; the time passes meanwhile. And all that were asked by then."""
+    goes_on, run, began = threading.Event(), RecordedMachines.run, module.time.monotonic()
+    asked: list[str] = []
+
+    def slow(machines: RecordedMachines, name: str, command: str, **more: Any) -> str:
+        asked.append(name)
+        if name in names:
+            goes_on.wait(9)
+        return run(machines, name, command, **more)
+
+    monkeypatch.setattr(RecordedMachines, "run", slow)
+    monkeypatch.setattr(module.time, "time", lambda: COLLECTED_AT + module.time.monotonic() - began)
+    return goes_on, asked
+
+
+def test_machines_that_do_not_answer_in_time_are_silent(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them for all of that time, for the next look to wait for none of them."""
+    goes_on, _ = late(monkeypatch, "coreos-1", "coreos-2")
+    try:
+        now = look(cluster, costly=False, within=0.1)
+    finally:
+        goes_on.set()
+
+    assert list(now.answering) == ["coreos-0"]
+    for name in ("coreos-1", "coreos-2"):
+        assert now.machines[name].silent == f"machine {name} did not answer in time"
+        assert 0.1 <= now.machines[name].seconds < 2
+    assert now.fleet is not None
+
+
+def test_patience_is_for_looks_too(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATIENCE", "3")
+    goes_on, _ = late(monkeypatch, "coreos-2")
+    try:
+        now = look(cluster, costly=False, within=0.05)
+    finally:
+        goes_on.set()
+
+    assert now.machines["coreos-2"].seconds >= 0.15
+
+
+def test_machine_that_is_still_asked_is_not_asked_a_second_time(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (goes_on, asked), looks = late(monkeypatch, "coreos-2"), looker(cluster)
+    try:
+        first = looks.look(1, 0.0, costly=False, within=0.05)
+        looks.look(2, 0.0, first, costly=False, within=0.05)
+        assert (asked.count("coreos-2"), asked.count("coreos-0")) == (1, 2)
+    finally:
+        goes_on.set()
+    assert looks.look(3, 0.0, first, costly=False).machines["coreos-2"].silent == ""
+
+
 def test_nobody_answers(cluster: FakeCluster) -> None:
     cluster.answers(MachineUnreachable("no route to host"), *NAMES)
     now = look(cluster)
@@ -413,6 +468,27 @@ def test_what_is_costly_is_not_known_without_a_look_before(cluster: FakeCluster)
 
     assert (now.plan, now.outside.ports, now.outside.walks) == (None, None, None)
     assert now.outside.sites["blog"]["coreos-0"].status == 200
+
+
+def test_what_does_not_end_in_time_was_not_looked_at(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on = threading.Event()
+
+    def plan() -> list[str]:
+        goes_on.wait(9)
+        return ["machine[1] is created"]
+
+    def walk(files: int | None = None) -> tuple[list[Page], list[BrokenLink]]:
+        goes_on.wait(9)
+        return [], []
+
+    monkeypatch.setattr(cluster.pages["blog"], "walk", walk)
+    try:
+        now = looker(cluster, plan=plan).look(0, 0.0, within=0.1)
+    finally:
+        goes_on.set()
+
+    assert (now.plan, now.outside.walks) == (None, None)
+    assert now.outside.ports is not None and list(now.answering) == list(NAMES)
 
 
 def test_a_plan_that_cannot_be_made_is_told(cluster: FakeCluster) -> None:
