@@ -80,12 +80,13 @@ class Machines:
             raise PlatformWrong(f"there is no machine {name}", expected=name, seen=", ".join(self.names))
         return self._backends[name].testinfra_host
 
-    def run(self, name: str, command: str, *, data: bytes = b"", ok: Iterable[int] = (0,)) -> str:
-        """What a command on a machine prints. Raises CommandFailed for a status not in `ok`."""
+    def run(self, name: str, command: str, *, data: bytes = b"", ok: Iterable[int] = (0,), kept: int = ssh.KEPT) -> str:
+        """What a command on a machine prints, of which the record keeps `kept` bytes. Raises CommandFailed for a status
+        not in `ok`."""
         if name not in self._backends:
             self[name]  # says which machines there are
         try:
-            result = self._backends[name].run_with_input(command, data)
+            result = self._backends[name].run_with_input(command, data, kept)
         except MachineUnreachable:
             self._way_in.doubt(name)
             raise

@@ -85,7 +85,7 @@ def collect(
         reason = f"machine {name} does not answer over SSH" if name in silent else ""
         if not reason:
             try:
-                return machines.run(name, machines[name].backend.get_command("sudo sh -c %s 2>&1", script))
+                return machines.run(name, machines[name].backend.get_command("sudo sh -c %s 2>&1", script), kept=0)
             except HarnessError as failed:
                 reason = str(failed)
         argv = [part.format(run_id=run_id, machine=name, command=script) for part in console]

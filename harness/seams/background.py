@@ -24,9 +24,8 @@ def begun(do: Callable[[], T]) -> Future[T]:
     def answer() -> None:
         try:
             future.set_result(do())
-        except BaseException as failed:
+        except BaseException as failed:  # noqa: BLE001  who asks for the result raises it
             future.set_exception(failed)
-            raise
 
     threading.Thread(target=answer, daemon=True).start()
     return future

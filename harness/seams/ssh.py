@@ -35,6 +35,8 @@ CONNECT_LIMIT = 5.0
 COMMAND_LIMIT = 60.0
 
 AGENT_LIMIT = 2.0
+# Bytes of a stream that the record keeps; and of a command whose answer is kept elsewhere
+KEPT, SHOWN = 4096, 60
 # To an ssh-agent, and from it: SSH_AGENTC_REQUEST_IDENTITIES, SSH_AGENT_IDENTITIES_ANSWER (draft-ietf-sshm-ssh-agent).
 # paramiko's own Agent has no time limit.
 LIST_KEYS, KEYS_LISTED = b"\x00\x00\x00\x01\x0b", b"\x0c"
@@ -138,8 +140,9 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
     def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
         return self.run_with_input(self.get_command(command, *args), b"")
 
-    def run_with_input(self, command: str, data: bytes) -> CommandResult:
-        """Runs a command that reads `data`; raises MachineUnreachable when SSH fails or the command does not end."""
+    def run_with_input(self, command: str, data: bytes, kept: int = KEPT) -> CommandResult:
+        """Runs a command that reads `data`; raises MachineUnreachable when SSH fails or the command does not end. The
+        record keeps so many bytes of the command and of each stream."""
         started = time.monotonic()
         status: int | str = "unreachable"
         stdout = stderr = b""
@@ -158,11 +161,11 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
             self._recorder.emit(
                 "remote",
                 machine=self._machine,
-                command=command,
+                command=command if len(command) <= max(kept, SHOWN) else f"{command[:SHOWN]} [...]",
                 status=status,
                 seconds=round(time.monotonic() - started, 3),
-                stdout=stdout[:4096].decode(errors="replace"),
-                stderr=stderr[:4096].decode(errors="replace"),
+                stdout=stdout[:kept].decode(errors="replace"),
+                stderr=stderr[:kept].decode(errors="replace"),
             )
         return self.result(status, command.encode(), stdout, stderr)
 

@@ -138,7 +138,7 @@ class Looker:
             command = machines[name].backend.get_command("sudo sh -c %s collect %s %s %s %s", COLLECT, *words)
             sent = time.time()
             try:
-                return Printed(machines.run(name, command), sent, time.time())
+                return Printed(machines.run(name, command, kept=0), sent, time.time())
             except CommandFailed as failed:
                 return Printed(failed.stdout, sent, time.time(), "" if failed.stdout else str(failed))
             except MachineUnreachable as silent:

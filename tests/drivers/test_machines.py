@@ -582,6 +582,14 @@ def test_record_keeps_the_beginning_of_a_long_answer(connect: Connect, events: E
     assert len(event["stdout"]) == len(event["stderr"]) == 4096
 
 
+def test_answer_that_is_kept_elsewhere_is_not_recorded(connect: Connect, events: Events) -> None:
+    command = "whoami" + " " * 500
+
+    assert connect().run("coreos-0", command, kept=0) == "coreos-0"
+    (remote,) = events("remote")
+    assert remote["command"] == f"{command[:60]} [...]" and remote["stdout"] == ""
+
+
 def test_secrets_in_an_answer_are_not_recorded(connect: Connect, events: Events, redact: Any) -> None:
     redact.add("token", "correct-horse")
 

@@ -214,7 +214,7 @@ class Journals(FolderMachines):
         text = "".join(f"{MOMENT + seconds:f} {said}\n" for seconds, said in lines)
         (self.core(name) / "journal").write_text(text)
 
-    def run(self, name: str, command: str, *, data: bytes = b"", ok: Iterable[int] = (0,)) -> str:
+    def run(self, name: str, command: str, *, data: bytes = b"", ok: Iterable[int] = (0,), kept: int = 0) -> str:
         return super().run(name, f"export JOURNAL={self.core(name)}/journal\n{command}", data=data, ok=ok)
 
 

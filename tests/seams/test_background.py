@@ -11,8 +11,6 @@ import pytest
 
 from harness.seams.background import begun, result_by
 
-BY_ITSELF = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-
 
 def soon(seconds: float = 5.0) -> float:
     return time.monotonic() + seconds
@@ -53,7 +51,6 @@ def test_what_ended_is_given_however_late_one_asks() -> None:
     assert result_by(future, soon(-10)) == 7
 
 
-@BY_ITSELF
 @pytest.mark.parametrize("error", [TimeoutError("its own"), ValueError("no"), KeyboardInterrupt()])
 def test_what_it_raises_is_raised(error: BaseException) -> None:
     def fail() -> None:

@@ -77,7 +77,7 @@ class RecordedMachines(Machines):
     def __getitem__(self, name: str) -> testinfra.host.Host:
         return testinfra.get_host("local://")  # only its quoting is used
 
-    def run(self, name: str, command: str, *, data: bytes = b"", ok: Iterable[int] = (0,)) -> str:
+    def run(self, name: str, command: str, *, data: bytes = b"", ok: Iterable[int] = (0,), kept: int = 0) -> str:
         self.asked.append((name, command))
         for text, machine, answer in self._answers:
             if text in command and machine in (None, name):
@@ -129,7 +129,7 @@ class FolderMachines(Machines):
     def __getitem__(self, name: str) -> testinfra.host.Host:
         return testinfra.get_host("local://")  # only its quoting is used
 
-    def run(self, name: str, command: str, *, data: bytes = b"", ok: Iterable[int] = (0,)) -> str:
+    def run(self, name: str, command: str, *, data: bytes = b"", ok: Iterable[int] = (0,), kept: int = 0) -> str:
         self.before(name, command)
         here = command.replace("/home/core", str(self.core(name)))
         done = subprocess.run(["sh", "-c", here], input=data, capture_output=True)
