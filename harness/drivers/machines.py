@@ -56,6 +56,11 @@ class Machines:
         self._lost.add(name)
         self._forget_connections()
 
+    def avoid(self, silent: Iterable[str]) -> None:
+        """These machines were silent just now: none of them is the way in, where there is another."""
+        for name in silent:
+            self._way_in.reject(name, MachineUnreachable.of(name, "the entry point", OSError("it was silent just now")))
+
     def regain(self, name: str) -> None:
         """The machine is counted again."""
         self._lost.discard(name)

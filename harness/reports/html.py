@@ -127,7 +127,7 @@ def _view(run: Item) -> Item:
     by_id = {scenario["id"]: scenario for scenario in scenarios}
     counts = Counter(scenario["outcome"] for scenario in scenarios)
     judged = judge(run)
-    causes = [_cause(cause) for cause in judged.causes]
+    causes = [_cause(cause, run["remedies"]) for cause in judged.causes]
     summary = counted(counts)
     return {
         "run": run,
@@ -150,6 +150,7 @@ def _view(run: Item) -> Item:
         "elsewhere": _elsewhere(run, doings),
         "facts": sorted(run["facts"].items()) + _as_it_was(run) + [("took", str(it)) for it in measured(run)],
         "artefacts": [{**item, **_artefact(item, run)} for item in run["artefacts"]],
+        "unseen": run["looks"][-1].get("unseen", []) if run["looks"] else [],
         "torn_down": any(stage["stage"] == "teardown" and stage["outcome"] == "passed" for stage in run["stages"]),
         "shown_of_failed": SHOWN_OF_FAILED,
         "shown": SHOWN,
@@ -208,8 +209,10 @@ def _message(error: object) -> str:
     return clean(error.get("message") if isinstance(error, dict) else error)
 
 
-def _cause(cause: Item) -> Item:
-    return {**cause["finding"], "when": since(cause["finding"]), "consequences": cause.get("consequences", [])}
+def _cause(cause: Item, remedies: dict[str, str]) -> Item:
+    finding = cause["finding"]
+    more = {"when": since(finding), "to_do": remedies.get(finding["rule"], "")}
+    return {**finding, **more, "consequences": cause.get("consequences", [])}
 
 
 def _layers(judged: Verdict) -> list[tuple[str, str]]:

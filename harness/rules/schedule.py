@@ -43,7 +43,12 @@ def unit_is_wanted(now: Snapshot) -> Found:
             yield Wrong(unit_of(name), enough[0], f"fleet is told to have it {held.desired or 'unknown'}", paste=paste)
 
 
-@rule("schedule", "every unit is on a machine that its rules allow", explains=(ALL,), lag=FLEET_LAG)
+@rule(
+    "schedule",
+    "every unit is on a machine that its rules allow",
+    explains=(ALL, "unit-is-reported", "unit-runs"),
+    lag=FLEET_LAG,
+)
 def unit_is_placed(now: Snapshot) -> Found:
     if now.fleet is None:
         return

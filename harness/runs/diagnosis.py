@@ -71,6 +71,7 @@ def collect(execution: Execution) -> None:
         looks = execution.document()["looks"]
         silent = looks[-1]["silent"] if looks else []
         machines = connections.machines(outputs)
+        machines.avoid(silent)
         left = max(ends - time.monotonic(), evidence.ANSWER_LIMIT + 1)
         evidence.collect(
             machines,
