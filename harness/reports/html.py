@@ -151,6 +151,8 @@ def _view(run: Item) -> Item:
         "facts": sorted(run["facts"].items()) + _as_it_was(run) + [("took", str(it)) for it in measured(run)],
         "artefacts": [{**item, **_artefact(item, run)} for item in run["artefacts"]],
         "unseen": run["looks"][-1].get("unseen", []) if run["looks"] else [],
+        # of a cluster that stood before, and stands after it, nothing was to be removed
+        "its_own": bool(run["leaks"]) or run["cluster"] == run["run_id"],
         "torn_down": any(stage["stage"] == "teardown" and stage["outcome"] == "passed" for stage in run["stages"]),
         "shown_of_failed": SHOWN_OF_FAILED,
         "shown": SHOWN,
