@@ -26,7 +26,7 @@ NAME_SERVER = "name server"
 STRANGER = "nobody.example"
 # Seconds for one request to a backing service; and for one to a site, to connect and between two bytes: a machine that
 # is frozen takes the connection and says nothing
-ASK_LIMIT = 3.0
+ASK_LIMIT = 2.0
 TIMEOUTS = (1.0, 3.0)
 
 
