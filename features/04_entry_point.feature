@@ -2,12 +2,12 @@
 Feature: 4. Determine the entry point and set it as fleetctl's tunnel
   The operator reaches the whole cluster through one address, and trusts only the host keys that Terraform handed out.
 
-  @mutates
+  @mutates @builds
   Scenario: Terraform names the entry point
     When the operator runs `terraform -chdir=infra/$TARGET output -raw entrypoint-ip`
     Then the answer is the address of machine "coreos-0"
 
-  @mutates
+  @mutates @builds
   Scenario: fleetctl reaches the cluster through the entry point
     When the operator runs `export FLEETCTL_TUNNEL=$(terraform -chdir=infra/$TARGET output -raw entrypoint-ip)`
     And the operator runs `terraform -chdir=infra/$TARGET output -raw known-hosts > known_hosts`

@@ -3,7 +3,7 @@ Feature: 6. Start the services
   fleetctl says "launched" when start was called, not when a service runs: what systemd says of each unit, on its
   machine, is what counts.
 
-  @mutates
+  @mutates @builds
   Scenario: Every unit runs and keeps running
     When the operator runs `fleetctl start --no-block units/*.service units/app/*.service`
     Then every unit is active and running within 60 seconds

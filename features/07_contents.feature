@@ -3,13 +3,13 @@ Feature: 7. Deploy the blogs' contents
   Contents go to every machine and are switched over at once; each deployment has a version of its own, which the site
   then tells.
 
-  @mutates
+  @mutates @builds
   Scenario: The blog serves what was deployed
     When the operator runs `./bin/deploy-blog blog sites/blog`
     Then site "blog" tells the version that the operator was given
     And site "blog" serves exactly the files of "sites/blog"
 
-  @mutates
+  @mutates @builds
   Scenario: The Japanese blog serves what was deployed
     When the operator runs `./bin/deploy-blog jpblog sites/jpblog`
     Then site "jpblog" tells the version that the operator was given

@@ -100,6 +100,12 @@ def _keep_option(options: argparse.ArgumentParser) -> None:
     keep.default = os.environ.get("KEEP", "") not in ("", "0")
 
 
+def _choosing_options(options: argparse.ArgumentParser) -> None:
+    options.add_argument("-m", metavar="TAGS", dest="tags", help="scenarios of these tags, as pytest chooses them")
+    options.add_argument("-k", metavar="WORDS", dest="words", help="scenarios with these words in their titles")
+    options.add_argument("features", nargs="*", metavar="FEATURE[:LINE]", help="features, or the scenario at a line")
+
+
 def _size_option(options: argparse.ArgumentParser) -> None:
     size = options.add_argument("--machines", type=_number, metavar="N", help="size of the cluster (also: MACHINES=N)")
     size.default = os.environ.get("MACHINES") or None  # argparse reads it as it would read the option
@@ -180,7 +186,12 @@ def _number(text: str) -> int:
 
 
 def _acceptance(arguments: argparse.Namespace) -> int:
-    return _built(arguments, "acceptance")((), keep=arguments.keep)
+    for feature in arguments.features:
+        if not Path(feature.partition(":")[0]).is_file():
+            raise Misconfigured(f"there is no {feature}: choose by a file of features/, as features/08_site.feature")
+    options = (("-m", arguments.tags), ("-k", arguments.words))
+    selection = [word for option, value in options if value for word in (option, value)] + arguments.features
+    return _built(arguments, "acceptance", selection)(selection, keep=arguments.keep)
 
 
 def _up(arguments: argparse.Namespace) -> int:
@@ -189,13 +200,15 @@ def _up(arguments: argparse.Namespace) -> int:
     return _built(arguments, "up")(BUILDING, keep=True)
 
 
-def _built(arguments: argparse.Namespace, command: str) -> Acceptance:
+def _built(arguments: argparse.Namespace, command: str, selection: Sequence[str] = ()) -> Acceptance:
     from harness.runs.acceptance import Acceptance
     from harness.runs.workplace import known_target
 
     known_target(ROOT, arguments.target)
     size = [] if arguments.machines is None else ["--machines", str(arguments.machines)]
-    return Acceptance(ROOT, arguments.target, arguments.machines, [command, "--target", arguments.target, *size])
+    return Acceptance(
+        ROOT, arguments.target, arguments.machines, [command, "--target", arguments.target, *size, *selection]
+    )
 
 
 def _shell(arguments: argparse.Namespace) -> int | None:
@@ -331,7 +344,8 @@ COMMANDS = {
     "acceptance": Command(
         _acceptance,
         "execute the runbook on a cluster built for it, and remove it",
-        options=(_keep_option, _size_option, _target_option),
+        "What is not chosen is NOT RUN, but for what builds the cluster.",
+        (_choosing_options, _keep_option, _size_option, _target_option),
     ),
     "up": Command(
         _up, "build a cluster by the runbook's commands, and keep it", options=(_size_option, _target_option)

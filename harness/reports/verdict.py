@@ -179,9 +179,10 @@ def _cut_short(run: Item) -> bool:
 
 
 def _drift(run: Item) -> list[Fault]:
-    """README, features and executed commands that differ; of a selection, and of a run on a cluster that stood already,
-    nobody can tell."""
-    if not run["scenarios"] or run["selection"] or run["cluster"] not in (None, run["run_id"]):
+    """README, features and executed commands that differ, but for what was left out; of a run on a cluster that stood
+    already, and of a selection of one, nobody can tell."""
+    stood = run["cluster"] not in (None, run["run_id"]) or (run["cluster"] is None and run["selection"])
+    if not run["scenarios"] or stood:
         return []
     typed = [command["line"] for command in run["commands"] if command["typed"]]
     wanted, whole = _to_be_typed(run)

@@ -26,11 +26,8 @@ from harness.seams.patience import patience
 from harness.setup.limits import room_for
 from harness.setup.toolchain import FOR_A_RUN
 
-# `up` builds the cluster: it executes the scenarios that type the runbook's commands
-BUILDING = (
-    "-m",
-    "mutates and not services and not machines and not recovery and not troubleshooting and not known_issues",
-)
+# What builds the cluster by the runbook, and nothing else
+BUILDING = ("-m", "builds")
 
 # Seconds in which a new cluster takes all the memory that its machines take, and those that each of them adds
 SETTLED, SETTLED_EACH = 60.0, 3.0

@@ -124,7 +124,6 @@ def ending(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
         [],
         ["acceptance", "--no-such-option"],
         ["acceptance", "--target"],
-        ["acceptance", "features/08_site.feature"],
         ["acceptance", "--run", "a"],
         ["up", "--keep"],
         ["up", "-m", "site"],
@@ -179,7 +178,7 @@ def test_an_unknown_word_is_4_and_gets_the_nearest_command_in_one_line(
     ("argv", "superfluous"),
     [
         (["setup", "too", "many"], "too many"),
-        (["acceptance", "-k", "blog"], "-k blog"),
+        (["acceptance", "--mutates"], "--mutates"),
         (["down", "--force"], "--force"),
         (["clean", ".runs"], ".runs"),
     ],
@@ -534,12 +533,20 @@ def test_the_target_is_said_by_option_or_environment(
     assert [asked["target"] for asked in built] == [target]
 
 
+def test_acceptance_chooses_as_pytest_does(built: list[dict[str, Any]]) -> None:
+    site = str(ROOT / "features/08_site.feature")
+    cli.main(["acceptance", "-m", "not destructive", f"{site}:7", "-k", "blog"])
+
+    assert built[0]["selection"] == ["-m", "not destructive", "-k", "blog", f"{site}:7"]
+    assert cli.main(["acceptance", "features/08_sites.feature"]) == 4 and len(built) == 1
+
+
 def test_acceptance_executes_all_and_up_what_builds_and_both_pass_their_status_on(
     built: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert [cli.main(["acceptance"]), cli.main(["up"]), cli.main(["shell"])] == [1, 1, 6]
     whole, building, by_hand = built
-    assert (whole["selection"], whole["keep"]) == ((), False)
+    assert (whole["selection"], whole["keep"]) == ([], False)
     assert (building["selection"], building["keep"]) == (BUILDING, True)
     assert by_hand["by hand"]
 

@@ -215,7 +215,21 @@ def test_a_failure_explains_what_stands_on_it() -> None:
 
 
 def test_a_selection_need_not_type_the_whole_runbook() -> None:
-    assert judge(run(scenario(), commands=[], selection=["features/01.feature"])).status == 0
+    assert judge(run(scenario(), commands=[], selection=["features/01.feature"], cluster="kept")).status == 0
+
+
+def test_what_was_left_out_of_a_run_that_builds_is_compared_with_nothing_and_the_rest_is() -> None:
+    def typing(number: int, **fields: Any) -> Document:
+        typed = {**step(text=f"the operator runs `{README[number]}`"), "keyword": "When"}
+        return scenario("passed", typed, **fields)
+
+    left_out = {**typing(1), "outcome": "not_run", "reason": "left out: something else was chosen"}
+    typed = [{"line": README[0], "typed": True}]
+    chosen = run(typing(0), left_out, commands=typed, selection=["-m", "builds"])
+
+    assert (judge(chosen).status, judge(chosen).headline) == (0, IN_PART)
+    other = [{"line": "cp elsewhere", "typed": True}]
+    assert judge({**chosen, "commands": other}).status == 1
 
 
 def test_a_run_that_failed_must_not_have_typed_something_else_before() -> None:
@@ -418,7 +432,7 @@ def test_a_change_does_not_hide_the_fault_before_it() -> None:
 
 def test_a_change_is_not_taken_for_a_teardown_that_was_not_clean() -> None:
     document = checked(scenario(), **{"boot of coreos-0": "9d20 18"})
-    document |= {"scenarios": [scenario()], "selection": ["-m", "start"]}
+    document |= {"scenarios": [scenario()], "selection": ["-m", "start"], "cluster": "kept"}
 
     assert judge(document).headline == HEADLINES[ExitStatus.ENVIRONMENT_FAILED]
 

@@ -90,7 +90,7 @@ def test_nothing_is_said_of_a_machine_that_is_silent_but_that() -> None:
 
 BOOTS = {"etcd": None, "fleet": None, "units.etcd.service.active": "inactive", "units.fleet.service.active": "inactive"}
 LOADED = ("unit-is-held", "unit-is-wanted", "unit-is-placed", "unit-is-reported")
-UNITS = ("unit-is-held", "unit-is-wanted", "unit-runs", "container-runs")
+UNITS = ("fleet-lists", "unit-is-held", "unit-is-wanted", "unit-runs", "container-runs")
 
 
 @pytest.mark.parametrize(

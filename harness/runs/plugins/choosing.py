@@ -82,6 +82,16 @@ class Choosing:
 
     def __init__(self) -> None:
         self.broken_by = ""  # title of the scenario that changed something and failed: what follows stands on it
+        self._left_out: list[pytest.Item] = []  # by a selection, in a run that builds its cluster
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None]:
+        """A run that builds its cluster does that whatever was chosen, and says what it leaves out."""
+        every = list(items)
+        yield
+        if builds_here() and len(items) < len(every):
+            self._left_out = [item for item in every if item not in items and "builds" not in tags_of(item)]
+            items[:] = every
 
     def changes(self, item: pytest.Item) -> bool:
         """Whether its scenario changes something."""
@@ -90,6 +100,8 @@ class Choosing:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         if self.broken_by:
             pytest.skip(f'stands on "{self.broken_by}", which failed')
+        if item in self._left_out:
+            pytest.skip("left out: something else was chosen")
         if item.config.getoption("--read-only") and changes_something(item):
             pytest.skip("changes something, and this run changes nothing")
         reason = missing(item)
@@ -109,9 +121,8 @@ class Choosing:
 
 def missing(item: pytest.Item) -> str:
     """Why this run cannot execute a scenario; "" when it can."""
-    scenario, made_by = scenario_of(item), os.environ.get("PLATFORM_WORKPLACE", "")
-    tags = scenario.tags | scenario.feature.tags
-    if "builds" in tags and made_by != os.environ.get("PLATFORM_FOLDER", ""):
+    made_by, tags = os.environ.get("PLATFORM_WORKPLACE", ""), tags_of(item)
+    if "builds" in tags and not builds_here():
         return "builds the cluster, and this one stands"
     if not any(tag.startswith("requires_") for tag in tags):
         return ""
@@ -153,6 +164,15 @@ def scenario_of(item: pytest.Item) -> Scenario:
     return template.render({})
 
 
-def changes_something(item: pytest.Item) -> bool:
+def tags_of(item: pytest.Item) -> set[str]:
     scenario = scenario_of(item)
-    return bool({"mutates", "destructive"} & (scenario.tags | scenario.feature.tags))
+    return scenario.tags | scenario.feature.tags
+
+
+def builds_here() -> bool:
+    """Whether this run builds the cluster that it is about."""
+    return os.environ.get("PLATFORM_WORKPLACE", "") == os.environ.get("PLATFORM_FOLDER", "")
+
+
+def changes_something(item: pytest.Item) -> bool:
+    return bool({"mutates", "destructive"} & tags_of(item))

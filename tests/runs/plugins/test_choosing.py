@@ -392,3 +392,63 @@ def test_words_choose_among_what_features_chose(collected: Callable[[str], Colle
     titled = [it for it in scenarios(SITE) if "whole" in it.name.lower()]
 
     assert titled and collected("with -k")[:2] == (0, [(SITE, it.line_number) for it in titled])
+
+
+# -- what a selection leaves out of a run that builds its cluster ------------------------------------------------------
+
+
+@pytest.fixture
+def scenarios_of(root: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[SimpleNamespace]]:
+    """Scenarios with these tags, as a run collects them that builds its cluster, or that checks one."""
+
+    def make(*tags: str, builds: bool = True) -> list[SimpleNamespace]:
+        monkeypatch.setattr(root, "scenario_of", lambda item: item)
+        monkeypatch.setenv("PLATFORM_FOLDER", "here")
+        monkeypatch.setenv("PLATFORM_WORKPLACE", "here" if builds else "elsewhere")
+        config = SimpleNamespace(getoption=lambda name: False)
+        return [SimpleNamespace(tags={tag}, feature=SimpleNamespace(tags=set()), config=config) for tag in tags]
+
+    return make
+
+
+def chosen(plugin: Any, items: list[Any], keep: Callable[[Any], bool]) -> list[str]:
+    """What is left of the items when somebody has chosen among them: each one's tag, or why it is left out."""
+    choosing = plugin.pytest_collection_modifyitems(items)
+    next(choosing)
+    items[:] = [item for item in items if keep(item)]
+    next(choosing, None)
+
+    def said(item: Any) -> str:
+        try:
+            plugin.pytest_runtest_setup(item)
+        except pytest.skip.Exception as skipped:
+            return str(skipped)
+        return str(*item.tags)
+
+    return [said(item) for item in items]
+
+
+def test_run_that_builds_its_cluster_does_that_whatever_is_chosen_and_says_what_it_leaves_out(
+    root: Any, scenarios_of: Callable[..., list[SimpleNamespace]]
+) -> None:
+    items = scenarios_of("builds", "site", "destructive")
+
+    assert chosen(root.Choosing(), items, lambda item: item.tags == {"site"}) == [
+        "builds", "site", "left out: something else was chosen",
+    ]  # fmt: skip
+
+
+def test_run_that_builds_its_cluster_leaves_nothing_out_where_nothing_is_chosen(
+    root: Any, scenarios_of: Callable[..., list[SimpleNamespace]]
+) -> None:
+    items = scenarios_of("builds", "site")
+
+    assert chosen(root.Choosing(), items, lambda item: True) == ["builds", "site"]
+
+
+def test_check_of_a_cluster_that_stands_is_of_what_is_chosen_and_of_nothing_else(
+    root: Any, scenarios_of: Callable[..., list[SimpleNamespace]]
+) -> None:
+    items = scenarios_of("builds", "site", "destructive", builds=False)
+
+    assert chosen(root.Choosing(), items, lambda item: item.tags == {"site"}) == ["site"]
