@@ -212,13 +212,14 @@ class Watch:
             self._look(costly=True)
 
     def _pause(self) -> None:
-        """Looks take half of the time at most: a machine that is busy enough is not made busier by being watched. While
-        one boots, its sshd refuses at once: a look that could not see it anyway would only make its boot longer."""
+        """Looks take half of a machine's time at most: one that is busy enough is not made busier by being watched.
+        While one boots, its sshd refuses at once: a look that could not see it would only make its boot longer."""
         assert self._looking is not None
         look = self._looks[-1]
         refused = [name for name, machine in look.machines.items() if machine.silent and machine.seconds < ASK_AGAIN]
         if not refused:
-            self._clock.sleep(max(EVERY, look.seconds))
+            # what was only waited for, such as a silent machine, made nobody busy
+            self._clock.sleep(max(EVERY, *(machine.seconds for machine in look.answering.values()), 0.0))
         for _ in range(BOOTS if refused else 0):
             self._clock.sleep(EVERY / 2)
             if self._looking.listens(refused):

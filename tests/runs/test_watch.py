@@ -71,7 +71,7 @@ class Shows:
     broken: str = ""  # link
     refuses: bool = False  # the silent machines say at once that they do not listen
 
-    def machine(self, name: str, asked: float) -> Machine:
+    def machine(self, name: str, asked: float, takes: float) -> Machine:
         if name in self.silent:
             return Machine(asked=asked, seconds=0.1 if self.refuses else 5.0, silent="timed out")
         runs = self.active == "active"
@@ -81,7 +81,7 @@ class Shows:
             start_limit_interval=None, start_limit_burst=0, fragment="", drop_ins=(), needs_reload=False,
         )  # fmt: skip
         return Machine(
-            asked=asked, seconds=0.1, machine_id=IDS["coreos-0" if self.same_ids else name], boot="first",
+            asked=asked, seconds=takes, machine_id=IDS["coreos-0" if self.same_ids else name], boot="first",
             units={"blog.service": unit} if name == "coreos-1" else {},
             fleet=tuple(IDS.values())[: 1 if name in self.sees_less else 2],
         )  # fmt: skip
@@ -89,7 +89,7 @@ class Shows:
     def snapshot(self, number: int, asked: float, walks: dict[str, Walk] | None, takes: float) -> Snapshot:
         return Snapshot(
             number=number, asked=asked, seconds=takes, intended=INTENDED,
-            machines={name: self.machine(name, asked) for name in NAMES},
+            machines={name: self.machine(name, asked, takes) for name in NAMES},
             fleet=Fleet(
                 asked_of="coreos-0",
                 machines={IDS[name]: FleetMachine(ADDRESSES[name], {"name": name}) for name in NAMES},
@@ -194,6 +194,14 @@ def test_looks_take_half_of_the_time_at_most(watch: Watch, looker: FakeLooker, c
     watch.until("every machine answers", (SILENT,), 10)
 
     assert clock.slept == [2.5]
+
+
+def test_what_was_only_waited_for_made_nobody_busy(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
+    looker.shows, looker.takes = [lacks("coreos-1"), FINE], 0.7
+
+    watch.until("every machine answers", (SILENT,), 10)
+
+    assert clock.slept == [0.7]  # the silent one took 5 s
 
 
 def test_machine_that_boots_is_looked_at_when_it_listens(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
