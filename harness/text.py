@@ -12,6 +12,9 @@ from collections.abc import Iterable, Mapping
 OUTCOMES = ("passed", "failed", "error", "interrupted", "not_run")
 MARKS = {"passed": "✓", "done": "✓", "cached": "✓", "failed": "✗", "error": "✗", "interrupted": "!", "not_run": "-"}
 
+# Why a scenario was not run that nobody chose
+LEFT_OUT = "left out: something else was chosen"
+
 _ESCAPES = re.compile(
     r"\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)?"  # OSC: titles, links
     r"|\x1b[PX^_][^\x1b\n]*(?:\x1b\\)?"  # DCS, SOS, PM, APC

@@ -23,7 +23,7 @@ from harness.reports.lines import (
     of_wait,
     ticking,
 )
-from harness.text import MARKS, counted, one_line
+from harness.text import LEFT_OUT, MARKS, counted, one_line
 
 Event = dict[str, Any]
 
@@ -117,6 +117,8 @@ class Board:
         scenario.outcome = event["outcome"]
         if event["id"] == self.current:
             self._forget_scenario()
+        if event.get("reason") == LEFT_OUT:
+            return []  # they are counted
         seconds = event.get("seconds", event["t"] - began)
         return self._heading(scenario) + of_scenario(scenario, seconds, event.get("reason"))
 

@@ -117,8 +117,11 @@ def _taken(
     return taken
 
 
-def _depth(finding: Finding) -> tuple[int, int, float, Subject]:
-    return LAYERS.index(finding.layer), ORDER[finding.rule], finding.since or finding.first_seen, finding.subject
+def _depth(finding: Finding) -> tuple[int, int, float, tuple[str, str, int, str]]:
+    kind, name, machine = finding.subject
+    # coreos-2 before coreos-10
+    subject = (kind, name, len(machine), machine)
+    return LAYERS.index(finding.layer), ORDER[finding.rule], finding.since or finding.first_seen, subject
 
 
 def _explains(cause: Finding, finding: Finding, foundations: Foundations) -> bool:

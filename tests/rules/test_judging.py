@@ -661,3 +661,13 @@ def test_damaged_snapshots_are_judged(dice: random.Random, count: int) -> None:
     assert sorted(it.key for cause in found for it in cause.all) == sorted(it.key for it in judged.all)
     assert {finding.rule for finding in judged.all} <= set(RULES)
     assert all(map(str, judged.all))
+
+
+def test_causes_of_one_kind_are_in_the_order_of_their_machines_numbers() -> None:
+    names = ["coreos-10", "coreos-2", "coreos-1"]
+    wrong = [
+        Finding("machine-answers", "provision", Subject("machine", "", name), "an answer", "none", 1.0)
+        for name in names
+    ]
+
+    assert [cause.finding.subject.machine for cause in causes(wrong, green())] == ["coreos-1", "coreos-2", "coreos-10"]

@@ -20,7 +20,7 @@ from harness.model import tfvars
 from harness.record.log import Recorder
 from harness.runs.workplace import EXAMPLE, MACHINES_AT_MOST, OUTPUTS, SHELL_STATE
 from harness.seams.process import Processes
-from harness.text import did_you_mean
+from harness.text import LEFT_OUT, did_you_mean
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -93,6 +93,10 @@ class Choosing:
             self._left_out = [item for item in every if item not in items and "builds" not in tags_of(item)]
             items[:] = every
 
+    def leaves_out(self, nodeid: str) -> bool:
+        """Whether something else was chosen."""
+        return any(item.nodeid == nodeid for item in self._left_out)
+
     def changes(self, item: pytest.Item) -> bool:
         """Whether its scenario changes something."""
         return changes_something(item)
@@ -101,7 +105,7 @@ class Choosing:
         if self.broken_by:
             pytest.skip(f'stands on "{self.broken_by}", which failed')
         if item in self._left_out:
-            pytest.skip("left out: something else was chosen")
+            pytest.skip(LEFT_OUT)
         if item.config.getoption("--read-only") and changes_something(item):
             pytest.skip("changes something, and this run changes nothing")
         reason = missing(item)

@@ -61,7 +61,7 @@ class Recording:
             )
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        if not self._choosing.broken_by:  # nothing more is started
+        if not self._choosing.broken_by and not self._choosing.leaves_out(nodeid):  # those are not started
             self.recorder.emit("scenario.started", id=nodeid)
             self.recorder.within(scenario=nodeid)
 
