@@ -26,6 +26,7 @@ from harness.drivers.shell import OperatorShell
 from harness.drivers.site import Page, Site
 from harness.drivers.terraform import Outputs, Terraform, target_data
 from harness.drivers.traffic import Traffic, remembered
+from harness.errors import Misconfigured
 from harness.model import tfvars
 from harness.record.log import Recorder
 from harness.rules.finding import Subject
@@ -300,7 +301,8 @@ def seed(
     put_back: contextlib.ExitStack,
 ) -> Callable[[str], tuple[str, str]]:
     """Injects a fault of the drills until the scenario ends; gives what is to be named: rule, and subject in words."""
-    put_back.enter_context(seeding_lock(workplace))
+    if not put_back.enter_context(seeding_lock(workplace)):
+        raise Misconfigured("a drill is under way on this cluster")
     seeding = Seeding(workplace, cluster, operator, process)
 
     def injected(name: str) -> tuple[str, str]:

@@ -34,6 +34,9 @@ class FakeRunner(Runner):
     calls: list[str] = field(default_factory=list)
     details: list[Call] = field(default_factory=list)
 
+    def end_all(self) -> None:
+        """Nothing of it runs."""
+
     def on(
         self,
         prefix: str,

@@ -38,6 +38,7 @@ def diagnosed(check: Check, *, as_json: bool = False) -> ExitStatus:
         except (KeyboardInterrupt, HarnessError):
             pass  # recorded by its stage: the verdict reads it there
         finally:
+            run.process.end_all()  # such as a plan that was not waited for
             workplace.lock()
             if check.outputs_only:
                 workplace.forget()

@@ -95,9 +95,11 @@ class Machines:
         except MachineUnreachable:
             self._way_in.doubt(name)
             raise
+        # what a program prints need not be text, and a line may be cut within a character
+        stdout, stderr = (str(it, "utf-8", "replace") for it in (result.stdout_bytes, result.stderr_bytes))
         if result.rc not in ok:
-            raise CommandFailed([command], result.rc, result.stdout, result.stderr, where=name)
-        return str(result.stdout)
+            raise CommandFailed([command], result.rc, stdout, stderr, where=name)
+        return stdout
 
     def on_all(self, ask: Callable[[str], T]) -> dict[str, T]:
         """`ask(name)` for every machine, side by side: machine -> answer. The first error is raised."""

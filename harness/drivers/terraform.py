@@ -43,6 +43,10 @@ class _Recorded(PythonTerraform):  # type: ignore[misc]
         """The state is asked for through Terraform, never read from its file."""
 
 
+class NothingApplied(PlatformWrong):
+    """A target has no outputs: nothing was applied, or not to its end."""
+
+
 @dataclass(frozen=True)
 class Outputs:
     """What a target says of itself: the contract's outputs (infra/contract.json)."""
@@ -203,10 +207,10 @@ class Terraform:
         return {name: output["value"] for name, output in self._json("output").items()}
 
     def outputs(self) -> Outputs:
-        """The contract's outputs. Raises PlatformWrong when nothing has been applied."""
+        """The contract's outputs. Raises NothingApplied."""
         raw = self.raw_outputs()
         if not raw:
-            raise PlatformWrong(
+            raise NothingApplied(
                 "there are no machines: nothing has been applied",
                 expected="the outputs of an applied plan",
                 seen="no outputs",

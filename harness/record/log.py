@@ -86,7 +86,11 @@ LISTS = {
 LONG = re.compile(r"[A-Za-z0-9+/=%]{40,}")
 # What says of itself that it is secret, be it known here or not: a variable of an environment, a private key
 # (in JSON its quote has a backslash before it)
-NAMED = re.compile(r"((?:KEY|SECRET|TOKEN|PASSWORD)=\\*[\"']?)[^\s\"']{8,}")
+NAMED = re.compile(
+    r"((?:(?:KEY|SECRET|TOKEN|PASSWORD|PASSWD|PASS)(?:=|\\?\": *)"
+    r"|\b(?:password|passwd|secret|token)\\?\"?[=:] *)\\*[\"']?)[^\s\"',]{4,}"
+    r"|(://[^\s/:@]+:)[^\s/@]+(?=@)|(\bBearer )\S+"
+)
 PRIVATE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 
 
@@ -118,7 +122,7 @@ class Redactor:
     def __call__(self, text: str) -> str:
         text = _replaced(text, self._other)
         text = _replaced(text, self._long) if LONG.search(text) else text
-        return PRIVATE.sub("[private key]", NAMED.sub(r"\1[masked]", text))
+        return PRIVATE.sub("[private key]", NAMED.sub(r"\1\2\3[masked]", text))
 
 
 def _replaced(text: str, forms: dict[str, str]) -> str:

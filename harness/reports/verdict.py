@@ -329,7 +329,10 @@ def _of_diagnosis(run: Item, width: int) -> list[str]:
     unseen = _unseen(run)
     rows = [("not seen", ", ".join(unseen))] if unseen else []
     rows += [("note", note["text"]) for note in run["notes"]]
-    rows += [("evidence", f"{run['folder']}/evidence"), ("to send", f"{run['folder']}/{ARCHIVE} (secrets are masked)")]
+    rows += [
+        ("evidence", f"{run['folder']}/evidence"),
+        ("to send", f"{run['folder']}/{ARCHIVE} (known secrets are masked)"),
+    ]
     return [f"  {name:9}  {cut(one_line(text), 2 * (width - 13))}" for name, text in rows]
 
 

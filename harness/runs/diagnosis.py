@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.drivers.cluster import Cluster, Connections
-from harness.drivers.terraform import Outputs, target_data
+from harness.drivers.terraform import NothingApplied, Outputs, target_data
 from harness.errors import AnswerNotUnderstood, EnvironmentFailed, ExitStatus, HarnessError
 from harness.reports import verdict
 from harness.rules.finding import Finding, Subject
@@ -20,6 +20,7 @@ from harness.runs.execution import Execution
 from harness.runs.progress import Progress, last_green, looker_of
 from harness.runs.watch import Watch, emit_causes
 from harness.runs.workplace import OUTPUTS
+from harness.seams.patience import patience
 
 # Seconds for all of it, of which the looks may take the first; the last are for the journals, and for writing it down
 WITHIN, LOOKS_WITHIN, JOURNALS_WITHIN = 30.0, 12.0, 3.0
@@ -58,7 +59,7 @@ def archive(folder: Path) -> Path:
 def collect(execution: Execution) -> None:
     """The causes of what is wrong, where nobody has named them yet, and the evidence. Changes nothing; takes WITHIN
     seconds at most."""
-    ends = time.monotonic() + WITHIN - JOURNALS_WITHIN
+    ends = time.monotonic() + WITHIN * patience() - JOURNALS_WITHIN
     target = target_data(execution.workplace.target_folder)
     outputs = _outputs(execution, target)
     if outputs is None:
@@ -72,7 +73,7 @@ def collect(execution: Execution) -> None:
         silent = looks[-1]["silent"] if looks else []
         machines = connections.machines(outputs)
         machines.avoid(silent)
-        left = max(ends - time.monotonic(), evidence.ANSWER_LIMIT + 1)
+        left = max((ends - time.monotonic()) / patience(), evidence.ANSWER_LIMIT + 1)
         evidence.collect(
             machines,
             run.folder / "evidence",
@@ -99,7 +100,7 @@ def _outputs(execution: Execution, target: dict[str, Any]) -> Outputs | None:
         expected = "a Docker Engine that answers"
         _emit(execution, "engine-answers", "environment", Subject("this machine"), expected, failed, "docker info")
         return None
-    except AnswerNotUnderstood as failed:
+    except (NothingApplied, AnswerNotUnderstood) as failed:
         outputs, seen = None, str(failed)
     else:
         seen = "Terraform has no state: nothing was applied"

@@ -7,6 +7,7 @@ is asked (infra/TARGET/target.json).
 
 from __future__ import annotations
 
+import secrets
 import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -27,9 +28,9 @@ LINES = 20
 
 # Seconds for all machines to tell all that is asked, and for one answer
 COLLECTED_WITHIN, ANSWER_LIMIT = 20.0, 4
-JOURNALS_WITHIN = 10.0
-# Begins an answer, in what a machine prints
-MARK = "@@evidence"
+JOURNALS_WITHIN, CONSOLE_LIMIT = 10.0, 8.0
+# Begins an answer, in what a machine prints: nothing that runs there can know it
+MARK = f"@@evidence-{secrets.token_hex(4)}"
 ASK = """ends=$(($(date +%s) + {seconds}))
 ask() {{
     printf '\\n{mark} %s\\n' "$1"
@@ -90,7 +91,7 @@ def collect(
                 reason = str(failed)
         argv = [part.format(run_id=run_id, machine=name, command=script) for part in console]
         try:
-            told = process.run(argv, ok=None, within=within).stdout if argv else "this target has no console"
+            told = process.run(argv, ok=None, within=CONSOLE_LIMIT).stdout if argv else "this target has no console"
         except HarnessError as failed:
             told = str(failed)
         return f"{_part('silent')}{reason}\n{_part('console')}{told}"

@@ -136,19 +136,24 @@ class Seeding:
         return (next(name for name in self._cluster.machines.names if (name != running) == bool(other)),)
 
     def _run(self, places: Sequence[str], command: str) -> None:
-        for place in places:
-            beginning, name = _switch(place)
-            if beginning:
-                self._switches[SWITCHES[beginning]].switch(command, name)
-            elif place.startswith(CONSOLE):
-                name, run_id = place.removeprefix(CONSOLE), self._folder.name
-                words = [word.format(run_id=run_id, machine=name, command=command) for word in self._console]
-                self._process.run(words, within=60)
-            elif place == OPERATOR:
-                environment = self._shell.env
-                self._process.run(["bash", "-c", command], cwd=self._shell.cwd, env=environment, within=60)
-            else:
-                self._cluster.machines.run(place, f"sh -c {shlex.quote(command)}")
+        """On each place, whatever another raises; then raises that."""
+        with contextlib.ExitStack() as every:
+            for place in reversed(places):
+                every.callback(self._run_on, place, command)
+
+    def _run_on(self, place: str, command: str) -> None:
+        beginning, name = _switch(place)
+        if beginning:
+            self._switches[SWITCHES[beginning]].switch(command, name)
+        elif place.startswith(CONSOLE):
+            name, run_id = place.removeprefix(CONSOLE), self._folder.name
+            words = [word.format(run_id=run_id, machine=name, command=command) for word in self._console]
+            self._process.run(words, within=60)
+        elif place == OPERATOR:
+            environment = self._shell.env
+            self._process.run(["bash", "-c", command], cwd=self._shell.cwd, env=environment, within=60)
+        else:
+            self._cluster.machines.run(place, f"sh -c {shlex.quote(command)}")
 
 
 def _switch(place: str) -> tuple[str, str]:

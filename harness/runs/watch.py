@@ -146,9 +146,10 @@ class Watch:
     def diagnose(self, within: float = LOOK_LIMIT) -> tuple[Cause, ...]:
         """What is wrong by now, with all that it takes to know it, in the record; a look takes `within` seconds at
         most."""
-        ends = self._clock.monotonic() + (FLEET_LAG + 1) * patience()
         self.changed()
         self._look(costly=True, within=within)
+        # what only a later look can tell has that time
+        ends = self._clock.monotonic() + (FLEET_LAG + 1) * patience()
         while self._judge().unsettled and self._clock.monotonic() < ends:
             self._pause()
             self._look(costly=False, within=within)

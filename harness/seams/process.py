@@ -100,6 +100,10 @@ class Runner(ABC):
     @abstractmethod
     def _execute(self, call: Call) -> Result: ...
 
+    @abstractmethod
+    def end_all(self) -> None:
+        """Ends every command that runs now, in whichever thread, and starts no further one, ever."""
+
 
 class Processes(Runner):
     """Runs commands and records them."""

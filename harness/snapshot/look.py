@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,19 +94,15 @@ class Looker:
 
         Who has not answered `within` so many seconds is silent; a walk, or a plan, that has not ended was not made.
         """
-        asked, pool = time.time(), ThreadPoolExecutor(max_workers=64)
-        ends = time.monotonic() + within * patience()
+        asked, ends = time.time(), time.monotonic() + within * patience()
         kernel = partial(self._kernel, since) if self._kernel else None
-        try:
-            outside = OutsideView(pool, self._cluster, self.intended, self._backing, kernel, costly=costly)
-            plan = pool.submit(self._planned) if costly and self._plan else None
-            printed = self._machines(since, before)
-            answers = {name: _waited_for(future, name, before, asked, ends) for name, future in printed.items()}
-            machines = {name: _machine(self.intended, answer) for name, answer in answers.items()}
-            seen = outside.answers(machines, before.outside if before else None, ends)
-            planned = result_by(plan, ends) if plan else before.plan if before else None
-        finally:
-            pool.shutdown(wait=False)  # who is not waited for any more may still be asking
+        outside = OutsideView(self._cluster, self.intended, self._backing, kernel, costly=costly)
+        plan = begun(self._planned) if costly and self._plan else None
+        printed = self._machines(since, before)
+        answers = {name: _waited_for(future, name, before, asked, ends) for name, future in printed.items()}
+        machines = {name: _machine(self.intended, answer) for name, answer in answers.items()}
+        seen = outside.answers(machines, before.outside if before else None, ends)
+        planned = result_by(plan, ends) if plan else before.plan if before else None
         whole = [(name, reading.Parts(it.text)) for name, it in answers.items() if "@@ fleet-units" in it.text]
         return Snapshot(
             number=number,
@@ -146,8 +142,6 @@ class Looker:
                 return Printed("", sent, time.time(), str(silent), silent.refused, through)
             except HarnessError as failed:
                 return Printed("", sent, time.time(), str(failed))
-            except UnicodeDecodeError as junk:
-                return Printed("", sent, time.time(), f"its answer is no text: {junk}")
 
         for name in self.intended.machines:
             if name not in self._asking or self._asking[name].done():

@@ -7,7 +7,7 @@ import socket
 import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import requests
 
@@ -15,7 +15,7 @@ from harness.drivers.cluster import Cluster
 from harness.drivers.site import Page, Site
 from harness.errors import HarnessError, PlatformWrong
 from harness.model import links
-from harness.seams.background import result_by
+from harness.seams.background import begun, result_by
 from harness.seams.http import open_session
 from harness.seams.patience import patience
 from harness.seams.ssh import keys_in_agent
@@ -24,6 +24,7 @@ from harness.snapshot.data import Answer, Intended, Machine, Outside, Walk
 
 NAME_SERVER = "name server"
 STRANGER = "nobody.example"
+LATE = "no answer in time"
 # Seconds for one request to a backing service; and for one to a site, to connect and between two bytes: a machine that
 # is frozen takes the connection and says nothing
 ASK_LIMIT = 2.0
@@ -40,7 +41,6 @@ class OutsideView:
 
     def __init__(
         self,
-        pool: ThreadPoolExecutor,
         cluster: Cluster,
         intended: Intended,
         backing: Mapping[str, str],
@@ -48,40 +48,44 @@ class OutsideView:
         *,
         costly: bool,
     ) -> None:
-        self._pool = pool
         self._cluster = cluster
         self._intended = intended
         self._costly = costly
-        self._ports = pool.submit(self._open_ports) if costly else None
-        self._kernel = pool.submit(_alarms, kernel) if kernel else None
-        self._keys = pool.submit(keys_in_agent)
-        self._backing = {name: pool.submit(_unanswered, url) for name, url in backing.items()}
+        self._ports = begun(self._open_ports) if costly else None
+        self._kernel = begun(partial(_alarms, kernel)) if kernel else None
+        self._keys = begun(keys_in_agent)
+        self._backing = {name: begun(partial(_unanswered, url)) for name, url in backing.items()}
         self._sites = {
-            site: {name: pool.submit(self._answer, site, address) for name, address in intended.machines.items()}
+            site: {name: begun(partial(self._answer, site, address)) for name, address in intended.machines.items()}
             for site in intended.sites
         }
-        self._stranger = pool.submit(_asked, lambda: cluster.page_of(STRANGER, TIMEOUTS))
+        self._stranger = begun(lambda: _asked(lambda: cluster.page_of(STRANGER, TIMEOUTS)))
         # of a cluster without a name server nobody can be asked
         named = intended.sites.values() if intended.name_server else ()
-        self._names = {domain: pool.submit(self._name, domain) for domain in named}
+        self._names = {domain: begun(partial(self._name, domain)) for domain in named}
 
     def answers(self, machines: Mapping[str, Machine], before: Outside | None, ends: float) -> Outside:
         """What was answered; what is costly and was not asked for is as it was before. `machines` are this look's.
         Sites whose walks have not ended by `ends` (seconds of the monotonic clock) were not walked."""
-        names = {domain: future.result() for domain, future in self._names.items()}
-        sites = {site: {name: it.result() for name, it in asked.items()} for site, asked in self._sites.items()}
-        backing = {name: future.result() for name, future in self._backing.items()}
+        late = Answer(failed=LATE)
+        names = {domain: result_by(future, ends) or ("", LATE) for domain, future in self._names.items()}
+        sites = {
+            site: {name: result_by(it, ends) or late for name, it in asked.items()}
+            for site, asked in self._sites.items()
+        }
+        answered = {name: result_by(future, ends) for name, future in self._backing.items()}
+        backing = {name: LATE if silent is None else silent for name, silent in answered.items()}
         if names:
             backing[NAME_SERVER] = max(silent for _, silent in names.values())
         return Outside(
-            ports=self._ports.result() if self._ports else before.ports if before else None,
+            ports=result_by(self._ports, ends) if self._ports else before.ports if before else None,
             names={domain: address for domain, (address, _) in names.items()} if names else None,
             sites=sites,
-            stranger=self._stranger.result(),
+            stranger=result_by(self._stranger, ends) or late,
             walks=self._walks(machines, sites, ends) if self._costly else before.walks if before else None,
-            keys=self._keys.result(),
+            keys=result_by(self._keys, ends),
             backing=backing,
-            kernel=self._kernel.result() if self._kernel else None,
+            kernel=result_by(self._kernel, ends) if self._kernel else None,
         )
 
     def _open_ports(self) -> dict[str, tuple[int, ...]]:
@@ -108,7 +112,7 @@ class OutsideView:
         entry = next((name for name, it in self._intended.machines.items() if it == self._intended.entry_point), "")
         silent = {site: there[entry].failed for site, there in answers.items() if entry in there}
         walking = {
-            name: self._pool.submit(self._walk, site, machines)
+            name: begun(partial(self._walk, site, machines))
             for name, site in self._cluster.sites.items()
             if not silent.get(name)
         }

@@ -59,7 +59,7 @@ def test_cluster_where_all_is_well(it: Standing, capsys: pytest.CaptureFixture[s
     said, folder = capsys.readouterr(), f".runs/{it.of_diagnosis().name}"
     assert said.out == "" and f"{NOTHING_WRONG}  (exit status 0)" in said.err and "cause " not in said.err
     assert f"  evidence   {folder}/evidence\n" in said.err
-    assert f"  to send    {folder}/{ARCHIVE} (secrets are masked)\n" in said.err
+    assert f"  to send    {folder}/{ARCHIVE} (known secrets are masked)\n" in said.err
     run = document(it)
     assert (run["status"], run["headline"], run["causes"], run["journal"]) == (0, NOTHING_WRONG, [], [])
     assert (run["command"], run["cluster"]) == (["diagnose"], RUN_ID)

@@ -582,6 +582,11 @@ def test_record_keeps_the_beginning_of_a_long_answer(connect: Connect, events: E
     assert len(event["stdout"]) == len(event["stderr"]) == 4096
 
 
+def test_answer_that_is_no_text_is_read_as_far_as_it_is(connect: Connect) -> None:
+    """A line may be cut within a character, and a container may say anything."""
+    assert connect().run("coreos-0", "cat", data=b"said \xe2\x97 and \xff") == "said \ufffd and \ufffd"
+
+
 def test_answer_that_is_kept_elsewhere_is_not_recorded(connect: Connect, events: Events) -> None:
     command = "whoami" + " " * 500
 

@@ -845,7 +845,7 @@ def last_rows(document: Document) -> list[str]:
 def test_diagnosis_says_where_its_evidence_is_and_what_can_be_sent() -> None:
     assert last_rows(diagnosis()) == [
         "  evidence   .runs/20260801-120000-ab12/evidence",
-        "  to send    .runs/20260801-120000-ab12/diagnosis.tar.gz (secrets are masked)",
+        "  to send    .runs/20260801-120000-ab12/diagnosis.tar.gz (known secrets are masked)",
     ]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from harness.drivers.terraform import NothingApplied
 from harness.errors import AnswerNotUnderstood, CommandFailed, HarnessError
 from harness.record.log import Redactor, read_events
 from harness.reports.verdict import ARCHIVE
@@ -188,6 +189,7 @@ def test_machine_that_is_silent_is_not_waited_for_again(it: Standing, execution:
     [
         (None, "Terraform has no state: nothing was applied"),
         (AnswerNotUnderstood("terraform output", "{}", "no output 'entrypoint-ip'"), "no output 'entrypoint-ip'"),
+        (NothingApplied("there are no machines: nothing has been applied"), "nothing has been applied"),
     ],
 )
 def test_where_there_is_no_cluster_that_is_the_cause(

@@ -133,7 +133,7 @@ def test_silent_machine_is_asked_at_its_console(
     collected: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch, runner: FakeRunner
 ) -> None:
     falls_silent(monkeypatch, "coreos-1")
-    told = "\n@@evidence first\nfrom within\n\n@@evidence last\n"
+    told = f"\n{module.MARK} first\nfrom within\n\n{module.MARK} last\n"
     runner.on("docker exec platform-run-1-coreos-1 sh -c", stdout=told, status=1)
     files = collected()
 
@@ -147,7 +147,7 @@ def test_machine_that_is_known_to_be_silent_is_not_waited_for(
     collected: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch, runner: FakeRunner
 ) -> None:
     asked = falls_silent(monkeypatch)
-    runner.on("docker exec", stdout="\n@@evidence first\nfrom within\n")
+    runner.on("docker exec", stdout=f"\n{module.MARK} first\nfrom within\n")
     files = collected(silent=("coreos-1",))
 
     assert sorted(asked) == ["coreos-0", "coreos-2"]
@@ -184,7 +184,7 @@ def test_secrets_are_not_collected(
     redact.add("host key", "very-secret-words")
     monkeypatch.setitem(ASKED, "first", "echo very-secret-words on disk; echo NAME_KEY=told-by-its-name")
     falls_silent(monkeypatch, "coreos-1")
-    runner.on("docker exec", stdout="\n@@evidence last\nvery-secret-words at the console\n")
+    runner.on("docker exec", stdout=f"\n{module.MARK} last\nvery-secret-words at the console\n")
     files = collected()
 
     # its own question is ours to see

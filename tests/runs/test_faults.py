@@ -132,6 +132,15 @@ def test_several_faults_at_once_are_undone_each(seeding: Seeding, machines: Mach
     assert not list(tmp_path.glob("fault-*"))
 
 
+def test_fault_is_undone_on_each_machine_whatever_another_says(seeding: Seeding, machines: Machines) -> None:
+    with (
+        pytest.raises(CommandFailed),
+        seeding.injected(Fault("a", "unit", "coreos-1 coreos-2", "break", "stop it", "rule", "x")),
+    ):
+        machines.raises = CommandFailed(["stop"], 1, "", "gone")
+    assert machines.ran[-2:] == [("coreos-1", "sh -c 'stop it'"), ("coreos-2", "sh -c 'stop it'")]
+
+
 def test_switch_is_the_targets_own(seeding: Seeding, machines: Machines, runner: FakeRunner, tmp_path: Path) -> None:
     runner.on("cloud")
     lost = Fault("lost", "provision", "power of coreos-2", "off", "on", "rule", "machine coreos-2")

@@ -874,3 +874,12 @@ def test_look_that_fails_is_no_name_that_was_late(watch: Watch, looker: FakeLook
 
 def test_a_broken_rule_is_the_platforms_fault() -> None:
     assert issubclass(RuleBroken, PlatformWrong)
+
+
+def test_diagnosis_looks_again_for_what_only_a_later_look_can_tell_however_long_the_first_took(
+    watch: Watch, looker: FakeLooker
+) -> None:
+    looker.seconds, looker.shows = 7.0, [Shows(sees_less=("coreos-1",))]
+
+    assert [cause.finding.rule for cause in watch.diagnose()] == ["fleet-views-agree"]
+    assert len(looker.looks) >= 2

@@ -328,12 +328,6 @@ def test_a_machine_that_fails_and_says_nothing_is_silent(cluster: FakeCluster) -
     assert "sudo: a password is required" in look(cluster).machines["coreos-1"].silent
 
 
-def test_an_answer_that_is_no_text_is_none(cluster: FakeCluster) -> None:
-    cluster.answers(UnicodeDecodeError("utf-8", b"\xe6", 0, 1, "unexpected end of data"), "coreos-1")
-
-    assert look(cluster).machines["coreos-1"].silent.startswith("its answer is no text: ")
-
-
 @pytest.mark.parametrize("printed", ["", "\n", "junk", "@@ identity 1.5\n", COLLECTED[:500]])
 def test_a_machine_that_says_little_is_not_silent(cluster: FakeCluster, printed: str) -> None:
     cluster.answers(printed, *NAMES)

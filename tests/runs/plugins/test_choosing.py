@@ -452,3 +452,11 @@ def test_check_of_a_cluster_that_stands_is_of_what_is_chosen_and_of_nothing_else
     items = scenarios_of("builds", "site", "destructive", builds=False)
 
     assert chosen(root.Choosing(), items, lambda item: item.tags == {"site"}) == ["site"]
+
+
+@pytest.mark.parametrize("builds", [True, False])
+def test_selection_that_chooses_nothing_is_wrong_usage(
+    root: Any, scenarios_of: Callable[..., list[SimpleNamespace]], builds: bool
+) -> None:
+    with pytest.raises(pytest.UsageError, match="it chooses no scenario"):
+        chosen(root.Choosing(), scenarios_of("builds", "site", builds=builds), lambda item: False)
