@@ -45,9 +45,9 @@ OUTCOME_OF_STATUS = {
 SNAPSHOT = re.compile(r"(?:.*/)?snapshots/(\d+)\.json")
 
 # Characters of one stream that the report shows: beginning and end. run.json has more.
-SHOWN, SHOWN_OF_FAILED = 2_000, 16_000
+SHOWN, SHOWN_OF_FAILED = 1_000, 16_000
 # Values of one wait, and different things done in one step, that the report shows.
-SHOWN_VALUES, SHOWN_DOINGS = 40, 60
+SHOWN_VALUES, SHOWN_DOINGS = 40, 40
 # What a step does, by kind, and what makes two polls the same (nothing: each is shown by itself).
 NOUNS = {"command": "command", "remote": "remote command", "exchange": "HTTP exchange", "wait": "wait"}
 SAME = {

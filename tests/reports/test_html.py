@@ -645,7 +645,7 @@ def test_long_output_is_cut_and_says_how_much(log: Log) -> None:
     log.end("s", 0)
     log.over("s")
     source = render_html(log.run())
-    assert "begin yyy" in source and "yyy end" in source and "58,010 characters left out" in source
+    assert "begin yyy" in source and "yyy end" in source and "59,010 characters left out" in source
     assert len(source) < 40_000
 
 
