@@ -34,7 +34,7 @@ from harness.runs.faults import Seeding, chosen_faults, read_faults, seeding_loc
 from harness.runs.fingerprint import fingerprint
 from harness.runs.progress import Progress, last_green, looker_of
 from harness.runs.watch import Watch
-from harness.runs.workplace import OUTPUTS, SHELL_STATE
+from harness.runs.workplace import OUTPUTS, SECOND_SHELL, SHELL_STATE
 from harness.seams.http import open_session
 from harness.seams.patience import patience
 from harness.seams.process import Processes
@@ -269,7 +269,7 @@ def another_shell(
 
     def opened(*without: str) -> OperatorShell:
         environment = {n: value for n, value in operator.env.items() if n not in ("SSH_AGENT_PID", *without)}
-        shell = OperatorShell.open(process, workplace / "another-shell.json", operator.cwd, environment)
+        shell = OperatorShell.open(process, workplace / SECOND_SHELL, operator.cwd, environment)
         put_back.callback(shell.close)
         return shell
 

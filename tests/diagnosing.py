@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +11,12 @@ import msgspec
 import pytest
 
 from harness.drivers.cluster import Connections
-from harness.drivers.shell import OperatorShell
 from harness.runs import diagnosis, evidence, watch
-from harness.runs.agent import Agent, Keys
+from harness.runs.agent import Agent
 from harness.runs.execution import Execution
-from harness.runs.run import Run, runs_folder
-from harness.runs.workplace import Workplace
+from harness.runs.run import runs_folder
 from harness.snapshot.data import Snapshot
-from tests.places import OUTPUTS, RUN_ID, FakeAgent, program
+from tests.places import OUTPUTS, FakeAgent, kept_run, program
 from tests.transcripts.machines import FolderMachines
 from tests.transcripts.snapshots import change, green, silent
 
@@ -73,14 +70,7 @@ def standing(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sta
     """A cluster that stands, where the test's `surroundings` are: all is well, until the test says otherwise."""
     program(tmp_path, "sudo", '#!/bin/sh\nexec "$@"\n')
     program(tmp_path, "journalctl", JOURNALCTL)
-    run = Run(root, RUN_ID)
-    place = Workplace(run, run.folder)
-    place.operators.mkdir()
-    (place.operators / "infra").symlink_to(root / "infra")
-    OperatorShell.open(run.process, place.shell_state, place.operators, {**os.environ, "TARGET": "local"})
-    place.put_key(Keys.generate("operator@x").private)
-    run.recorder.close()
-    it = Standing(root, run.folder, FolderMachines(tmp_path / "machines"), FakeLooker(), FakeAgent())
+    it = Standing(root, kept_run(root), FolderMachines(tmp_path / "machines"), FakeLooker(), FakeAgent())
     it.machines.before = lambda name, command: it.asked.append((name, command))
     looker: Any = lambda *arguments: it.looker  # noqa: E731
     monkeypatch.setattr(Agent, "start", lambda run, key, environment: it.agent)

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from harness.drivers.shell import OperatorShell
 from harness.drivers.terraform import Outputs
 from harness.record.log import read_events
+from harness.runs.agent import Keys
 from harness.runs.run import Run
-from harness.runs.workplace import OPERATORS_FILES
+from harness.runs.workplace import OPERATORS_FILES, Workplace
 from harness.seams.process import Runner
 
 # of each process that runs tests its own: what a teardown looks for, it ends
@@ -110,3 +112,15 @@ class FakeAgent:
         self.ended += 1
         if self.raises is not None:
             raise self.raises
+
+
+def kept_run(root: Path) -> Path:
+    """The folder of a run of this checkout whose cluster stands."""
+    run = Run(root, RUN_ID)
+    place = Workplace(run, run.folder)
+    place.operators.mkdir()
+    (place.operators / "infra").symlink_to(root / "infra")
+    OperatorShell.open(run.process, place.shell_state, place.operators, {**os.environ, "TARGET": "local"})
+    place.put_key(Keys.generate("operator@x").private)
+    run.recorder.close()
+    return place.folder

@@ -91,6 +91,8 @@ def drill(root: Path, faults: Sequence[Fault], run_id: str | None, *, keep: bool
         if not keep:
             down(root, folder)
     print(score(outcomes), file=sys.stderr)
+    if not outcomes:
+        return ExitStatus.NOTHING_VERIFIED
     return ExitStatus.VERIFIED if all(outcome.good for outcome in outcomes) else ExitStatus.PLATFORM_WRONG
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from harness.drivers.terraform import Outputs
-from harness.drivers.way_in import WayIn
+from harness.drivers.way_in import TAKE_LIMIT, WayIn
 from harness.errors import CommandFailed, PlatformWrong
 from harness.record.log import Recorder
 from harness.seams import ssh
@@ -116,7 +116,9 @@ class Machines:
         while name != way_in:
             through = self._through(way_in)
             if through is not None:
-                return ssh.connect(self.addresses[name], self._user, self._known_hosts, through)
+                # silence was waited for already, where it took no connection from here
+                within = ssh.CONNECT_LIMIT if self._way_in.takes(name) else TAKE_LIMIT
+                return ssh.connect(self.addresses[name], self._user, self._known_hosts, through, within)
             way_in = self.entry_point
         return ssh.connect(self.addresses[name], self._user, self._known_hosts)
 

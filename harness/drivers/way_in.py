@@ -46,6 +46,8 @@ class WayIn:
         self._nobody: tuple[float, MachineUnreachable] | None = None
         # machine -> until when it is no way in, and why
         self._rejected: dict[str, tuple[float, MachineUnreachable]] = {}
+        # those that took no connection from here when the way in was chosen
+        self._refused: set[str] = set()
         self._choosing = threading.Lock()
 
     def name(self) -> str:
@@ -80,6 +82,10 @@ class WayIn:
             self._name = "" if self._name == name else self._name
             return any(self._rejection(other) is None for other in self._counted())
 
+    def takes(self, name: str) -> bool:
+        """Whether a machine took connections from here when it was last tried, or was not tried."""
+        return name not in self._refused
+
     def _rejection(self, name: str) -> MachineUnreachable | None:
         until, silent = self._rejected.get(name, (0.0, None))
         return silent if time.monotonic() < until else None
@@ -87,6 +93,7 @@ class WayIn:
     def _choose(self) -> str:
         if self._nobody is not None and time.monotonic() < self._nobody[0]:
             raise self._nobody[1]  # who asked meanwhile need not wait for the same silence again
+        self._refused.clear()
         counted = self._counted()
         rejected = {name: silent for name in counted if (silent := self._rejection(name))}
         if len(rejected) < len(counted):
@@ -121,5 +128,6 @@ class WayIn:
         except OSError as failed:
             refusal = MachineUnreachable.of(name, "the entry point", failed)
             refusal.__cause__ = failed
+            self._refused.add(name)
             return refusal
         return None

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from harness.reports.marks import CAUSE, FOLLOWS, Item, Marks, Subject, Thing, of_unit
-from harness.reports.ways import APP_PORT, FEW, Way, place, ways
-from harness.snapshot.data import Machine, Snapshot, Unit
+from harness.reports.ways import FEW, Way, place, ways
+from harness.snapshot.data import APP_PORT, Machine, Snapshot, Unit
 from harness.text import cut
 
 ROLES = {"StateLeader": "etcd leader", "StateFollower": "etcd member"}

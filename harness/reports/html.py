@@ -24,7 +24,7 @@ from harness.record.log import SILENT, lasted
 from harness.reports.drawing import draw
 from harness.reports.measures import measured
 from harness.reports.plots import plot
-from harness.reports.verdict import LAYERS, Fault, Verdict, clock, judge, since, title
+from harness.reports.verdict import LAYERS, Fault, Verdict, clock, judge, since, title, unseen_in
 from harness.snapshot.data import Snapshot
 from harness.text import MARKS, OUTCOMES, clean, counted, took
 
@@ -150,7 +150,7 @@ def _view(run: Item) -> Item:
         "elsewhere": _elsewhere(run, doings),
         "facts": sorted(run["facts"].items()) + _as_it_was(run) + [("took", str(it)) for it in measured(run)],
         "artefacts": [{**item, **_artefact(item, run)} for item in run["artefacts"]],
-        "unseen": run["looks"][-1].get("unseen", []) if run["looks"] else [],
+        "unseen": unseen_in(run),
         # of a cluster that stood before, and stands after it, nothing was to be removed
         "its_own": bool(run["leaks"]) or run["cluster"] == run["run_id"],
         "torn_down": any(stage["stage"] == "teardown" and stage["outcome"] == "passed" for stage in run["stages"]),

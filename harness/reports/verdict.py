@@ -128,7 +128,7 @@ def judge(run: Item) -> Verdict:
     counts = dict(Counter(scenario["outcome"] for scenario in run["scenarios"]))
     faults = (*_faults_in_time(run), *_drift(run), *_changes(run), *map(_of_leak, run["leaks"]))
     diagnosis = any(stage["stage"] == DIAGNOSIS for stage in run["stages"])
-    status = _status_of_causes(run) if diagnosis and not faults else _status(run, faults, counts)
+    status = _status(run, faults, counts, diagnosis=diagnosis)
     # the platform was judged before the teardown failed
     judged = set(counts) == {"passed"} and status is ExitStatus.ENVIRONMENT_FAILED and not _changes(run)
     in_part = status is ExitStatus.VERIFIED and (run["selection"] or set(counts) != {"passed"})
@@ -138,21 +138,16 @@ def judge(run: Item) -> Verdict:
     return Verdict(status, headline, faults, counts, tuple(run["causes"]) if faults or diagnosis else ())
 
 
-def _status_of_causes(run: Item) -> ExitStatus:
+def _status(run: Item, faults: tuple[Fault, ...], counts: dict[str, int], *, diagnosis: bool) -> ExitStatus:
     if any(stage["outcome"] == "interrupted" for stage in run["stages"]):
         return ExitStatus.INTERRUPTED
-    if not run["causes"]:
-        return ExitStatus.VERIFIED
-    return STATUS_OF_LAYER.get(run["causes"][0]["finding"]["layer"], ExitStatus.PLATFORM_WRONG)
-
-
-def _status(run: Item, faults: tuple[Fault, ...], counts: dict[str, int]) -> ExitStatus:
-    if any(stage["outcome"] == "interrupted" for stage in run["stages"]):
-        return ExitStatus.INTERRUPTED
-    if faults:
+    if faults and faults[0].status is not ExitStatus.PLATFORM_WRONG:
+        return faults[0].status
+    if faults or (diagnosis and run["causes"]):
         deepest = run["causes"][0]["finding"]["layer"] if run["causes"] else ""
-        wrong = faults[0].status is ExitStatus.PLATFORM_WRONG
-        return STATUS_OF_LAYER.get(deepest, faults[0].status) if wrong else faults[0].status
+        return STATUS_OF_LAYER.get(deepest, ExitStatus.PLATFORM_WRONG)
+    if diagnosis:
+        return ExitStatus.VERIFIED
     if not counts.get("passed"):
         return ExitStatus.NOTHING_VERIFIED
     return ExitStatus.VERIFIED
@@ -326,7 +321,7 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
 
 def _of_diagnosis(run: Item, width: int) -> list[str]:
     """What else there is of a diagnosis: what it could not see, and what can be sent to somebody."""
-    unseen = _unseen(run)
+    unseen = unseen_in(run)
     rows = [("not seen", ", ".join(unseen))] if unseen else []
     rows += [("note", note["text"]) for note in run["notes"]]
     rows += [
@@ -336,7 +331,7 @@ def _of_diagnosis(run: Item, width: int) -> list[str]:
     return [f"  {name:9}  {cut(one_line(text), 2 * (width - 13))}" for name, text in rows]
 
 
-def _unseen(run: Item) -> list[str]:
+def unseen_in(run: Item) -> list[str]:
     """What nobody could tell in the last look."""
     return list(run["looks"][-1].get("unseen", ())) if run["looks"] else []
 
@@ -356,7 +351,7 @@ def for_programs(run: Item, verdict: Verdict) -> Item:
         "report": f"{run['folder']}/report.html",
         "scenarios": verdict.counts,
         "causes": [{**cause, "to_do": run["remedies"].get(cause["finding"]["rule"], "")} for cause in verdict.causes],
-        "unseen": _unseen(run),
+        "unseen": unseen_in(run),
         "faults": [{**asdict(fault), "status": int(fault.status)} for fault in verdict.unexplained],
     }
 

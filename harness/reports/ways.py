@@ -14,7 +14,6 @@ from harness.text import cut
 
 # So many machines are drawn one by one
 FEW = 9
-APP_PORT = 80
 # The picture: its first row and the distance of two; where lines leave ambassadors and reach instances
 WIDTH, TOP, STEP, BOTTOM = 340, 78, 34, 8
 LEAVES, REACHES = 188, 210
@@ -164,9 +163,8 @@ def _instances(now: Snapshot, site: str) -> dict[str, str]:
     """Address (of a malformed registration its key) -> what is registered there, in words; "" where nothing is."""
     keys = (now.services or {}).get(site) or {}
     found = {key.address or name: "registered" if key.address else "no address" for name, key in keys.items()}
-    running = _running(now, site)
     servers = {address for machine in now.machines.values() for address in machine.ambassadors.get(site) or ()}
-    return {address: found.get(address, "") for address in sorted({*found, *running, *servers})}
+    return {address: found.get(address, "") for address in sorted({*found, *now.running(site), *servers})}
 
 
 def _unit_of(container: str) -> str:
@@ -174,24 +172,13 @@ def _unit_of(container: str) -> str:
     return re.sub(r"-(\d+)$", r"@\1", container) + ".service"
 
 
-def _running(now: Snapshot, site: str) -> dict[str, str]:
-    """Address -> MACHINE:CONTAINER of each instance whose container runs."""
-    return {
-        address: f"{name}:{container}"
-        for name, machine in now.machines.items()
-        for container, here in (machine.containers or {}).items()
-        if re.fullmatch(rf"{re.escape(site)}(-\d+)?", container) and here.state == "running"
-        for address in here.ports.get(APP_PORT, ())
-    }
-
-
 def _instance(now: Snapshot, marks: Marks, site: str, address: str, registered: str, y: float) -> Instance:
-    runs = _running(now, site).get(address)
+    runs = now.running(site).get(address)
     keys = [name for name, key in ((now.services or {}).get(site) or {}).items() if address in (key.address, name)]
     subjects = [("registration", f"{site}/{name}", "") for name in keys]
     # a key is MACHINE:CONTAINER
-    places = [name.rpartition(":") for name in keys] + ([runs.rpartition(":")] if runs else [])
-    for machine, _, container in places:
+    places = [name.rpartition(":")[::2] for name in keys] + ([runs] if runs else [])
+    for machine, container in places:
         subjects += [*of_unit(_unit_of(container), machine), ("registration", site, machine), ("machine", "", machine)]
     says = registered or "not registered" if runs else "not seen to run"
     glyph = marks.of(*subjects) or ("on" if runs and registered else "off")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from harness.model.registration import is_address
 from harness.rules.finding import ALL, AMBASSADOR_LAG, Found, Subject, Wrong, answering, on, rule
 from harness.snapshot.data import Snapshot
 
 AMBASSADOR = "-dynamic-amb.service"
-APP_PORT = 80
 
 
 def services(now: Snapshot) -> list[str]:
@@ -18,14 +15,8 @@ def services(now: Snapshot) -> list[str]:
 
 
 def running(now: Snapshot, service: str) -> dict[str, str]:
-    """HOST:PORT -> machine, of each instance that runs: `blog` of blog.service, `blog-2` of blog@2.service."""
-    return {
-        address: name
-        for name, machine in answering(now)
-        for container, here in (machine.containers or {}).items()
-        if re.fullmatch(rf"{re.escape(service)}(-\d+)?", container) and here.state == "running"
-        for address in here.ports.get(APP_PORT, ())
-    }
+    """HOST:PORT -> machine, of each instance that runs."""
+    return {address: machine for address, (machine, _) in now.running(service).items()}
 
 
 def registered(now: Snapshot, service: str) -> set[str]:

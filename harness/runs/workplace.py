@@ -46,6 +46,8 @@ OPERATORS_FILES = ("bin", "harness", "infra", "units", "container", "sites", "re
 EXAMPLE = "terraform.example.tfvars"
 # While it is there, the cluster of the run stands, or is being made
 SHELL_STATE = "operator.json"
+# Of a second shell, which a scenario opens and closes
+SECOND_SHELL = "another-shell.json"
 # A run that knows a cluster by its target's outputs only: the cluster is not of its making, nor its to remove
 OUTPUTS = "outputs.json"
 # As the runbook names them, from a target's folder
@@ -241,6 +243,7 @@ class Workplace:
             "for-drills",
             "fault.lock",
             "in-use",
+            SECOND_SHELL,
             *(note.name for note in self.folder.glob("fault-*.json")),
         ):
             (self.folder / name).unlink(missing_ok=True)

@@ -192,12 +192,15 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
             limit.cancel()
 
 
-def connect(address: str, user: str, known_hosts: str, through: Transport | None = None) -> Client:
-    """A new connection, straight or through another's transport; keys are those of the agent.
+def connect(
+    address: str, user: str, known_hosts: str, through: Transport | None = None, within: float | None = None
+) -> Client:
+    """A new connection, straight or through another's transport, within so many seconds (CONNECT_LIMIT); keys are those
+    of the agent.
 
     Raises what paramiko and the socket raise, for a host key that is not pinned too.
     """
-    limit = CONNECT_LIMIT * patience()
+    limit = (CONNECT_LIMIT if within is None else within) * patience()
     client = Client()
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     _pin(client, known_hosts)

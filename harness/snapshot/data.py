@@ -11,11 +11,14 @@ schema.json beside this file is for other programs. It is made again by:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 
 import msgspec
 
 SCHEMA = "platform.snapshot/1"
+# That an app listens on, in its container
+APP_PORT = 80
 
 
 class Struct(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -253,6 +256,17 @@ class Snapshot(Struct, frozen=True, omit_defaults=True, tag_field="schema", tag=
             if machine.machine_id and (here or machine.machine_id not in names):
                 names[machine.machine_id] = name
         return names
+
+    def running(self, service: str) -> dict[str, tuple[str, str]]:
+        """HOST:PORT -> machine and container, of each instance that runs: `blog` of blog.service, `blog-2` of
+        blog@2.service."""
+        return {
+            address: (name, container)
+            for name, machine in self.machines.items()
+            for container, here in (machine.containers or {}).items()
+            if re.fullmatch(rf"{re.escape(service)}(-\d+)?", container) and here.state == "running"
+            for address in here.ports.get(APP_PORT, ())
+        }
 
     @property
     def unseen(self) -> list[str]:

@@ -11,8 +11,8 @@ import pytest
 
 from harness.commands import drill as module
 from harness.commands.drill import Outcome, drill, listed, score
-from harness.errors import CommandFailed, Misconfigured
-from harness.runs.faults import Fault, Seeded
+from harness.errors import CommandFailed, ExitStatus, Misconfigured
+from harness.runs.faults import FOR_DRILLS, Fault, Seeded
 from harness.runs.workplace import SHELL_STATE
 
 FAULT = Fault("etcd-stopped", "bootstrap", "coreos-1", "stop", "start", "system-unit-runs", "etcd on coreos-1")
@@ -115,3 +115,13 @@ def test_cluster_that_was_not_built_for_drills_is_refused(tmp_path: Path) -> Non
         drill(tmp_path, [FAULT], "20260801-120000-ab12", keep=False, target="local")
     with pytest.raises(Misconfigured, match="there is no run 20260801-120000-ab13: did you mean"):
         drill(tmp_path, [FAULT], "20260801-120000-ab13", keep=False, target="local")
+
+
+def test_drill_that_could_seed_nothing_has_verified_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ".runs/20260801-120000-ab12"
+    folder.mkdir(parents=True)
+    for name in ("events.jsonl", SHELL_STATE, FOR_DRILLS):
+        (folder / name).touch()
+    monkeypatch.setattr(module, "_drilled", lambda root, folder, faults: [])
+
+    assert drill(tmp_path, [FAULT], folder.name, keep=False, target="local") == ExitStatus.NOTHING_VERIFIED

@@ -23,7 +23,7 @@ from paramiko import common
 
 from harness.drivers.machines import Machines, open_ports
 from harness.drivers.terraform import Outputs
-from harness.drivers.way_in import REFUSAL_HOLDS
+from harness.drivers.way_in import REFUSAL_HOLDS, TAKE_LIMIT
 from harness.errors import CommandFailed, ExitStatus, PlatformWrong
 from harness.record.log import Recorder
 from harness.seams import ssh as seam
@@ -749,6 +749,25 @@ def test_entry_point_that_takes_connections_and_says_nothing_gives_way(
         assert [answer.result() for answer in others] == ["coreos-1", "coreos-2"]
         assert time.monotonic() - began < 3 * 0.5  # one waits, for all
         assert machines.entry_point == "coreos-1" and "; the way in is coreos-1" in events("note")[0]["text"]
+
+
+def test_machine_that_took_no_connection_from_here_is_not_waited_for_as_long_through_another(
+    connect: Connect, all_at_hand: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del all_at_hand["at"]["coreos-0"]
+    waited: list[float | None] = []
+    real = seam.connect
+
+    def connecting(address: str, user: str, known_hosts: str, through: Any = None, within: Any = None) -> Any:
+        waited.append(within)
+        return real(address, user, known_hosts, through, within)
+
+    monkeypatch.setattr(seam, "connect", connecting)
+    machines = connect()
+    for name in ("coreos-2", "coreos-0"):
+        assert machines.run(name, "whoami") == name
+
+    assert waited == [None, seam.CONNECT_LIMIT, TAKE_LIMIT]
 
 
 def test_entry_point_that_takes_connections_and_says_nothing_is_told_where_there_is_no_other(

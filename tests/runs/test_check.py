@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,17 +13,26 @@ from typing import Any
 
 import pytest
 
-from harness.drivers.shell import OperatorShell
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured
 from harness.runs import check as check_module
 from harness.runs.agent import Agent, Keys
 from harness.runs.check import Check, check, join, nightly
 from harness.runs.execution import Execution
 from harness.runs.progress import last_green
-from harness.runs.run import Run, runs_folder
-from harness.runs.workplace import Workplace, in_use
+from harness.runs.run import runs_folder
+from harness.runs.workplace import in_use
 from tests.bodies import Body, fails, passes, raises
-from tests.places import OUTPUTS, PERSONS_AGENT, RUN_ID, FakeAgent, as_printed, checkout, program, surroundings
+from tests.places import (
+    OUTPUTS,
+    PERSONS_AGENT,
+    RUN_ID,
+    FakeAgent,
+    as_printed,
+    checkout,
+    kept_run,
+    program,
+    surroundings,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -47,14 +55,7 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> FakeAgent:
 @pytest.fixture
 def kept(root: Path) -> Path:
     """The folder of the run whose cluster stands."""
-    run = Run(root, RUN_ID)
-    place = Workplace(run, run.folder)
-    place.operators.mkdir()
-    (place.operators / "infra").symlink_to(root / "infra")
-    OperatorShell.open(run.process, place.shell_state, place.operators, {**os.environ, "TARGET": "local"})
-    place.put_key(Keys.generate("operator@x").private)
-    run.recorder.close()
-    return place.folder
+    return kept_run(root)
 
 
 @pytest.fixture
