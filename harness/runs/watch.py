@@ -219,8 +219,8 @@ class Watch:
         look = self._looks[-1]
         refused = [name for name, machine in look.machines.items() if machine.silent and machine.seconds < ASK_AGAIN]
         if not refused:
-            # what was only waited for, such as a silent machine, made nobody busy
-            self._clock.sleep(max(EVERY, *(machine.seconds for machine in look.answering.values()), 0.0))
+            # what was only waited for, such as a silent machine, or the way to one, made nobody busy
+            self._clock.sleep(max([EVERY, *(machine.worked for machine in look.answering.values())]))
         for _ in range(BOOTS if refused else 0):
             self._clock.sleep(EVERY / 2)
             if self._looking.listens(refused):

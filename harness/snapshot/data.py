@@ -124,6 +124,7 @@ class Machine(Struct, frozen=True, omit_defaults=True):
 
     asked: float
     seconds: float
+    worked: float = 0.0  # of these seconds, those that it took there: the others are the way's
     silent: str = ""
     refused: str = ""  # `key` where it takes none of the operator's, `host key` where it shows another than is pinned
     through: str = ""  # the machine on the way that is silent, where it is not this one

@@ -62,6 +62,7 @@ def machine(printed: str, sent: float, received: float, helpers: Mapping[str, st
     return Machine(
         asked=sent,
         seconds=round(received - sent, 3),
+        worked=round(max(parts.times.values(), default=0.0) - min(parts.times.values(), default=0.0), 3),
         machine_id=identity[0],
         boot=f"{identity[1]} {identity[2]}".strip(),
         host_key=f"{identity[3]} {identity[4]}".strip(),

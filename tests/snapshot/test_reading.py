@@ -18,7 +18,7 @@ from tests.transcripts.snapshots import COLLECTED, COLLECTED_AT, green
 
 # Part -> what is read of it
 FIELDS = {
-    "identity": ("machine_id", "boot", "host_key"),
+    "identity": ("machine_id", "boot", "host_key", "worked"),
     "system": ("state", "failed"),
     "units": ("units",),
     "texts": ("units",),
@@ -67,6 +67,7 @@ def test_recorded_answer() -> None:
 
     assert machine.missing == () and machine.silent == ""
     assert machine.asked == COLLECTED_AT - 0.1 and machine.seconds == 0.4
+    assert machine.worked == 0.264  # from its first part to its last
     assert machine.machine_id == "e2fa555f4acf6ae3460db43f25859ba8"
     assert machine.boot == "5f0c4f5e-6d1b-4b0e-9a37-2f8f1f0f6a11 1121649"
     assert machine.host_key.startswith("ssh-ed25519 AAAA")
@@ -161,7 +162,7 @@ def test_a_part_that_failed_is_missing_and_nothing_else_is_lost(name: str) -> No
 def test_an_answer_that_ends_early_keeps_what_was_whole(at: int) -> None:
     machine, whole = read(COLLECTED[:at]), read()
 
-    missing = {field for name in machine.missing for field in FIELDS[name]} | {"missing"}
+    missing = {field for name in machine.missing for field in FIELDS[name]} | {"missing", "worked"}
     for field in set(whole.__struct_fields__) - missing:
         assert getattr(machine, field) == getattr(whole, field), field
 
