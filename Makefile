@@ -2,13 +2,16 @@
 # (make itself ends with 2 whatever a command ended with: cron and scripts call bin/platform.)
 # TARGET, MACHINES, KEEP, LIST, RUN, SYSTEM and PATIENCE reach the command as they are; ARGS (FILES) is what stands behind it.
 
-.PHONY: help acceptance up check down nightly diagnose drill shell runbook setup test try-system lint-units lint bench clean
+.PHONY: help acceptance recovery up check down nightly diagnose drill shell runbook setup test try-system lint-units lint bench clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 acceptance: ## execute the runbook on a cluster built for it, and remove it
 	@bin/platform acceptance $(ARGS)
+
+recovery: ## the disasters that take minutes, on a cluster built for them
+	@bin/platform recovery $(ARGS)
 
 up: ## build a cluster by the runbook's commands, and keep it
 	@bin/platform up $(ARGS)

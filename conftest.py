@@ -30,7 +30,7 @@ from harness.errors import Misconfigured
 from harness.model import tfvars
 from harness.record.log import Recorder
 from harness.rules.finding import Subject
-from harness.runs.faults import Seeding, chosen_faults, read_faults, seeding_lock
+from harness.runs.faults import Injections, Seeding, seeding_lock
 from harness.runs.fingerprint import fingerprint
 from harness.runs.progress import Progress, last_green, looker_of
 from harness.runs.watch import Watch
@@ -292,25 +292,18 @@ def lose(
 
 
 @pytest.fixture
-def seed(
+def faults(
     cluster: Cluster,
     operator: OperatorShell,
     process: Processes,
     workplace: Path,
     change: Callable[[str], None],
     put_back: contextlib.ExitStack,
-) -> Callable[[str], tuple[str, str]]:
-    """Injects a fault of the drills until the scenario ends; gives what is to be named: rule, and subject in words."""
+) -> Injections:
+    """Faults of the drills, each until the scenario undoes it, or ends."""
     if not put_back.enter_context(seeding_lock(workplace)):
         raise Misconfigured("a drill is under way on this cluster")
-    seeding = Seeding(workplace, cluster, operator, process)
-
-    def injected(name: str) -> tuple[str, str]:
-        (fault,) = chosen_faults(read_faults(), name, None)
-        change(f"fault {name} is injected")
-        return fault.rule, put_back.enter_context(seeding.injected(fault)).subject
-
-    return injected
+    return Injections(Seeding(workplace, cluster, operator, process), change, put_back)
 
 
 @pytest.fixture

@@ -52,3 +52,13 @@ Feature: Recovery
     And every unit is launched on a machine that its rules allow within 60 seconds
     And every unit is active and running within 60 seconds
     And every site serves exactly what was deployed last within 10 seconds
+
+  @destructive @requires_three_machines
+  Scenario: Docker's disk is full on a machine, and is freed
+    Given the sites are asked 20 times a second each, at a machine that runs neither
+    When fault "disk-full" is injected
+    Then what was injected is named, and nothing else, within 20 seconds
+    And at most 0 of at least 60 requests to site "blog" failed, and none was answered wrongly
+    When fault "disk-full" is undone
+    Then all is as it must be within 20 seconds
+    And at most 0 of at least 60 requests to site "blog" failed, and none was answered wrongly

@@ -194,6 +194,12 @@ def _acceptance(arguments: argparse.Namespace) -> int:
     return _built(arguments, "acceptance", selection)(selection, keep=arguments.keep)
 
 
+def _recovery(arguments: argparse.Namespace) -> int:
+    from harness.runs.acceptance import SLOW
+
+    return _built(arguments, "recovery", SLOW)(SLOW, keep=arguments.keep)
+
+
 def _up(arguments: argparse.Namespace) -> int:
     from harness.runs.acceptance import BUILDING
 
@@ -344,8 +350,14 @@ COMMANDS = {
     "acceptance": Command(
         _acceptance,
         "execute the runbook on a cluster built for it, and remove it",
-        "What is not chosen is NOT RUN, but for what builds the cluster.",
+        "What is not chosen is NOT RUN, but for what builds the cluster; where nothing is, what is slow.",
         (_choosing_options, _keep_option, _size_option, _target_option),
+    ),
+    "recovery": Command(
+        _recovery,
+        "the disasters that take minutes, on a cluster built for them",
+        "The scenarios that acceptance leaves out as slow.",
+        (_keep_option, _size_option, _target_option),
     ),
     "up": Command(
         _up, "build a cluster by the runbook's commands, and keep it", options=(_size_option, _target_option)

@@ -14,6 +14,8 @@ MARKS = {"passed": "✓", "done": "✓", "cached": "✓", "failed": "✗", "erro
 
 # Why a scenario was not run that nobody chose
 LEFT_OUT = "left out: something else was chosen"
+# ... and that a run does not have unless it is chosen
+SLOW = "slow: `make recovery` runs it"
 
 _ESCAPES = re.compile(
     r"\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)?"  # OSC: titles, links

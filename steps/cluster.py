@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from pytest_bdd import given, parsers, then
+from pytest_bdd import given, parsers, then, when
 
 from harness.drivers.cluster import Cluster
 from harness.drivers.etcd import MEMBERS_AT_MOST
+from harness.runs.faults import Injections
 from harness.runs.watch import Watch
 from harness.seams.process import Result
 from steps.phrases import SEEN, phrase, require
 
 
 @given(phrase('fault "{name:Name}" is injected'), target_fixture="injected")
-def fault_is_injected(seed: Callable[[str], tuple[str, str]], name: str) -> list[tuple[str, str]]:
-    return [seed(name)]
+@when(phrase('fault "{name:Name}" is injected'), target_fixture="injected")
+def fault_is_injected(faults: Injections, name: str) -> list[tuple[str, str]]:
+    return [faults.inject(name)]
 
 
 @given(phrase('fault "{name:Name}" is injected as well'))
-def another_fault_is_injected(
-    seed: Callable[[str], tuple[str, str]], injected: list[tuple[str, str]], name: str
-) -> None:
-    injected.append(seed(name))
+def another_fault_is_injected(faults: Injections, injected: list[tuple[str, str]], name: str) -> None:
+    injected.append(faults.inject(name))
+
+
+@when(phrase('fault "{name:Name}" is undone'))
+def fault_is_undone(faults: Injections, name: str) -> None:
+    faults.undo(name)
 
 
 @then(parsers.parse("what was injected is named, and nothing else, within {seconds:d} seconds"))

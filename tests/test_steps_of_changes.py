@@ -33,7 +33,7 @@ from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfi
 from harness.model.registration import registration
 from harness.record.log import Recorder, read_events
 from harness.rules.finding import RULES, Subject
-from harness.runs.faults import is_left_over, seeding_lock
+from harness.runs.faults import Injections, is_left_over, seeding_lock
 from harness.runs.plugins import choosing
 from harness.seams.process import Processes
 from harness.seams.wait import NotAnswering, Waiter
@@ -910,23 +910,20 @@ FLUSHED, LOADED = (
 NAMED = "what was injected is named, and nothing else, within 20 seconds"
 
 
-Seed = Callable[[str], tuple[str, str]]
-
-
 @pytest.fixture
 def seeding(
     root: Any, cluster: Any, runner: FakeRunner, tmp_path: Path, change: Callable[[str], None]
-) -> Callable[[ExitStack], Seed]:
-    """Makes the run's own `seed`, in a workplace with a target that has no switches."""
+) -> Callable[[ExitStack], Injections]:
+    """Makes the run's own `faults`, in a workplace with a target that has no switches."""
     (tmp_path / "infra/some").mkdir(parents=True)
     (tmp_path / "infra/some/target.json").write_text("{}")
     operator = OperatorShell.open(runner, tmp_path / "operator.json", tmp_path, {"TARGET": "some"})
-    make = inspect.unwrap(root.seed)
-    return lambda put_back: cast("Seed", make(cluster, operator, runner, tmp_path, change, put_back))
+    make = inspect.unwrap(root.faults)
+    return lambda put_back: cast("Injections", make(cluster, operator, runner, tmp_path, change, put_back))
 
 
 @pytest.fixture
-def seed(seeding: Callable[[ExitStack], Seed]) -> Iterator[Seed]:
+def faults(seeding: Callable[[ExitStack], Injections]) -> Iterator[Injections]:
     with ExitStack() as put_back:
         yield seeding(put_back)
 
@@ -996,15 +993,15 @@ def test_fault_that_was_injected_in_part_is_undone(step: Step, machines: FakeMac
 def test_faults_are_undone_however_the_scenario_ends(
     root: Any,
     watch: FakeWatch,
-    seeding: Callable[[ExitStack], Seed],
+    seeding: Callable[[ExitStack], Injections],
     log: list[tuple[str, ...]],
     tmp_path: Path,
     end: Callable[[Any], object],
 ) -> None:
     around = inspect.unwrap(root.put_back)(watch)
-    seed = seeding(next(around))
-    seed("etcd-stopped")
-    seed("filter-flushed")
+    faults = seeding(next(around))
+    faults.inject("etcd-stopped")
+    faults.inject("filter-flushed")
     with seeding_lock(tmp_path) as alone:
         assert not alone and not is_left_over(tmp_path)
     log.clear()
@@ -1015,6 +1012,18 @@ def test_faults_are_undone_however_the_scenario_ends(
     assert log[:2] == [LOADED, ETCD_STARTS] and noted(tmp_path) == []
     with seeding_lock(tmp_path) as alone:
         assert alone
+
+
+def test_fault_is_undone_once_and_requests_are_counted_from_then_on(
+    step: Step, machines: FakeMachines, seeding: Callable[[ExitStack], Injections], tmp_path: Path
+) -> None:
+    with ExitStack() as put_back:
+        faults = seeding(put_back)
+        step("when", 'fault "etcd-stopped" is injected', faults=faults)
+        machines.log.clear()
+        step("when", 'fault "etcd-stopped" is undone', faults=faults)
+        assert machines.log == [("change", "fault etcd-stopped is undone"), ETCD_STARTS] and noted(tmp_path) == []
+    assert machines.log[2:] == []
 
 
 def test_what_was_injected_is_to_be_named(step: Step, watch: FakeWatch) -> None:

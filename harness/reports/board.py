@@ -23,7 +23,7 @@ from harness.reports.lines import (
     of_wait,
     ticking,
 )
-from harness.text import LEFT_OUT, MARKS, counted, one_line
+from harness.text import LEFT_OUT, MARKS, SLOW, counted, one_line
 
 Event = dict[str, Any]
 
@@ -117,7 +117,7 @@ class Board:
         scenario.outcome = event["outcome"]
         if event["id"] == self.current:
             self._forget_scenario()
-        if event.get("reason") == LEFT_OUT:
+        if event.get("reason") in (LEFT_OUT, SLOW):
             return []  # they are counted
         seconds = event.get("seconds", event["t"] - began)
         return self._heading(scenario) + of_scenario(scenario, seconds, event.get("reason"))

@@ -71,9 +71,10 @@ class Book:
         return found
 
     def about(self, place: Section | Block) -> list[Feature]:
-        """The features about a section, which have its title, or about a step, which have its number."""
+        """The features about a section, which have its title (and a colon and a title of their own, where they are
+        several), or about a step, which have its number."""
         if isinstance(place, Section):
-            return [feature for feature in self.claims if feature.title == place.title]
+            return [feature for feature in self.claims if feature.title.partition(": ")[0] == place.title]
         return [feature for feature in self.claims if feature.number == place.number]
 
     def without_a_place(self) -> list[Feature]:

@@ -16,7 +16,7 @@ from harness.errors import ExitStatus
 from harness.record.log import TIME_LIMITS
 from harness.reports import runbook
 from harness.reports.measures import over
-from harness.text import clean, cut, one_line
+from harness.text import SLOW, clean, cut, one_line
 
 Item = dict[str, Any]
 
@@ -130,12 +130,18 @@ def judge(run: Item) -> Verdict:
     diagnosis = any(stage["stage"] == DIAGNOSIS for stage in run["stages"])
     status = _status(run, faults, counts, diagnosis=diagnosis)
     # the platform was judged before the teardown failed
-    judged = set(counts) == {"passed"} and status is ExitStatus.ENVIRONMENT_FAILED and not _changes(run)
-    in_part = status is ExitStatus.VERIFIED and (run["selection"] or set(counts) != {"passed"})
+    judged = _whole(run) and status is ExitStatus.ENVIRONMENT_FAILED and not _changes(run)
+    in_part = status is ExitStatus.VERIFIED and (run["selection"] or not _whole(run))
     headline = NOT_CLEAN if judged else IN_PART if in_part else HEADLINES[status]
     if diagnosis and status is ExitStatus.VERIFIED:
         headline = NOTHING_WRONG
     return Verdict(status, headline, faults, counts, tuple(run["causes"]) if faults or diagnosis else ())
+
+
+def _whole(run: Item) -> bool:
+    """Whether all scenarios passed, but for slow ones that nobody chose."""
+    reached = [scenario for scenario in run["scenarios"] if scenario["reason"] != SLOW]
+    return bool(reached) and all(scenario["outcome"] == "passed" for scenario in reached)
 
 
 def _status(run: Item, faults: tuple[Fault, ...], counts: dict[str, int], *, diagnosis: bool) -> ExitStatus:
@@ -297,7 +303,8 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
     counted = ", ".join(f"{number} {outcome.replace('_', ' ')}" for outcome, number in sorted(verdict.counts.items()))
     lines = ["", f"{verdict.headline}  (exit status {int(verdict.status)})"]
     if counted:
-        lines.append(f"  scenarios  {counted}")
+        slow = sum(scenario["reason"] == SLOW for scenario in run["scenarios"])
+        lines.append(f"  scenarios  {counted}{f' ({slow} {SLOW})' if slow else ''}")
     if TIME_LIMITS in run["facts"]:
         lines.append(f"  limits     {run['facts'][TIME_LIMITS]}")
     lines += [f"  slow       {measure}" for measure in over(run)]

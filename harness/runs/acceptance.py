@@ -28,6 +28,8 @@ from harness.setup.toolchain import FOR_A_RUN
 
 # What builds the cluster by the runbook, and nothing else
 BUILDING = ("-m", "builds")
+# What takes minutes: a run that nobody chose anything for does without it
+NOT_SLOW, SLOW = ("-m", "not slow"), ("-m", "slow")
 
 # Seconds in which a new cluster takes all the memory that its machines take, and those that each of them adds
 SETTLED, SETTLED_EACH = 60.0, 3.0
@@ -46,7 +48,8 @@ class Acceptance:
         self._machines = machines
 
     def __call__(self, selection: Sequence[str] = (), *, keep: bool = False) -> ExitStatus:
-        """Builds the cluster by the runbook, executes what is selected of it, and removes the cluster, unless `keep`.
+        """Builds the cluster by the runbook, executes what is selected of it (all that is not slow, if nothing is), and
+        removes the cluster, unless `keep`.
 
         Always ends with a written record. Whatever could not be built, and what was interrupted, is removed: nobody
         could use it.
@@ -72,7 +75,7 @@ class Acceptance:
                 try:
                     with self._ground():
                         built = True
-                        execution.features(selection)
+                        execution.features(selection or NOT_SLOW)
                 except HarnessError:
                     pass  # its stage has recorded it: the verdict reads it there
                 of_failed_run(execution)

@@ -11,7 +11,7 @@ import fcntl
 import json
 import shlex
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -154,6 +154,27 @@ class Seeding:
             self._process.run(["bash", "-c", command], cwd=self._shell.cwd, env=environment, within=60)
         else:
             self._cluster.machines.run(place, f"sh -c {shlex.quote(command)}")
+
+
+class Injections:
+    """The faults of one scenario: each is undone when the scenario says so, and when `put_back` closes."""
+
+    def __init__(self, seeding: Seeding, change: Callable[[str], None], put_back: contextlib.ExitStack) -> None:
+        self._seeding = seeding
+        self._change = change
+        self._put_back = put_back
+        self._under_way: dict[str, contextlib.ExitStack] = {}
+
+    def inject(self, name: str) -> tuple[str, str]:
+        """What is to be named: the rule, and the subject in words."""
+        (fault,) = chosen_faults(read_faults(), name, None)
+        self._change(f"fault {name} is injected")
+        own = self._under_way[name] = self._put_back.enter_context(contextlib.ExitStack())
+        return fault.rule, own.enter_context(self._seeding.injected(fault)).subject
+
+    def undo(self, name: str) -> None:
+        self._change(f"fault {name} is undone")
+        self._under_way.pop(name).close()
 
 
 def _switch(place: str) -> tuple[str, str]:

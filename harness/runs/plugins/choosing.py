@@ -20,7 +20,7 @@ from harness.model import tfvars
 from harness.record.log import Recorder
 from harness.runs.workplace import EXAMPLE, MACHINES_AT_MOST, OUTPUTS, SHELL_STATE
 from harness.seams.process import Processes
-from harness.text import LEFT_OUT, did_you_mean
+from harness.text import LEFT_OUT, SLOW, did_you_mean
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -108,7 +108,8 @@ class Choosing:
         if self.broken_by:
             pytest.skip(f'stands on "{self.broken_by}", which failed')
         if item in self._left_out:
-            pytest.skip(LEFT_OUT)
+            slow = item.config.getoption("-m") == "not slow" and "slow" in tags_of(item)
+            pytest.skip(SLOW if slow else LEFT_OUT)
         if item.config.getoption("--read-only") and changes_something(item):
             pytest.skip("changes something, and this run changes nothing")
         reason = missing(item)
