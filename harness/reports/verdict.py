@@ -304,7 +304,7 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
     lines = ["", f"{verdict.headline}  (exit status {int(verdict.status)})"]
     if counted:
         slow = sum(scenario["reason"] == SLOW for scenario in run["scenarios"])
-        lines.append(f"  scenarios  {counted}{f' ({slow} {SLOW})' if slow else ''}")
+        lines.append(f"  scenarios  {counted}{f' ({slow} left to `make recovery`)' if slow else ''}")
     if TIME_LIMITS in run["facts"]:
         lines.append(f"  limits     {run['facts'][TIME_LIMITS]}")
     lines += [f"  slow       {measure}" for measure in over(run)]

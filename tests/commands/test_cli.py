@@ -544,8 +544,10 @@ def test_acceptance_chooses_as_pytest_does(built: list[dict[str, Any]]) -> None:
 def test_acceptance_executes_all_and_up_what_builds_and_both_pass_their_status_on(
     built: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert [cli.main(["acceptance"]), cli.main(["up"]), cli.main(["shell"])] == [1, 1, 6]
-    whole, building, by_hand = built
+    commands = ("acceptance", "recovery", "up", "shell")
+    assert [cli.main([command]) for command in commands] == [1, 1, 1, 6]
+    whole, disasters, building, by_hand = built
+    assert (disasters["selection"], disasters["keep"]) == (("-m", "slow"), False)
     assert (whole["selection"], whole["keep"]) == ([], False)
     assert (building["selection"], building["keep"]) == (BUILDING, True)
     assert by_hand["by hand"]

@@ -20,7 +20,7 @@ from harness.record.log import Recorder
 from harness.reports.board import Board
 from harness.reports.display import Display, Tail
 from harness.reports.lines import Line
-from harness.text import LEFT_OUT
+from harness.text import LEFT_OUT, SLOW
 
 START = 1_785_578_400.0
 
@@ -596,12 +596,13 @@ def eventually(holds: Callable[[], bool]) -> bool:
     return holds()
 
 
-def test_what_something_else_was_chosen_for_is_counted_and_not_shown(log: Log) -> None:
+@pytest.mark.parametrize("reason", [LEFT_OUT, SLOW])
+def test_what_something_else_was_chosen_for_is_counted_and_not_shown(log: Log, reason: str) -> None:
     log("run.started", run_id="r1", target="local")
     log("stage.started", stage="runbook")
     log.plan("The blog answers", "Then it answers")
     log.plan("The blog is found", "Then it is found")
-    log.over("The blog is found", "not_run", 0, LEFT_OUT)
+    log.over("The blog is found", "not_run", 0, reason)
     board, lines = fed(log)
 
     assert not [line for line in texts(lines) if "The blog is found" in line]

@@ -23,6 +23,7 @@ from harness.reports.verdict import (
 )
 from harness.rules import finding
 from harness.runs.watch import RuleBroken
+from harness.text import SLOW
 
 README = ["cp terraform.example.tfvars terraform.tfvars", "fleetctl list-machines"]
 Document = dict[str, Any]
@@ -230,6 +231,17 @@ def test_what_was_left_out_of_a_run_that_builds_is_compared_with_nothing_and_the
     assert (judge(chosen).status, judge(chosen).headline) == (0, IN_PART)
     other = [{"line": "cp elsewhere", "typed": True}]
     assert judge({**chosen, "commands": other}).status == 1
+
+
+def test_slow_scenarios_that_nobody_chose_leave_a_run_whole_and_are_told() -> None:
+    slow = scenario("not_run", reason=SLOW)
+    whole, in_part = run(scenario(), slow, slow), run(scenario(), slow, scenario("not_run", reason="needs a tunnel"))
+
+    assert judge(whole).headline == HEADLINES[ExitStatus.VERIFIED] and judge(in_part).headline == IN_PART
+    assert "scenarios  2 not run, 1 passed (2 left to `make recovery`)" in screen(whole, judge(whole))
+    assert "(1 left to " in screen(in_part, judge(in_part))
+    assert "left to" not in screen(run(scenario()), judge(run(scenario())))
+    assert judge(run(slow)).status == ExitStatus.NOTHING_VERIFIED
 
 
 def test_a_run_that_failed_must_not_have_typed_something_else_before() -> None:

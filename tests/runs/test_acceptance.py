@@ -14,7 +14,7 @@ import pytest
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong
 from harness.record.log import read_events
 from harness.runs import acceptance as acceptance_module
-from harness.runs.acceptance import Acceptance, down, target_takes
+from harness.runs.acceptance import BUILDING, Acceptance, down, target_takes
 from harness.runs.agent import Agent
 from harness.runs.execution import Execution
 from harness.runs.standing import chosen, standing
@@ -321,6 +321,19 @@ def test_a_run_removes_its_cluster(run: Acceptance, root: Path, features: Callab
     assert len(asked(root, "terraform destroy")) == 1
     assert left(run.run.folder) == []
     assert standing(root) == []
+
+
+def test_a_run_that_nobody_chose_anything_for_is_without_what_is_slow(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Sequence[str]] = []
+    monkeypatch.setattr(Execution, "features", lambda execution, selection: asked.append(selection))
+    for selection in ((), BUILDING):
+        run = Acceptance(root, "local", None, ["acceptance"])
+        run(selection)
+        assert document(run)["selection"] == (list(selection) or None)
+
+    assert asked == [("-m", "not slow"), BUILDING]
 
 
 def test_what_could_not_be_removed_is_said_and_its_keys_stay(

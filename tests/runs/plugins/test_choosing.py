@@ -401,11 +401,11 @@ def test_words_choose_among_what_features_chose(collected: Callable[[str], Colle
 def scenarios_of(root: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[SimpleNamespace]]:
     """Scenarios with these tags, as a run collects them that builds its cluster, or that checks one."""
 
-    def make(*tags: str, builds: bool = True) -> list[SimpleNamespace]:
+    def make(*tags: str, builds: bool = True, expression: str = "") -> list[SimpleNamespace]:
         monkeypatch.setattr(root, "scenario_of", lambda item: item)
         monkeypatch.setenv("PLATFORM_FOLDER", "here")
         monkeypatch.setenv("PLATFORM_WORKPLACE", "here" if builds else "elsewhere")
-        config = SimpleNamespace(getoption=lambda name: False)
+        config = SimpleNamespace(getoption=lambda name: expression if name == "-m" else False)
         return [SimpleNamespace(tags={tag}, feature=SimpleNamespace(tags=set()), config=config) for tag in tags]
 
     return make
@@ -444,6 +444,18 @@ def test_run_that_builds_its_cluster_leaves_nothing_out_where_nothing_is_chosen(
     items = scenarios_of("builds", "site")
 
     assert chosen(root.Choosing(), items, lambda item: True) == ["builds", "site"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [("not slow", "slow: `make recovery` runs it"), ("builds", "left out: something else was chosen")],
+)
+def test_what_is_slow_is_left_out_as_that_where_nothing_else_was_chosen(
+    root: Any, scenarios_of: Callable[..., list[SimpleNamespace]], expression: str, said: str
+) -> None:
+    items = scenarios_of("builds", "slow", expression=expression)
+
+    assert chosen(root.Choosing(), items, lambda item: item.tags == {"builds"}) == ["builds", said]
 
 
 def test_check_of_a_cluster_that_stands_is_of_what_is_chosen_and_of_nothing_else(
