@@ -33,6 +33,7 @@ from harness.rules.finding import Subject
 from harness.runs.faults import Injections, Seeding, seeding_lock
 from harness.runs.fingerprint import fingerprint
 from harness.runs.progress import Progress, last_green, looker_of
+from harness.runs.restoring import restore
 from harness.runs.watch import Watch
 from harness.runs.workplace import OUTPUTS, SECOND_SHELL, SHELL_STATE
 from harness.seams.http import open_session
@@ -177,17 +178,23 @@ def watch(
 
 @pytest.fixture(autouse=True)
 def settles(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After a scenario that changes something all rules hold, when what it took away is back."""
+    """After a scenario that changes something all rules hold, when what it took away is back; fleet's units are given
+    back where it failed, for a cluster that stays."""
     choosing = request.config.pluginmanager.get_plugin("choosing")
     if choosing is None or not choosing.changes(request.node):
         yield
         return
-    watch, terraform = request.getfixturevalue("watch"), request.getfixturevalue("terraform")
+    needed = ("watch", "terraform", "process", "first_shell", "recorder")
+    watch, terraform, process, shell, recorder = map(request.getfixturevalue, needed)
     watch.fresh = True
     try:
         yield
-        if terraform.has_state() and not choosing.broken_by:
+        if not terraform.has_state():
+            return
+        if not choosing.broken_by:
             watch.settled()
+        elif not choosing.is_over():
+            restore(watch.anew(), Fleetctl(process, shell), shell.cwd, recorder)
     finally:
         watch.fresh = False
 

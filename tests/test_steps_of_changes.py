@@ -1445,10 +1445,18 @@ class Settling:
 
     is_changing: bool = True
     broken_by: str = ""
+    over: bool = False
     state: bool = True
     raises: PlatformWrong | None = None
     fresh: bool = False
     settled_when_fresh: list[bool] = field(default_factory=list)
+    restored: list[tuple[object, ...]] = field(default_factory=list)
+
+    def anew(self) -> str:
+        return "a look"
+
+    def is_over(self) -> bool:
+        return self.over
 
     def changes(self, item: object) -> bool:
         return self.is_changing
@@ -1463,14 +1471,22 @@ class Settling:
 
 
 @pytest.fixture
-def scenario_with(root: Any) -> Callable[[Settling], None]:
+def scenario_with(root: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Settling], None]:
     """Goes through what stands around each scenario, as pytest does."""
 
     def execute(it: Settling) -> None:
+        monkeypatch.setattr(root, "restore", lambda *given: it.restored.append(given))
+        runner, shell = FakeRunner(), SimpleNamespace(cwd=tmp_path, env={})
         request = SimpleNamespace(
             config=SimpleNamespace(pluginmanager=SimpleNamespace(get_plugin={"choosing": it}.get)),
             node=None,
-            getfixturevalue={"watch": it, "terraform": it}.__getitem__,
+            getfixturevalue={
+                "watch": it,
+                "terraform": it,
+                "process": runner,
+                "first_shell": shell,
+                "recorder": "the record",
+            }.__getitem__,
         )
         around = root.settles.__wrapped__(request)
         next(around)
@@ -1500,6 +1516,17 @@ def test_elsewhere_nothing_is_asked_to_settle(scenario_with: Callable[[Settling]
     scenario_with(it)
 
     assert it.settled_when_fresh == [] and not it.fresh
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_a_scenario_that_failed_leaves_a_cluster_that_stays_with_its_units(
+    scenario_with: Callable[[Settling], None], tmp_path: Path, over: bool
+) -> None:
+    it = Settling(broken_by="A blog is stopped", over=over)
+    scenario_with(it)
+
+    seen = [(look, folder, record) for look, _, folder, record in it.restored]
+    assert seen == ([] if over else [("a look", tmp_path, "the record")])
 
 
 def test_what_does_not_settle_is_told_and_does_not_change_how_later_steps_look(

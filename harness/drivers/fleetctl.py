@@ -38,6 +38,11 @@ class Fleetctl:
         """fleet forgets these units, where it has them. Raises CommandFailed."""
         self._ask(("destroy", *units), 30).expect(0)
 
+    def start(self, *files: str) -> None:
+        """fleet has these units as their files say, and starts them; whether they run is not waited for. Raises
+        CommandFailed."""
+        self._ask(("start", "--no-block", "--replace", *files), 30).expect(0)
+
     def _ask(self, words: Sequence[str], within: float) -> Result:
         argv = ("fleetctl", *words)
         return self._process.run(argv, cwd=self._shell.cwd, env=self._shell.env, within=within, ok=None)

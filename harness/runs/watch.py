@@ -139,6 +139,12 @@ class Watch:
             self._look(costly=True)
         return self._looks[0]
 
+    def anew(self) -> Snapshot:
+        """A look of just now, without what is costly."""
+        self.changed()
+        self._look(costly=False)
+        return self._looks[-1]
+
     def others(self) -> list[str]:
         """The rules that nobody has asked for by name yet, in this run."""
         return [name for name in RULES if name not in self.chosen]

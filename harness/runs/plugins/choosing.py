@@ -82,6 +82,7 @@ class Choosing:
 
     def __init__(self) -> None:
         self.broken_by = ""  # title of the scenario that changed something and failed: what follows stands on it
+        self.interrupted = False
         self._left_out: list[pytest.Item] = []  # by a selection, in a run that builds its cluster
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -95,6 +96,14 @@ class Choosing:
             raise pytest.UsageError("it chooses no scenario")
         self._left_out = [item for item in every if item not in items and "builds" not in tags_of(item)]
         items[:] = every
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """What it leaves is not waited for."""
+        self.interrupted, self.broken_by = True, self.broken_by or "the interruption"
+
+    def is_over(self) -> bool:
+        """Whether the cluster is about to be removed: it was being built, and somebody interrupted that."""
+        return self.interrupted and builds_here()
 
     def leaves_out(self, nodeid: str) -> bool:
         """Whether something else was chosen."""

@@ -477,3 +477,15 @@ def test_check_that_chooses_nothing_verifies_nothing(
     root: Any, scenarios_of: Callable[..., list[SimpleNamespace]]
 ) -> None:
     assert chosen(root.Choosing(), scenarios_of("builds", "site", builds=False), lambda item: False) == []
+
+
+@pytest.mark.parametrize("builds", [True, False])
+def test_interruption_breaks_what_follows_and_is_the_end_of_a_cluster_that_was_being_built(
+    root: Any, scenarios_of: Callable[..., list[SimpleNamespace]], builds: bool
+) -> None:
+    scenarios_of("site", builds=builds)
+    choosing = root.Choosing()
+    assert not choosing.is_over()
+    choosing.pytest_keyboard_interrupt()
+
+    assert choosing.is_over() is builds and choosing.broken_by
