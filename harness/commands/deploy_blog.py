@@ -19,7 +19,7 @@ import shlex
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,7 +164,7 @@ class Deployment:
             raise
         try:
             self._contents.remember(self.site.name, release)
-            switched = self._switch()
+            self._switch()
             self.waiter.until(
                 f'site "{self.site.name}" tells version {self.version}',
                 self._told,
@@ -175,7 +175,8 @@ class Deployment:
             # whatever ended it, an interruption and a fault of ours too
             self._tell(failed, self._go_back(release, before))
             raise
-        self.machines.on_all(lambda name: name in switched and self._on(name, PRUNE, str(KEPT_RELEASES)))
+        # on a machine that is lost by now the next deployment does it
+        self._silent(lambda name: self._on(name, PRUNE, str(KEPT_RELEASES)))
 
     def _remembered(self) -> Deployed | None:
         """What was deployed before. An etcd that elects a leader just now has its time."""
@@ -186,20 +187,22 @@ class Deployment:
             within=ETCD_LIMIT,
         )
 
-    def _switch(self) -> list[str]:
-        """The machines that serve what etcd says now. One that does not answer is not waited for."""
+    def _switch(self) -> None:
+        """Every machine serves what etcd says now; one that does not answer is not waited for."""
+        for name, why in self._silent(lambda name: self._on(name, SWITCH)).items():
+            print(f"deploy-blog: {name} switches when it is back: {why}", file=sys.stderr)
 
-        def switch(name: str) -> str:
+    def _silent(self, ask: Callable[[str], object]) -> dict[str, str]:
+        """Asks every machine; those that do not answer, and why."""
+
+        def answers(name: str) -> str:
             try:
-                self._on(name, SWITCH)
+                ask(name)
             except MachineUnreachable as silent:
                 return str(silent)
             return ""
 
-        silent = {name: why for name, why in self.machines.on_all(switch).items() if why}
-        for name, why in silent.items():
-            print(f"deploy-blog: {name} switches when it is back: {why}", file=sys.stderr)
-        return [name for name in self.machines.names if name not in silent]
+        return {name: why for name, why in self.machines.on_all(answers).items() if why}
 
     def _told(self) -> str:
         try:
@@ -216,7 +219,7 @@ class Deployment:
         except PlatformWrong as unknown:
             return f"every machine serves what etcd says when it answers again ({unknown})"
         if served == release:
-            return "it is served all the same, for etcd did not take it back"
+            return "and is served all the same, for etcd did not take it back"
         return self._discard(switch=True)
 
     def _discard(self, *, switch: bool = False) -> str:

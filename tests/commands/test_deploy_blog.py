@@ -733,6 +733,28 @@ def test_deployment_whose_pruning_fails_stays_and_is_remembered(
     assert machines.remembered[-1] == NEW
 
 
+def test_machine_that_is_lost_before_it_prunes_is_no_failure(bring: Callable[..., None], machines: Remembering) -> None:
+    machines.before = failing(PRUNES, "coreos-1", MachineUnreachable("machine coreos-1 does not answer over SSH"))
+    bring(NEW)
+
+    assert served(machines) == everywhere(NEW)
+
+
+def test_etcd_that_does_not_take_a_version_back_is_told(
+    bring: Callable[..., None], machines: Remembering, site: Told
+) -> None:
+    bring(OLD)
+    site.instead = "0" * 16
+    refusal = CommandFailed(["curl"], 22, "", "curl: (22) The requested URL returned error: 500", where="coreos-0")
+    machines.changed = lambda command: setattr(machines, "refusing", refusal)
+
+    with pytest.raises(PlatformWrong, match="and is served all the same, for etcd did not take it back"):
+        bring(NEW)
+
+    assert served(machines) == everywhere(NEW)
+    assert machines.remembered[-1] == NEW
+
+
 # -- what is pruned --------------------------------------------------------------------------------------------------
 
 
