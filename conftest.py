@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from harness.drivers.cluster import Cluster, Connections
+from harness.drivers.deploying import DeploymentUnderWay
 from harness.drivers.etcd import Registration
 from harness.drivers.fleetctl import Fleetctl
 from harness.drivers.power import Power
@@ -48,6 +49,8 @@ ROOT = Path(__file__).parent
 TRAFFIC_TIMEOUTS = (1.0, 2.0)
 TRAFFIC_WHOLE = 10.0
 TRUSTED_FOR = 1.0
+# In the workplace: the process that deploys
+DEPLOYING = "deploying.pid"
 
 pytest_plugins = [
     "harness.runs.plugins.choosing",
@@ -60,6 +63,7 @@ pytest_plugins = [
     "steps.sites",
     "steps.services",
     "steps.machines",
+    "steps.deployments",
 ]
 
 
@@ -236,7 +240,10 @@ def start_traffic(traffic: dict[str, Traffic], cluster: Cluster, recorder: Recor
             session = open_session(where(), [domain], None, timeouts=TRAFFIC_TIMEOUTS, whole=TRAFFIC_WHOLE)
             return Site(site, domain, session).fetch("/version.txt")
 
-        traffic[site] = Traffic(site, ask, cluster.contents.deployed_last(site).version, rate, recorder)
+        def deployed() -> str:
+            return cluster.contents.deployed_last(site).version
+
+        traffic[site] = Traffic(site, ask, deployed(), rate, recorder, deployed)
         traffic[site].start()
 
     return start
@@ -311,6 +318,20 @@ def faults(
     if not put_back.enter_context(seeding_lock(workplace)):
         raise Misconfigured("a drill is under way on this cluster")
     return Injections(Seeding(workplace, cluster, operator, process), change, put_back)
+
+
+@pytest.fixture
+def begin_deployment(
+    process: Processes, operator: OperatorShell, cluster: Cluster, workplace: Path, put_back: contextlib.ExitStack
+) -> Callable[[str], DeploymentUnderWay]:
+    """Begins to deploy a site; what still runs when the scenario ends is killed."""
+
+    def begin(site: str) -> DeploymentUnderWay:
+        under_way = DeploymentUnderWay(process, operator, cluster.machines, site, workplace / DEPLOYING)
+        put_back.callback(under_way.kill)
+        return under_way
+
+    return begin
 
 
 @pytest.fixture

@@ -37,6 +37,12 @@ def machine_is_gone(power: Power, cluster: Cluster, change: Change, machine: str
     return machine
 
 
+@when(phrase('machine "{machine:Name}" is lost'), target_fixture="lost_machine")
+def machine_is_lost(lose: Callable[[str], None], machine: str) -> str:
+    lose(machine)
+    return machine
+
+
 @when("the machine that the sites' names lead to is lost", target_fixture="lost_machine")
 def named_machine_is_lost(cluster: Cluster, lose: Callable[[str], None]) -> str:
     address = cluster.name_server.lookup(next(iter(cluster.sites.values())).domain)

@@ -4,11 +4,13 @@ first on PATH where the real ones would reach for the cluster (docker, nsupdate)
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import os
-import shutil
+import signal
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -161,8 +163,12 @@ class Machines:
     def deployed(self, site: str, version: str, digest: str) -> None:
         self._etcd.client.put(f"/platform/deployed/{site}", f"{version} {digest}", 60)
 
-    def fetch(self, limit: int = 0, **replaced: str) -> subprocess.CompletedProcess[str]:
-        """Runs the script; `limit` is for how many minutes it asks again."""
+    def fetch(self, site: str = "", **replaced: str) -> subprocess.CompletedProcess[str]:
+        """Runs the script once, for one site or all."""
+        return run([*self.script(1, **replaced), "--now", site], within=30)
+
+    def script(self, limit: int, **replaced: str) -> list[str]:
+        """The script of this machine; `limit` is for how many minutes it asks again at the boot."""
         environment = self._folder / "machine.env"
         machines = " ".join(f"{name}={address}" for name, address in self._addresses.items())
         environment.write_text(f'MACHINE_NAME=coreos-0\nMACHINES="{machines}"\nPATIENCE={limit}\n')
@@ -172,8 +178,22 @@ class Machines:
             "127.0.0.1:2379": self._etcd.address,
             **replaced,
         }
-        path = script(ROOT / "infra/image/files/usr/local/sbin/fetch-contents", self._folder, **places)
-        return run([str(path)], within=30)
+        return [str(script(ROOT / "infra/image/files/usr/local/sbin/fetch-contents", self._folder, **places))]
+
+    @contextlib.contextmanager
+    def followed(self, stand_in: Callable[[str, str], None]) -> Iterator[Callable[[], int]]:
+        """Runs the script as the service does, with short pauses; gives how often it has paused since it was ready."""
+        paused, ready = self._folder / "paused", self._folder / "ready"
+        paused.write_text("")
+        stand_in("systemd-notify", f'[ "$*" = --ready ] && touch {ready}')
+        stand_in("sleep", f'[ ! -e {ready} ] || echo "$*" >> {paused}; exec /bin/sleep 0.05')
+        following = Program(self.script(1), self._folder / "follow.log")
+        try:
+            yield lambda: len(paused.read_text().splitlines())
+            assert following.process.poll() is None, following.said()
+            assert set(paused.read_text().splitlines()) == {"5"}
+        finally:
+            following.kill()
 
     def current(self, site: str) -> str | None:
         link = self.home / site / "current"
@@ -214,7 +234,8 @@ def test_an_etcd_that_does_not_answer_is_not_taken_for_nothing_deployed(
     stand_in("curl", "echo 'curl: (7) Failed to connect' >&2; exit 7")
     done = machines.fetch()
 
-    assert (done.returncode, done.stderr) == (1, "curl: (7) Failed to connect\n")
+    # its own, and that of the two machines
+    assert (done.returncode, done.stderr) == (1, "curl: (7) Failed to connect\n" * 3)
     assert machines.current("blog") is None
 
 
@@ -227,7 +248,7 @@ def test_an_answer_that_is_none_of_etcds_is_not_taken_for_nothing_deployed(
     stand_in("curl", f"echo '{answer}'")
     done = machines.fetch()
 
-    assert (done.returncode, done.stderr) == (1, f"etcd does not say what was deployed: {answer}\n")
+    assert (done.returncode, done.stderr) == (1, f"etcd does not say what was deployed: {answer}\n" * 2)
     assert list(machines.home.iterdir()) == []
 
 
@@ -306,7 +327,7 @@ def test_what_has_another_digest_never_becomes_current(machines: Machines, wrong
     assert done.returncode == 1
     assert f"what {name} holds as blog 2 is not what was deployed" in done.stderr
     # what came stays, for the next attempt to go on from
-    assert (machines.current("blog"), machines.releases("blog")) == (None, ["2.partial"])
+    assert (machines.current("blog"), machines.releases("blog")) == (None, ["2.partial"] if wrong else [])
     assert held(machines.home / "blog/releases/2.partial") == wrong
 
 
@@ -359,6 +380,116 @@ def test_a_release_that_is_there_and_not_current_becomes_current_as_it_was_deplo
     assert held(machines.home / "blog/current") == FILES
 
 
+def test_the_etcd_of_another_machine_is_asked_where_the_own_does_not_answer(
+    machines: Machines, stand_in: Callable[[str, str], None]
+) -> None:
+    machines.other({"blog/releases/2": FILES})
+    machines.deployed("blog", "2", release_digest(FILES))
+    real = f"{program('curl')} --silent http://{machines._etcd.address}/v2/keys/platform/deployed"
+    stand_in("curl", f'case "$*" in *{HOST}:*:2379/*) exec {real} ;; esac\nexit 7')
+
+    assert machines.fetch().returncode == 0
+    assert held(machines.home / "blog/current") == FILES
+
+
+def test_one_site_is_fetched_for_itself(machines: Machines) -> None:
+    machines.other({"jpblog/releases/7": OLD})
+    machines.deployed("blog", "2", release_digest(FILES))
+    machines.deployed("jpblog", "7", release_digest(OLD))
+
+    assert machines.fetch("jpblog").returncode == 0
+    assert (machines.current("blog"), machines.current("jpblog")) == (None, "releases/7")
+    assert machines.fetch("blog").returncode == 1
+
+
+def test_a_member_that_lags_is_not_believed(machines: Machines, stand_in: Callable[[str, str], None]) -> None:
+    """What a majority says is asked for before anything is switched."""
+    machines.deployed("blog", "2", release_digest(FILES))
+    for version, files in (("1", OLD), ("2", FILES)):
+        write(machines.home / f"blog/releases/{version}", files)
+    (machines.home / "blog/current").symlink_to("releases/2")
+    node = f'"key":"/platform/deployed/blog","value":"1 {release_digest(OLD)}"'
+    lags = f"""echo '{{"dir":true,"nodes":[{{{node}}}]}}'"""
+    stand_in("curl", f'case "$*" in *quorum=true*) exec {program("curl")} "$@" ;; esac\n{lags}')
+    with machines.followed(stand_in) as looks:
+        eventually(lambda: looks() > 3, within=10)
+
+    assert machines.current("blog") == "releases/2"
+
+
+def test_a_machine_follows_what_was_deployed(machines: Machines, stand_in: Callable[[str, str], None]) -> None:
+    source = machines.other({"blog/releases/2": FILES})
+    machines.deployed("blog", "2", release_digest(FILES))
+    with machines.followed(stand_in) as looks:
+        eventually(lambda: looks() > 0, within=10)
+        # it was ready when it held what was deployed by then
+        assert machines.current("blog") == "releases/2"
+        write(machines.homes[source] / "blog/releases/3", OLD)
+        machines.deployed("blog", "3", release_digest(OLD))
+        eventually(lambda: machines.current("blog") == "releases/3", within=10)
+        # and back, where the deployment said so
+        machines.deployed("blog", "2", release_digest(FILES))
+        eventually(lambda: machines.current("blog") == "releases/2", within=10)
+
+    assert machines.releases("blog") == ["2", "3"]
+
+
+def test_a_machine_that_cannot_follow_goes_on_trying(machines: Machines, stand_in: Callable[[str, str], None]) -> None:
+    source = machines.other({"blog/releases/2": FILES})
+    machines.deployed("blog", "2", release_digest(FILES))
+    with machines.followed(stand_in) as looks:
+        eventually(lambda: looks() > 0, within=10)
+        machines.deployed("blog", "3", release_digest(OLD))
+        seen = looks()
+        eventually(lambda: looks() > seen + 2, within=10)
+        assert machines.current("blog") == "releases/2"
+        write(machines.homes[source] / "blog/releases/3", OLD)
+        eventually(lambda: machines.current("blog") == "releases/3", within=10)
+
+
+def test_a_site_that_was_removed_from_etcd_is_served_on(
+    machines: Machines, stand_in: Callable[[str, str], None]
+) -> None:
+    """An etcd that lost its keys takes no site off the air."""
+    machines.other({"blog/releases/2": FILES})
+    machines.deployed("blog", "2", release_digest(FILES))
+    with machines.followed(stand_in) as looks:
+        eventually(lambda: looks() > 0, within=10)
+        machines._etcd.empty()
+        seen = looks()
+        eventually(lambda: looks() > seen + 2, within=10)
+
+    assert machines.current("blog") == "releases/2"
+
+
+def test_two_at_once_wait_for_each_other(machines: Machines, tmp_path: Path) -> None:
+    machines.other({"blog/releases/2": FILES})
+    machines.deployed("blog", "2", release_digest(FILES))
+    lock = os.open(machines.home, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    argv = [*machines.script(1), "--now", ""]
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(run, argv) for _ in range(2)]
+        time.sleep(0.5)
+        assert machines.current("blog") is None
+        os.close(lock)
+        done = [it.result() for it in waiting]
+
+    assert [it.returncode for it in done] == [0, 0]
+    # the second one found that there is nothing to do
+    assert sorted(it.stdout for it in done) == ["", "blog 2 came from coreos-1\n"]
+
+
+def test_a_fetch_that_does_not_end_is_told(machines: Machines) -> None:
+    machines.deployed("blog", "2", release_digest(FILES))
+    lock = os.open(machines.home, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    done = machines.fetch(**{"30 * PATIENCE": "0"})
+    os.close(lock)
+
+    assert (done.returncode, done.stderr) == (1, "contents are fetched already, and that does not end\n")
+
+
 def test_what_cannot_be_had_is_tried_again_until_it_is_there(
     machines: Machines, stand_in: Callable[[str, str], None], tmp_path: Path
 ) -> None:
@@ -381,9 +512,11 @@ def test_what_cannot_be_had_is_tried_again_until_it_is_there(
         esac""",
     )
     stand_in("curl", "exit 7")
-    done = machines.fetch(limit=1)
+    # that is where it follows from then on
+    stand_in("systemd-notify", "kill $PPID")
+    done = run(machines.script(1), within=30)
 
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == -signal.SIGTERM, done.stderr
     assert count.read_text() == "1\n" * 3
     assert done.stdout.splitlines() == [f"jpblog 7 came from {name}", f"blog 2 came from {name}"]
     assert (machines.current("blog"), machines.current("jpblog")) == ("releases/2", "releases/7")
@@ -391,10 +524,13 @@ def test_what_cannot_be_had_is_tried_again_until_it_is_there(
     assert machines.releases("blog") == ["2"]
 
 
-def test_what_cannot_be_had_within_the_limit_is_given_up(machines: Machines, quick_clock: None) -> None:
+def test_what_cannot_be_had_within_the_limit_is_given_up(
+    machines: Machines, quick_clock: None, stand_in: Callable[[str, str], None]
+) -> None:
     machines.other({})
     machines.deployed("blog", "2", release_digest(FILES))
-    done = machines.fetch(limit=1, **{"60 * PATIENCE": "3 * PATIENCE"})
+    stand_in("systemd-notify", "exit 9")
+    done = run(machines.script(1, **{"60 * PATIENCE": "3 * PATIENCE"}), within=30)
 
     assert done.returncode == 1
     assert done.stderr.count("no machine hands over blog 2") == 3
@@ -420,27 +556,6 @@ def test_a_transfer_that_breaks_off_is_gone_on_with(
     assert machines.releases("blog") == ["2"]
     # what had come was not sent again
     assert {name: (machines.home / "blog/current" / name).stat().st_ino for name in came} == there
-
-
-@pytest.mark.parametrize("before", [None, "releases/1"], ids=["nothing", "an older one"])
-@pytest.mark.parametrize("during", ["rsync", "sha256sum"])
-def test_a_deployment_meanwhile_is_not_undone(
-    machines: Machines, stand_in: Callable[[str, str], None], during: str, before: str | None
-) -> None:
-    """While the release comes from another machine, or is looked at as one that is here already."""
-    machines.other({"blog/releases/2": FILES})
-    machines.deployed("blog", "2", release_digest(FILES))
-    write(machines.home / "blog/releases/1", OLD)
-    if before:
-        (machines.home / "blog/current").symlink_to(before)
-    if during == "sha256sum":
-        write(machines.home / "blog/releases/2", FILES)
-    stand_in(during, f'ln -sfn releases/3 {machines.home}/blog/current\nexec {shutil.which(during)} "$@"')
-    done = machines.fetch()
-
-    assert (done.returncode, done.stderr) == (0, "")
-    assert machines.current("blog") == "releases/3"
-    assert held(machines.home / "blog/releases/2") == FILES
 
 
 def test_nothing_but_releases_is_handed_over_and_none_of_it_is_hidden_at_home(

@@ -1,8 +1,10 @@
 """`deploy-blog SITE DIR`: brings the contents of a blog to every machine, and back when they do not answer.
 
 On each machine /home/core/SITE/ holds releases/VERSION/ and `current`, a link to the release that is served. A release
-is unpacked beside the others and becomes current by one rename(2), so a reader gets the old contents or the new, never
-half of them.
+is unpacked beside the others on every machine; then etcd is told that it was deployed. That is the moment at which a
+deployment happens: machines switch to what etcd says, when they are told to, and else by themselves (fetch-contents,
+every 5 seconds), by one rename(2). So whoever is interrupted leaves machines that come to one version: before that
+moment the old one, after it the new one.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ import io
 import os
 import re
 import secrets
+import shlex
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,35 +28,44 @@ from harness.drivers.contents import Contents, Deployed, release_digest
 from harness.drivers.machines import Machines
 from harness.drivers.site import Site
 from harness.drivers.terraform import Terraform
-from harness.errors import ExitStatus, HarnessError, Misconfigured, PlatformWrong
+from harness.errors import CommandFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong
 from harness.record.log import Recorder
 from harness.seams.process import Processes
+from harness.seams.ssh import MachineUnreachable
 from harness.seams.wait import Waiter
 
 VERSION_FILE = "version.txt"
 KEPT_RELEASES = 3
 # Folders of version control: whole histories, and what was never meant to be read
 REPOSITORIES = (".git", ".hg", ".svn")
-ANSWER_LIMIT = 10.0
+# Seconds for the site to tell the new version, and for etcd to have a majority
+ANSWER_LIMIT = ETCD_LIMIT = 10.0
 
-# $1 site, $2 version. The release before is printed, so that it can be gone back to.
+# $1 site, $2 version. What an interrupted deployment left goes first, but for what somebody fills just now.
 UNPACK = """set -eu
 cd /home/core/$1
-mkdir -p releases/$2.partial
+mkdir -p releases
+for left in releases/*.partial; do [ ! -d "$left" ] || flock --nonblock "$left" rm -rf "$left" || :; done
+mkdir releases/$2.partial
+exec 9<releases/$2.partial
+flock 9
 tar -xz --no-same-owner -C releases/$2.partial
 mv releases/$2.partial releases/$2
-touch releases/$2
-readlink current || true"""
-# $1 site, $2 release to make current ("" for none)
-SWITCH = """set -eu
-cd /home/core/$1
-if [ -n "$2" ]; then ln -sfn "$2" current.new && mv -T current.new current; else rm -f current; fi"""
-DISCARD = "rm -rf /home/core/$1/releases/$2 /home/core/$1/releases/$2.partial"
+touch releases/$2"""
+# $1 site: this machine serves what etcd says
+SWITCH = 'exec /usr/local/sbin/fetch-contents --now "$1"'
+# $1 site, $2 version. Where etcd knows of none again, nothing is served.
+DISCARD = """set -eu
+cd /home/core/$1 2>/dev/null || exit 0
+exec 9</home/core
+flock 9
+[ "$(readlink current)" != "releases/$2" ] || rm -f current
+rm -rf releases/$2 releases/$2.partial"""
 # $1 site, $2 number of releases to keep; the current one always stays
 PRUNE = """set -eu
 cd /home/core/$1/releases
 current=$(basename "$(readlink ../current)")
-ls -1t | grep -vxF "$current" | tail -n +"$2" | xargs -r rm -rf --"""
+ls -1t | grep -v '\\.partial$' | grep -vxF "$current" | tail -n +"$2" | xargs -r rm -rf --"""
 
 
 def release_archive(folder: Path, version: str) -> bytes:
@@ -133,36 +145,64 @@ class Deployment:
     waiter: Waiter
     version: str
 
-    def bring(self, archive: bytes) -> None:
-        """Unpacks everywhere, switches everywhere, and asks the site for the new version.
+    def __post_init__(self) -> None:
+        self._contents = Contents(self.machines)
 
-        When a machine fails, or the site does not tell the new version within 10 seconds, every machine goes back to
-        the release it had, and PlatformWrong says why.
+    def bring(self, archive: bytes) -> None:
+        """Unpacks everywhere, has etcd remember it, lets every machine switch, and asks the site for the new version.
+
+        When a machine cannot unpack, or etcd has no majority within 10 seconds, nothing has changed; when the site does
+        not tell the new version within 10 seconds, the version before is remembered again and every machine goes back
+        to it. PlatformWrong says why. A machine that is lost meanwhile switches when it is back.
         """
-        before: dict[str, str] = {}
+        release = Deployed(self.version, digest_of(archive))
         try:
-            before = self.machines.on_all(lambda name: self._on(name, UNPACK, self.version, data=archive).strip())
-            self.machines.on_all(lambda name: self._on(name, SWITCH, f"releases/{self.version}"))
+            self.machines.on_all(lambda name: self._on(name, UNPACK, self.version, data=archive))
+            before = self._remembered()
+        except BaseException as failed:
+            self._tell(failed, self._discard())
+            raise
+        try:
+            self._contents.remember(self.site.name, release)
+            self._switch()
             self.waiter.until(
                 f'site "{self.site.name}" tells version {self.version}',
                 self._told,
                 lambda served_version: served_version == self.version,
                 within=ANSWER_LIMIT,
             )
-            Contents(self.machines).remember(self.site.name, Deployed(self.version, digest_of(archive)))
         except BaseException as failed:
             # whatever ended it, an interruption and a fault of ours too
-            served = self._go_back(before)
-            if isinstance(failed, PlatformWrong):
-                raise PlatformWrong(
-                    f"version {self.version} of {self.site.name} was not deployed, {served}: {failed}",
-                    expected=f"version {self.version} at http://{self.site.domain}/{VERSION_FILE}",
-                    seen=str(failed),
-                ) from failed
-            if isinstance(failed, KeyboardInterrupt):
-                raise KeyboardInterrupt(served) from failed
+            self._tell(failed, self._go_back(release, before))
             raise
-        self.machines.on_all(lambda name: self._on(name, PRUNE, str(KEPT_RELEASES)))
+        # on a machine that is lost by now the next deployment does it
+        self._silent(lambda name: self._on(name, PRUNE, str(KEPT_RELEASES)))
+
+    def _remembered(self) -> Deployed | None:
+        """What was deployed before. An etcd that elects a leader just now has its time."""
+        return self.waiter.until(
+            "etcd has a majority, and says what was deployed last",
+            lambda: self._contents.remembered(self.site.name),
+            lambda _: True,
+            within=ETCD_LIMIT,
+        )
+
+    def _switch(self) -> None:
+        """Every machine serves what etcd says now; one that does not answer is not waited for."""
+        for name, why in self._silent(lambda name: self._on(name, SWITCH)).items():
+            print(f"deploy-blog: {name} switches when it is back: {why}", file=sys.stderr)
+
+    def _silent(self, ask: Callable[[str], object]) -> dict[str, str]:
+        """Asks every machine; those that do not answer, and why."""
+
+        def answers(name: str) -> str:
+            try:
+                ask(name)
+            except MachineUnreachable as silent:
+                return str(silent)
+            return ""
+
+        return {name: why for name, why in self.machines.on_all(answers).items() if why}
 
     def _told(self) -> str:
         try:
@@ -170,28 +210,50 @@ class Deployment:
         except PlatformWrong as failed:
             return str(failed)
 
-    def _go_back(self, before: dict[str, str]) -> str:
-        """On every machine that answers; one that does not answer now has not switched, or serves nobody. What is
-        served then, in a few words."""
+    def _go_back(self, release: Deployed, before: Deployed | None) -> str:
+        """To the version before, unless another deployment came after this one. What is served then, in a few words."""
+        try:
+            with contextlib.suppress(CommandFailed):  # etcd has another one by now, or never had this one
+                self._contents.take_back(self.site.name, release, before)
+            served = self._contents.remembered(self.site.name)
+        except PlatformWrong as unknown:
+            return f"every machine serves what etcd says when it answers again ({unknown})"
+        if served == release:
+            return "and is served all the same, for etcd did not take it back"
+        return self._discard(switch=True)
 
-        def back(name: str) -> str:
+    def _discard(self, *, switch: bool = False) -> str:
+        """Removes the release from every machine that answers, which goes back before. What is served then."""
+
+        def discard(name: str) -> str:
             try:
-                if name in before:
-                    self._on(name, SWITCH, before[name])
+                if switch:
+                    self._on(name, SWITCH)
                 self._on(name, DISCARD, self.version)
             except PlatformWrong as failed:
                 return str(failed)
             return ""
 
-        failures = {name: failed for name, failed in self.machines.on_all(back).items() if failed}
+        failures = {name: failed for name, failed in self.machines.on_all(discard).items() if failed}
         for name, failed in failures.items():
-            print(f"deploy-blog: {name} could not go back: {failed}", file=sys.stderr)
-        some = f", but for {', '.join(failures)}, which may serve either" if failures else ""
+            print(f"deploy-blog: {name} still holds version {self.version}: {failed}", file=sys.stderr)
+        some = f", by {', '.join(failures)} as soon as that can" if failures and switch else ""
         return f"the version before is served{some}"
 
-    def _on(self, name: str, script: str, argument: str, data: bytes = b"") -> str:
-        command = self.machines[name].backend.get_command("sh -c %s deploy %s %s", script, self.site.name, argument)
-        return self.machines.run(name, command, data=data)
+    def _tell(self, failed: BaseException, served: str) -> None:
+        """Raises what failed with what is served now, where that can be said."""
+        if isinstance(failed, PlatformWrong):
+            raise PlatformWrong(
+                f"version {self.version} of {self.site.name} was not deployed, {served}: {failed}",
+                expected=f"version {self.version} at http://{self.site.domain}/{VERSION_FILE}",
+                seen=str(failed),
+            ) from failed
+        if isinstance(failed, KeyboardInterrupt):
+            raise KeyboardInterrupt(served) from failed
+
+    def _on(self, name: str, script: str, *arguments: str, data: bytes = b"") -> str:
+        words = ("sh", "-c", script, "deploy", self.site.name, *arguments)
+        return self.machines.run(name, shlex.join(words), data=data)
 
 
 def main(argv: Sequence[str]) -> int:

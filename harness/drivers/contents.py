@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from harness.drivers.etcd import Etcd
 from harness.drivers.machines import Machines
@@ -50,21 +51,50 @@ class Contents:
             for digest, path in (line.split("  ", 1) for line in listed.split("\n") if line)
         }
 
+    def releases(self, site: str, machine: str) -> tuple[str, set[str]]:
+        """The version that is current on a machine ("" for none), and those that lie there whole."""
+        asked = f"cd /home/core/{site} && readlink current; ls releases 2>/dev/null || true"
+        names = self._machines.run(machine, asked).split()
+        current = next((it.removeprefix("releases/") for it in names if it.startswith("releases/")), "")
+        return current, {it for it in names if "/" not in it and not it.endswith(".partial")}
+
     def deployed_last(self, site: str) -> Deployed:
         """What was deployed last of a site, as the cluster itself remembers it (in etcd). Raises PlatformWrong where
         nothing was, or etcd does not say (NotAnswering, AnswerNotUnderstood)."""
         node = self._etcd.get(deployed_key(site))
-        try:
-            version, digest = str((node or {})["value"]).split()
-            return Deployed(version, digest)
-        except (ValueError, KeyError):
+        deployed = _read(node)
+        if deployed is None:
             raise PlatformWrong(
                 f"the cluster remembers no deployment of {site}",
                 expected="a version and a digest",
                 seen=str((node or {}).get("value", "no key")),
                 paste=f"./bin/deploy-blog {site} sites/{site}",
-            ) from None
+            )
+        return deployed
+
+    def remembered(self, site: str) -> Deployed | None:
+        """The same, as a majority of etcd's members has it at this moment; None where nothing was deployed. Raises
+        NotAnswering where there is no majority."""
+        return _read(self._etcd.get(deployed_key(site), quorum=True))
 
     def remember(self, site: str, deployed: Deployed) -> None:
-        """Makes this the one that was deployed last."""
-        self._etcd.put(deployed_key(site), f"{deployed.version} {deployed.digest}")
+        """Makes this the one that was deployed last. Raises CommandFailed; etcd may take it all the same."""
+        self._etcd.put(deployed_key(site), _text(deployed))
+
+    def take_back(self, site: str, deployed: Deployed, before: Deployed | None) -> None:
+        """Makes `before` (None: nothing) the one that was deployed last. Raises CommandFailed where that is not
+        `deployed` any more."""
+        if before is None:
+            self._etcd.delete(deployed_key(site), instead_of=_text(deployed))
+        else:
+            self._etcd.put(deployed_key(site), _text(before), instead_of=_text(deployed))
+
+
+def _text(deployed: Deployed) -> str:
+    return f"{deployed.version} {deployed.digest}"
+
+
+def _read(node: Mapping[str, Any] | None) -> Deployed | None:
+    """From a key of etcd; None where it says nothing of a deployment."""
+    words = str((node or {}).get("value", "")).split()
+    return Deployed(*words) if len(words) == 2 else None

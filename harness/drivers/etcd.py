@@ -73,13 +73,15 @@ class Etcd:
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
 
-    def get(self, key: str) -> dict[str, Any] | None:
+    def get(self, key: str, *, quorum: bool = False) -> dict[str, Any] | None:
         """A key such as /services/blog as a v2 node, with all below it; None where there is no such key. What begins
-        with an underscore is hidden from the listing of what is above it.
+        with an underscore is hidden from the listing of what is above it. With `quorum` as a majority of the members
+        has it, and not as the one that is asked does.
 
         Raises NotAnswering while etcd gives no answer, or has no leader to give one, and AnswerNotUnderstood.
         """
-        ask = f"{CURL} {shlex.quote(f'{KEYS}{key}?recursive=true')}"
+        query = "?recursive=true" + ("&quorum=true" if quorum else "")
+        ask = f"{CURL} {shlex.quote(f'{KEYS}{key}{query}')}"
         try:
             answer = self._machines.run(self._machines.entry_point, ask)
         except CommandFailed as failed:
@@ -95,16 +97,22 @@ class Etcd:
             return None
         raise NotAnswering([ask], "an error of etcd", answer, "", self._machines.entry_point)
 
-    def put(self, key: str, value: str, ttl: int | None = None) -> None:
-        """Sets a key, for `ttl` seconds where that is given. Raises CommandFailed when etcd does not take it."""
+    def put(self, key: str, value: str, ttl: int | None = None, instead_of: str | None = None) -> None:
+        """Sets a key, for `ttl` seconds where that is given, and only where its value is `instead_of`, where that is.
+        Raises CommandFailed when etcd does not take it."""
         lives = "" if ttl is None else f" -d ttl={ttl}"
+        before = "" if instead_of is None else f" --data-urlencode {shlex.quote(f'prevValue={instead_of}')}"
         data = shlex.quote(f"value={value}")
-        put = f"{CURL} --fail -X PUT {shlex.quote(KEYS + key)} --data-urlencode {data}{lives}"
+        put = f"{CURL} --fail -X PUT {shlex.quote(KEYS + key)}{before} --data-urlencode {data}{lives}"
         self._machines.run(self._machines.entry_point, put)
 
-    def delete(self, key: str) -> None:
-        """Removes a key; one that is gone already is gone."""
-        self._machines.run(self._machines.entry_point, f"{CURL} -X DELETE {shlex.quote(KEYS + key)}")
+    def delete(self, key: str, instead_of: str | None = None) -> None:
+        """Removes a key; one that is gone already is gone. With `instead_of` only where that is its value: raises
+        CommandFailed where it is not."""
+        url, fail = KEYS + key, ""
+        if instead_of is not None:
+            url, fail = f"{url}?prevValue={urllib.parse.quote(instead_of)}", "--fail "
+        self._machines.run(self._machines.entry_point, f"{CURL} {fail}-X DELETE {shlex.quote(url)}")
 
     def members(self) -> set[str]:
         """Names of the members, as the way in lists them; none while it is not healthy."""

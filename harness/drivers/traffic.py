@@ -1,8 +1,9 @@
 """Traffic: a site asked at a steady rate while something changes, and what became of each request.
 
 An open loop: a request starts when its time has come, whether those before it have ended or not, so that a site that
-hangs does not make its own load smaller. Each asks for /version.txt: right is the version that is deployed, wrong any
-other answer of status 200 (another site's, an old one), and failed is all else.
+hangs does not make its own load smaller. Each asks for /version.txt: right is the version that is deployed, or was
+deployed since requests go on; wrong is any other answer of status 200 (another site's, an old one), and failed is all
+else.
 """
 
 from __future__ import annotations
@@ -59,13 +60,23 @@ class Tally:
 
 class Traffic:
     """Requests to one site, from `start` to `stop`: `rate` a second, each answered as it should be when `ask` gives a
-    page of status 200 whose text is `expected`."""
+    page of status 200 whose text is `expected`; or what `deployed` says when another text comes (a version is deployed
+    before it is served)."""
 
-    def __init__(self, site: str, ask: Callable[[], Page], expected: str, rate: int, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        site: str,
+        ask: Callable[[], Page],
+        expected: str,
+        rate: int,
+        recorder: Recorder,
+        deployed: Callable[[], str] | None = None,
+    ) -> None:
         self.site = site
         self.rate = rate
         self._ask = ask
-        self._expected = expected
+        self._right = {expected}
+        self._deployed = deployed
         self._recorder = recorder
         self._requests: list[Request] = []
         self._ended = threading.Event()
@@ -163,13 +174,18 @@ class Traffic:
             seen = f"status {page.status}"
             if page.status == 200:
                 seen = page.text.strip()[:80]
-                outcome = RIGHT if seen == self._expected else WRONG
+                outcome = RIGHT if self._is_right(seen) else WRONG
         except SiteUnreachable as failed:
             seen = failed.seen
         except HarnessError as failed:
             seen = str(failed)
         finally:
             self._requests.append(Request(started, time.monotonic(), outcome, seen))
+
+    def _is_right(self, version: str) -> bool:
+        if version not in self._right and self._deployed is not None:
+            self._right.add(self._deployed())
+        return version in self._right
 
 
 def remembered(look: Callable[[], str], seconds: float) -> Callable[[], str]:

@@ -24,6 +24,7 @@ SYSTEM = {
     "fleet.socket": "fleet",
     "fleet.service": "fleet",
     "docker.service": "docker",
+    "contents.service": "contents service",
 }
 # Parts of an answer that are missing when what they ask does not run, which is for other rules to find
 FOR_OTHERS = {"texts", "containers", "ambassadors", "routes", "etcd", "metrics", "fleet", "fleet-units", "fleet-state"}

@@ -97,6 +97,7 @@ class Foundations:
         if machine:
             yield Subject("contents of", name)
             yield Subject("boot", "", machine)
+            yield Subject("contents service", "", machine)
         else:
             yield Subject("etcd")
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
 import io
 import json
 import os
+import re
 import shlex
 import tarfile
 import threading
+import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -23,11 +26,12 @@ from harness.errors import CommandFailed, ExitStatus, Misconfigured, PlatformWro
 from harness.record.log import Recorder
 from harness.seams.http import SiteUnreachable
 from harness.seams.ssh import MachineUnreachable
-from harness.seams.wait import Waiter
+from harness.seams.wait import NotAnswering, Waiter
 from tests.fakes import FakeClock
 from tests.transcripts.machines import FOLDER, NAMES, FolderMachines
 
-OLD, NEW = "a" * 16, "b" * 16
+OLD, NEW, LATER = "a" * 16, "b" * 16, "c" * 16
+FETCH = Path(__file__).parents[2] / "infra/image/files/usr/local/sbin/fetch-contents"
 
 
 def site_folder(folder: Path, text: str = "hello") -> Path:
@@ -216,27 +220,66 @@ class Told(Site):
 
 
 class Remembering(FolderMachines):
-    """Folders, and the etcd of the machines, which remembers what was deployed."""
+    """Folders, with fetch-contents on each, and the etcd of the machines, which remembers what was deployed."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.values: list[str] = []
-        self.refusing: BaseException | None = None
+        self.values: list[str] = []  # what was deployed last, each in its time; "" where that was removed
+        self.refusing: BaseException | None = None  # raised instead of the next change
+        self.lost_answer: BaseException | None = None  # raised after a change was made
+        self.silent: BaseException | None = None  # raised whatever etcd is asked
+        self.changed: Callable[[str], object] = lambda command: None  # called with each change that etcd takes
+        self._etcd = root / "etcd.json"
+        (root / "machine.env").write_text('MACHINE_NAME=coreos-0 MACHINES="" PATIENCE=1\n')
+        for name in NAMES:
+            (root / f"bin-{name}").mkdir()
+            text = FETCH.read_text().replace("/etc/platform/machine.env", str(root / "machine.env"))
+            text = text.replace("$(curl ", f"$(cat {self._etcd}; : ").replace("/home/core", str(self.core(name)))
+            self.program(name).write_text(text)
+            self.program(name).chmod(0o755)
+        self.remembers("")
 
-    def run(self, name: str, command: str, *, data: bytes = b"", ok: Iterable[int] = (0,)) -> str:
-        if "v2/keys/platform/deployed/blog" not in command:
-            return super().run(name, command, data=data, ok=ok)
+    def program(self, name: str) -> Path:
+        return self.root / f"bin-{name}/fetch-contents"
+
+    def remembers(self, value: str) -> None:
+        """This is what etcd says from now on."""
+        nodes = [{"key": "/platform/deployed/blog", "value": value}] if value else []
+        text = json.dumps({"action": "get", "node": {"dir": True, "nodes": nodes}}, separators=(",", ":"))
+        self._etcd.write_text(text)
+        if value or self.values:
+            self.values.append(value)
+
+    def run(self, name: str, command: str, *, data: bytes = b"", ok: Iterable[int] = (0,), kept: int = 0) -> str:
+        if "v2/keys/platform/deployed/blog" in command:
+            return self._ask(name, command)
+        here = command.replace("/usr/local/sbin/fetch-contents", str(self.program(name)))
+        return super().run(name, here, data=data, ok=ok)
+
+    def _ask(self, name: str, command: str) -> str:
         assert name == self.entry_point
+        if self.silent is not None:
+            raise self.silent
+        now = self.values[-1] if self.values else ""
+        words = shlex.split(command)
+        if "-X" not in words:
+            return json.dumps({"node": {"value": now}} if now else {"errorCode": 100})
         if self.refusing is not None:
-            raise self.refusing
-        if " -X PUT " in command:
-            self.values.append(command.rpartition("value=")[2].rstrip("'"))
-        return json.dumps({"node": {"value": self.values[-1]}} if self.values else {"errorCode": 100})
+            refusing, self.refusing = self.refusing, None
+            raise refusing
+        wanted = re.search(r"prevValue=([^' ]+(?: \w+)?)", command)
+        if wanted and urllib.parse.unquote(wanted[1]) != now:
+            raise CommandFailed(["curl"], 22, "", "curl: (22) The requested URL returned error: 412", where=name)
+        self.changed(command)
+        self.remembers(words[-1].removeprefix("value=") if "PUT" in words else "")
+        if self.lost_answer is not None:
+            raise self.lost_answer
+        return ""
 
     @property
     def remembered(self) -> list[str]:
         """The versions."""
-        return [value.split()[0] for value in self.values]
+        return [value.partition(" ")[0] for value in self.values]
 
 
 @pytest.fixture
@@ -290,17 +333,19 @@ def everywhere(text: str) -> dict[str, str]:
     return dict.fromkeys(NAMES, text)
 
 
-def failing(text: str, machine: str, error: BaseException | None = None) -> Callable[[str, str], None]:
-    """Fails the commands that hold `text` on one machine, instead of running them."""
+def failing(text: str, machine: str, error: BaseException | None = None, times: int = 9) -> Callable[[str, str], None]:
+    """Fails the commands that hold `text` on one machine, instead of running them; so many of them."""
+    failed: list[str] = []
 
     def before(name: str, command: str) -> None:
-        if name == machine and text in command:
+        if name == machine and text in command and len(failed) < times:
+            failed.append(command)
             raise error or CommandFailed(["sh"], 1, "", "No space left on device", where=name)
 
     return before
 
 
-UNPACKS, SWITCHES, DISCARDS, PRUNES = "tar -x", "mv -T", "rm -rf /home/core", "xargs"
+UNPACKS, SWITCHES, PRUNES = "tar -x", "fetch-contents", "xargs"
 
 
 def test_first_deployment(bring: Callable[..., None], machines: FolderMachines) -> None:
@@ -427,23 +472,23 @@ def test_machine_that_fails_leaves_none_switched(
     bring: Callable[..., None], machines: FolderMachines, text: str
 ) -> None:
     bring(OLD)
-    machines.before = failing(f"{NEW}" if text == UNPACKS else f"releases/{NEW}", "coreos-1")
+    machines.before = failing(text, "coreos-1", times=1)
 
     with pytest.raises(PlatformWrong, match="No space left on device"):
         bring(NEW)
 
     assert served(machines) == everywhere(OLD)
-    assert releases(machines, "coreos-0") == releases(machines, "coreos-2") == {OLD}
+    assert [releases(machines, name) for name in NAMES] == [{OLD}] * len(NAMES)
 
 
 def test_disk_that_is_full_while_unpacking_leaves_no_half_release(
-    bring: Callable[..., None], machines: FolderMachines, folder: Path, site: Told, recorder: Recorder
+    bring: Callable[..., None], machines: FolderMachines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bring(OLD)
-    torn = release_archive(folder, NEW)[:-20]
+    monkeypatch.setattr(deployment, "UNPACK", deployment.UNPACK.replace("tar -xz", "head -c 200 | tar -xz"))
 
     with pytest.raises(PlatformWrong, match="was not deployed"):
-        Deployment(site, machines, Waiter(recorder), NEW).bring(torn)
+        bring(NEW)
 
     assert served(machines) == everywhere(OLD)
     assert [releases(machines, name) for name in NAMES] == [{OLD}] * len(NAMES)
@@ -460,24 +505,33 @@ def test_machine_without_the_sites_folder_fails(bring: Callable[..., None], mach
 
 
 def test_machine_that_falls_silent_does_not_keep_the_others_from_going_back(
-    bring: Callable[..., None], machines: FolderMachines, capsys: pytest.CaptureFixture[str]
+    bring: Callable[..., None], machines: FolderMachines, site: Told, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bring(OLD)
-    silent = MachineUnreachable("machine coreos-1 does not answer over SSH")
-    gone = threading.Event()
+    site.instead = "0" * 16
+    machines.before = failing(SWITCHES, "coreos-1", MachineUnreachable("machine coreos-1 does not answer over SSH"))
 
-    def before(name: str, command: str) -> None:
-        if name == "coreos-1" and (gone.is_set() or f"releases/{NEW}" in command):
-            gone.set()
-            raise silent
-
-    machines.before = before
-    served_then = "the version before is served, but for coreos-1, which may serve either: .*coreos-1 does not answer"
+    served_then = "the version before is served, by coreos-1 as soon as that can: "
     with pytest.raises(PlatformWrong, match=served_then):
         bring(NEW)
 
     assert served(machines) == everywhere(OLD)
-    assert "coreos-1 could not go back" in capsys.readouterr().err
+    assert f"coreos-1 still holds version {NEW}: machine coreos-1 does not answer" in capsys.readouterr().err
+
+
+def test_machine_that_is_lost_before_it_switches_does_so_when_it_is_back(
+    bring: Callable[..., None], machines: Remembering, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bring(OLD)
+    silent = MachineUnreachable("machine coreos-1 does not answer over SSH")
+    machines.before = failing(SWITCHES, "coreos-1", silent)
+    bring(NEW)
+
+    assert served(machines) == {**everywhere(NEW), "coreos-1": OLD}
+    assert f"coreos-1 switches when it is back: {silent}" in capsys.readouterr().err
+    machines.before = lambda name, command: None
+    machines.run("coreos-1", "/usr/local/sbin/fetch-contents --now blog")
+    assert served(machines) == everywhere(NEW)
 
 
 def test_interruption_goes_back(bring: Callable[..., None], machines: FolderMachines, site: Told) -> None:
@@ -493,12 +547,13 @@ def test_interruption_goes_back(bring: Callable[..., None], machines: FolderMach
 
 def test_interruption_while_switching_goes_back(bring: Callable[..., None], machines: FolderMachines) -> None:
     bring(OLD)
-    machines.before = failing(f"releases/{NEW}", "coreos-2", KeyboardInterrupt())
+    machines.before = failing(SWITCHES, "coreos-2", KeyboardInterrupt(), times=1)
 
     with pytest.raises(KeyboardInterrupt):
         bring(NEW)
 
     assert served(machines) == everywhere(OLD)
+    assert machines.remembered == [OLD, NEW, OLD]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), Misconfigured("wrong"), SystemExit(1)])
@@ -522,18 +577,19 @@ def test_every_other_error_goes_back_too(
     [
         CommandFailed(["curl"], 22, "", "curl: (22) The requested URL returned error: 500", where="coreos-0"),
         MachineUnreachable("machine coreos-0 does not answer over SSH"),
+        KeyboardInterrupt(),
     ],
 )
 def test_deployment_that_cannot_be_remembered_goes_back(
-    bring: Callable[..., None], machines: Remembering, error: PlatformWrong
+    bring: Callable[..., None], machines: Remembering, error: BaseException
 ) -> None:
+    """etcd answers afterwards, and says that it did not take it."""
     bring(OLD)
     machines.refusing = error
 
-    with pytest.raises(PlatformWrong, match="was not deployed, the version before is served") as raised:
+    with pytest.raises((PlatformWrong, KeyboardInterrupt), match="the version before is served"):
         bring(NEW)
 
-    assert raised.value.seen == str(error)
     assert served(machines) == everywhere(OLD)
     assert [releases(machines, name) for name in NAMES] == [{OLD}] * len(NAMES)
     assert machines.remembered == [OLD]
@@ -550,6 +606,43 @@ def test_first_deployment_that_cannot_be_remembered_leaves_nothing(
     assert served(machines) == everywhere("") and releases(machines) == set()
 
 
+def test_etcd_without_a_majority_has_ten_seconds_and_nothing_is_changed(
+    bring: Callable[..., None], machines: Remembering, clock: FakeClock
+) -> None:
+    bring(OLD)
+    machines.silent = NotAnswering(["curl"], 28, "", "curl: (28) Operation timed out", where="coreos-0")
+    began = clock.now
+
+    with pytest.raises(PlatformWrong, match="was not deployed, the version before is served: etcd has a majority"):
+        bring(NEW)
+
+    assert 10 <= clock.now - began < 11
+    assert served(machines) == everywhere(OLD)
+    assert [releases(machines, name) for name in NAMES] == [{OLD}] * len(NAMES)
+    assert machines.remembered == [OLD]
+
+
+def test_release_that_etcd_may_still_take_stays_on_the_machines(
+    bring: Callable[..., None], machines: Remembering
+) -> None:
+    """The majority was lost while it was told: when it is there again, it may say the one or the other."""
+    bring(OLD)
+    silent = NotAnswering(["curl"], 28, "", "curl: (28) Operation timed out", where="coreos-0")
+
+    def lose(command: str) -> None:
+        machines.silent = silent
+
+    machines.lost_answer = silent
+    machines.changed = lose
+    with pytest.raises(PlatformWrong, match="every machine serves what etcd says when it answers again"):
+        bring(NEW)
+
+    assert [releases(machines, name) for name in NAMES] == [{OLD, NEW}] * len(NAMES)
+    for name in NAMES:
+        machines.run(name, "/usr/local/sbin/fetch-contents --now blog")
+    assert served(machines) == everywhere(NEW)
+
+
 @pytest.mark.parametrize("instead", ["0" * 16, SiteUnreachable("refused"), KeyboardInterrupt()])
 def test_deployment_that_went_back_is_not_remembered(
     bring: Callable[..., None], machines: Remembering, site: Told, instead: str | BaseException
@@ -560,8 +653,29 @@ def test_deployment_that_went_back_is_not_remembered(
     with pytest.raises((PlatformWrong, KeyboardInterrupt)):
         bring(NEW)
 
-    assert machines.remembered == [OLD]
+    assert machines.remembered == [OLD, NEW, OLD]
     assert Contents(machines).deployed_last("blog").version == OLD
+
+
+def test_deployment_that_goes_back_leaves_a_later_one_alone(
+    bring: Callable[..., None], machines: Remembering, site: Told
+) -> None:
+    bring(OLD)
+    bring(LATER)
+    later = machines.values[-1]
+    machines.remembers(machines.values[0])
+    site.instead = "0" * 16
+
+    def overtake(name: str, command: str) -> None:
+        if SWITCHES in command and machines.remembered[-1] == NEW:
+            machines.remembers(later)
+
+    machines.before = overtake
+    with pytest.raises(PlatformWrong, match="was not deployed"):
+        bring(NEW)
+
+    assert machines.remembered[-1] == LATER
+    assert served(machines) == everywhere(LATER)
 
 
 @pytest.mark.parametrize("text", [UNPACKS, SWITCHES])
@@ -573,7 +687,7 @@ def test_deployment_that_failed_on_a_machine_is_not_remembered(
     with pytest.raises(PlatformWrong):
         bring(NEW)
 
-    assert machines.remembered == []
+    assert machines.remembered == ([] if text == UNPACKS else [NEW, ""])
 
 
 def test_what_is_remembered_is_what_the_machines_hold(bring: Callable[..., None], machines: Remembering) -> None:
@@ -585,6 +699,17 @@ def test_what_is_remembered_is_what_the_machines_hold(bring: Callable[..., None]
         machines.run(name, f"cd /home/core/blog/current && {spoil}")
     changed = digests(machines)
     assert len(set(changed.values())) == 3 and changed["coreos-2"] == deployed.digest
+
+
+def test_deployment_is_remembered_before_any_machine_switches(
+    bring: Callable[..., None], machines: Remembering
+) -> None:
+    bring(OLD)
+    found = []
+    machines.changed = lambda command: found.append((served(machines), [releases(machines, name) for name in NAMES]))
+    bring(NEW)
+
+    assert found == [(everywhere(OLD), [{OLD, NEW}] * len(NAMES))]
 
 
 def test_deployment_is_remembered_when_the_site_told_it(bring: Callable[..., None], machines: Remembering) -> None:
@@ -602,6 +727,28 @@ def test_deployment_whose_pruning_fails_stays_and_is_remembered(
     machines.before = failing(PRUNES, "coreos-1")
 
     with pytest.raises(PlatformWrong):
+        bring(NEW)
+
+    assert served(machines) == everywhere(NEW)
+    assert machines.remembered[-1] == NEW
+
+
+def test_machine_that_is_lost_before_it_prunes_is_no_failure(bring: Callable[..., None], machines: Remembering) -> None:
+    machines.before = failing(PRUNES, "coreos-1", MachineUnreachable("machine coreos-1 does not answer over SSH"))
+    bring(NEW)
+
+    assert served(machines) == everywhere(NEW)
+
+
+def test_etcd_that_does_not_take_a_version_back_is_told(
+    bring: Callable[..., None], machines: Remembering, site: Told
+) -> None:
+    bring(OLD)
+    site.instead = "0" * 16
+    refusal = CommandFailed(["curl"], 22, "", "curl: (22) The requested URL returned error: 500", where="coreos-0")
+    machines.changed = lambda command: setattr(machines, "refusing", refusal)
+
+    with pytest.raises(PlatformWrong, match="and is served all the same, for etcd did not take it back"):
         bring(NEW)
 
     assert served(machines) == everywhere(NEW)
@@ -641,15 +788,32 @@ def test_pruning_keeps_the_current_release_whatever_its_age(
     assert releases(machines) == {"b" * 16}
 
 
-def test_what_a_killed_deployment_left_is_pruned(bring: Callable[..., None], machines: FolderMachines) -> None:
+def test_what_a_killed_deployment_left_goes_before_the_next_is_unpacked(
+    bring: Callable[..., None], machines: FolderMachines
+) -> None:
+    """There may be no room for both."""
     for name in NAMES:
-        left = machines.core(name) / "blog/releases/0000.partial"
-        left.mkdir(parents=True)
-        os.utime(left, (1, 1))
+        (machines.core(name) / "blog/releases/0000.partial").mkdir(parents=True)
+
+    def before(name: str, command: str) -> None:
+        assert SWITCHES not in command or releases(machines, name) == {NEW}
+
+    machines.before = before
+    bring(NEW)
+
+
+def test_what_somebody_fills_just_now_is_left_alone(bring: Callable[..., None], machines: FolderMachines) -> None:
+    filled = machines.core("coreos-1") / "blog/releases/0000.partial"
+    filled.mkdir(parents=True)
+    lock = os.open(filled, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
     for version in "abcd":
         bring(version * 16)
+    assert filled.is_dir() and len(releases(machines, "coreos-1")) == 4
 
-    assert not (machines.core("coreos-1") / "blog/releases/0000.partial").exists()
+    os.close(lock)
+    bring("e" * 16)
+    assert not filled.exists()
 
 
 # -- deploy ----------------------------------------------------------------------------------------------------------

@@ -249,3 +249,26 @@ def test_a_key_is_put(machines: RecordedMachines, ttl: int | None, end: str) -> 
     ((_, command),) = machines.asked
     assert " --fail -X PUT http://127.0.0.1:2379/v2/keys/a --data-urlencode 'value=it" in command
     assert command.endswith(end)
+
+
+def test_a_key_is_put_and_removed_only_where_its_value_is_the_one_before(machines: RecordedMachines) -> None:
+    machines.on("v2/keys", "{}")
+    Etcd(machines).put("/a", "new one", instead_of="old one")
+    Etcd(machines).delete("/a", instead_of="old one")
+    Etcd(machines).delete("/a")
+
+    put, removed, removed_anyhow = (command for _, command in machines.asked)
+    assert " --fail -X PUT " in put
+    assert put.endswith(" --data-urlencode 'prevValue=old one' --data-urlencode 'value=new one'")
+    assert " --fail -X DELETE " in removed and removed.endswith("'http://127.0.0.1:2379/v2/keys/a?prevValue=old%20one'")
+    # one that is gone is gone
+    assert "--fail" not in removed_anyhow and removed_anyhow.endswith("/v2/keys/a")
+
+
+def test_a_majority_is_asked_where_that_matters(machines: RecordedMachines) -> None:
+    machines.on("v2/keys", '{"node":{"value":"x"}}')
+    Etcd(machines).get("/a")
+    Etcd(machines).get("/a", quorum=True)
+
+    one, majority = (command for _, command in machines.asked)
+    assert "quorum" not in one and "?recursive=true&quorum=true'" in majority

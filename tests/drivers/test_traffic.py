@@ -180,6 +180,33 @@ def test_version_that_is_deployed_is_right(stream: Stream, text: str) -> None:
     assert stream.traffic.last_seen == VERSION
 
 
+def test_version_that_is_deployed_meanwhile_is_right_and_the_one_before_too(
+    stopped_clock: FakeClock, recorder: Recorder
+) -> None:
+    deployed = VERSION
+    asked: list[str] = []
+
+    def now() -> str:
+        asked.append(deployed)
+        return deployed
+
+    stream = Stream(stopped_clock, recorder)
+    stream.traffic._deployed = now
+    stream.ends(1)
+    assert asked == []
+
+    stream.ends(1, page("new"))
+    assert stream.traffic.tally().wrong == 1  # nobody has deployed it yet
+    deployed = "new"
+    for answer in (page("new"), page(), page("new")):
+        stream.ends(1, answer)
+    stream.ends(1, page("another"))
+
+    assert (stream.traffic.tally().made, stream.traffic.tally().wrong) == (6, 2)
+    assert asked == [VERSION, "new", "new"]
+    stream.traffic._pool.shutdown()
+
+
 def test_nothing_has_been_asked_yet(stream: Stream) -> None:
     assert stream.traffic.tally() == Tally(0, 0, 0, 0, "")
     assert (stream.traffic.last_seen, stream.traffic.right_for()) == ("", 0)

@@ -112,13 +112,14 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({f"{ONE}.units.etcd.service.active": "inactive"}, "etcd on coreos-1"),
         case({f"{ONE}.units.fleet.socket.active": "failed"}, "fleet on coreos-1"),
         case({f"{ONE}.units.docker.service": REMOVED}, "docker on coreos-1"),
+        case({f"{ONE}.units.contents.service.active": "activating"}, "contents service on coreos-1"),
         case({f"{ONE}.units.docker.service.active": "inactive", "intended.started": False}),
         case({f"{ONE}.units": {}}),
     ],
     "no-system-unit-failed": [
         case(
-            {f"{ONE}.failed": ("contents.service", "cron.service")},
-            "system unit contents.service on coreos-1",
+            {f"{ONE}.failed": ("contents-source.socket", "cron.service")},
+            "system unit contents-source.socket on coreos-1",
             "system unit cron.service on coreos-1",
         ),
         case({f"{ONE}.failed": ("blog.service", "etcd.service", "first-boot.service")}),
