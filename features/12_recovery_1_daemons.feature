@@ -7,9 +7,9 @@ Feature: Recovery: apps and daemons
   Scenario: An app hangs, and its sidekick has it started again
     Given the sites are asked 20 times a second each, at a machine that runs neither
     When fault "app-hangs" is injected
-    Then what was injected is named, and nothing else, within 10 seconds
-    And site "blog" is right again within 20 seconds
-    And at most 400 of at least 60 requests to site "blog" failed, and none was answered wrongly
+    Then what was injected is named, and nothing else, within 12 seconds
+    And site "blog" is right again within 22 seconds
+    And at most 440 of at least 60 requests to site "blog" failed, and none was answered wrongly
     And at most 0 of at least 60 requests to site "jpblog" failed, and none was answered wrongly
     And service "blog" runs and is registered at exactly 1 address within 5 seconds
     When the operator runs `fleetctl journal --lines=20 blog-docker-reg.service`
@@ -19,17 +19,17 @@ Feature: Recovery: apps and daemons
   Scenario: The container of an app is paused, and its sidekick has it started again
     Given the sites are asked 20 times a second each, at a machine that runs neither
     When fault "container-paused" is injected
-    Then what was injected is named, and nothing else, within 10 seconds
-    And site "blog" is right again within 20 seconds
-    And at most 400 of at least 60 requests to site "blog" failed, and none was answered wrongly
+    Then what was injected is named, and nothing else, within 12 seconds
+    And site "blog" is right again within 22 seconds
+    And at most 440 of at least 60 requests to site "blog" failed, and none was answered wrongly
 
   @destructive @requires_three_machines
   Scenario: Docker is killed under the containers
     Given the sites are asked 20 times a second each, at a machine that runs neither
     When "docker.service" is killed on the machine of unit "blog.service"
-    Then site "blog" is right again within 12 seconds
-    And at most 160 of at least 60 requests to site "blog" failed, and none was answered wrongly
-    And every unit is active and running within 20 seconds
+    Then every unit is active and running within 20 seconds
+    And site "blog" is right again within 12 seconds
+    And at most 180 of at least 60 requests to site "blog" failed, and none was answered wrongly
     And service "blog" runs and is registered at exactly 1 address within 5 seconds
 
   @destructive @slow @requires_three_machines
@@ -40,15 +40,15 @@ Feature: Recovery: apps and daemons
     And site "blog" is right again within 40 seconds
     And service "blog" runs and is registered at exactly 1 address within 5 seconds
 
-  @destructive @requires_three_machines
+  @destructive @slow @requires_three_machines
   Scenario: Docker is stopped, and started again
     Given the sites are asked 20 times a second each, at a machine that runs neither
     When fault "docker-stopped" is injected
     Then what was injected is named, and nothing else, within 20 seconds
     When fault "docker-stopped" is undone
-    Then site "blog" is right again within 15 seconds
-    And at most 160 of at least 60 requests to site "blog" failed, and none was answered wrongly
-    And every unit is active and running within 20 seconds
+    Then every unit is active and running within 20 seconds
+    And site "blog" is right again within 20 seconds
+    And at most 0 of at least 60 requests to site "jpblog" failed, and none was answered wrongly
 
   @destructive @requires_three_machines
   Scenario: containerd is killed under the containers

@@ -65,7 +65,7 @@ apps() {
         for unit in "/run/fleet/units/${site%%:*}.service" "/run/fleet/units/${site%%:*}@"*.service; do
             [ -e "$unit" ] || continue
             container=$(basename "$unit" .service | tr @ -)
-            address=$(docker "$container/json" | grep -o '"80/tcp":\[{"HostIp":"[^"]*","HostPort":"[0-9]*"' |
+            address=$(docker "$container/json" | grep -o '"80/tcp":\[{"HostIp":"[^"]*","HostPort":"[0-9][0-9]*"' |
                 sed 's/.*"HostIp":"\(.*\)","HostPort":"\(.*\)"/\1:\2/')
             [ ! "$address" ] || echo "$container $(curl --silent --head --output /dev/null --max-time 1 \
                 --user-agent ambassador --write-out '%{http_code}' "http://$address/")"

@@ -235,7 +235,9 @@ def test_a_proxy_that_does_not_answer_costs_no_other(collect: Collect, machine: 
 def test_each_app_that_is_published_is_asked_once(collect: Collect, machine: Path) -> None:
     for unit in ("blog", "blog@2", "jpblog", "blog-docker-reg"):
         (machine / f"units/{unit}.service").write_text("")
-    ports = """'{"Ports":{"80/tcp":[{"HostIp":"192.0.2.1","HostPort":"%d"}]}}'"""
+    # what was asked for stands before what is
+    asked = '"PortBindings":{"80/tcp":[{"HostIp":"192.0.2.1","HostPort":""}]}'
+    ports = f"""'{{{asked},"Ports":{{"80/tcp":[{{"HostIp":"192.0.2.1","HostPort":"%d"}}]}}}}'"""
     curl = f"""case "$*" in
         */blog/json) echo {ports % 1};;
         */blog-2/json) echo {ports % 2};;
