@@ -53,7 +53,7 @@ Feature: Known issues
     And the operator runs `fleetctl start --no-block cycle/*.service`
     Then unit "bound.service" runs on one machine within 10 seconds
     And unit "bound-reg.service" runs on one machine within 5 seconds
-    When the operator runs `fleetctl ssh bound.service sudo systemctl kill --signal=KILL bound`
+    When the operator runs `fleetctl ssh bound.service 'sudo systemctl kill --signal=KILL bound'`
     Then unit "bound.service" runs on no machine for 10 seconds
     When the operator runs `fleetctl destroy bound.service bound-reg.service`
     Then nothing is left of units "bound.service" and "bound-reg.service" within 10 seconds
