@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from pytest_bdd import parsers, then, when
@@ -72,20 +71,9 @@ def _switched_on(
     change("machines are switched on")
     for number, name in enumerate(reversed(machines)):
         if number:
-            _pass(waiter, seconds)
+            waiter.until(f"{seconds} s pass", lambda: True, bool, within=1, hold_for=seconds)
         power.on(name)
         cluster.machines.regain(name)
-
-
-def _pass(waiter: Waiter, seconds: int) -> None:
-    began = time.monotonic()
-    waiter.until(
-        f"{seconds} s pass",
-        lambda: time.monotonic() - began,
-        lambda passed: passed >= seconds,
-        within=seconds + 1,
-        show=lambda passed: f"{passed:.0f} s",
-    )
 
 
 # -- network ----------------------------------------------------------------------------------------------------------

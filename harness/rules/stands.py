@@ -166,8 +166,9 @@ class Foundations:
         """A unit that began lately may come from a machine that was lost, or is cut off, and still be starting."""
         unit = self._now.machines[machine].units.get(name) if machine in self._now.machines else None
         if unit and unit.since and unit.since > self._now.asked - MOVED:
-            yield from (Subject("machine", "", other) for other, its in self._now.machines.items() if its.silent)
-            yield from (Subject("network", "", other) for other in self._machines)
+            for other, its in self._now.machines.items():
+                if its.silent or not self._is_well(other):
+                    yield Subject("machine" if its.silent else "network", "", other)
 
     def _container(self, name: str, machine: str) -> Iterator[Subject]:
         yield Subject("docker", "", machine)

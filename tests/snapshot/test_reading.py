@@ -28,6 +28,7 @@ FIELDS = {
     "etcd": ("etcd",),
     "metrics": ("etcd",),
     "fleet": ("fleet",),
+    "reached": ("reached",),
     "listening": ("listening",),
     "filter": ("filter",),
     "sshd": ("sshd",),

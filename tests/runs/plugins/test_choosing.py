@@ -264,6 +264,33 @@ def test_scenario_is_left_out_where_the_cluster_lacks_what_it_needs(
     assert missing(workplace, "destructive") == ""
 
 
+CUTS = "needs machines whose network can be cut, and this target's cannot"
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        ({}, CUTS),
+        ({"try": ["true"]}, ""),
+        ({"try": ["sh", "-c", "echo no such expression >&2; false"]}, f"{CUTS}: no such expression"),
+    ],
+)
+def test_network_is_cut_where_the_target_can_and_its_machines_do(
+    built: Callable[..., Path], missing: Callable[..., str], network: dict[str, list[str]], reason: str
+) -> None:
+    workplace = built()
+    (workplace / "operator/infra/local/target.json").write_text(json.dumps({"network": network}))
+
+    assert missing(workplace, "requires_network_cuts") == reason
+    assert missing(workplace, "requires_three_machines") == ""
+
+
+def test_network_of_a_cluster_that_is_known_by_outputs_is_not_cut(
+    of_outputs: Callable[..., Path], missing: Callable[..., str]
+) -> None:
+    assert missing(of_outputs(), "requires_network_cuts") == CUTS
+
+
 @pytest.mark.parametrize("cluster", [{}, {"machines": 9}, {"machines": 3, "example": 1}])
 def test_scenario_is_left_in_where_the_cluster_has_all_that_it_needs(
     built: Callable[..., Path], missing: Callable[..., str], cluster: dict[str, Any]
