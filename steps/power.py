@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from pytest_bdd import parsers, then, when
 
@@ -40,10 +41,14 @@ def frozen_machine_goes_on(power: Power, cluster: Cluster, lost_machine: str, ch
 
 
 @when("every machine loses power", target_fixture="lost_machines")
-def every_machine_loses_power(cluster: Cluster, lose: Callable[[str], None]) -> list[str]:
+def every_machine_loses_power(cluster: Cluster, power: Power, change: Change, put_back: ExitStack) -> list[str]:
     machines = list(cluster.machines.names)
+    change("every machine loses power")
     for name in machines:
-        lose(name)
+        put_back.callback(power.on, name)
+    cluster.machines.on_all(power.off)
+    for name in machines:
+        cluster.machines.lose(name)
     return machines
 
 

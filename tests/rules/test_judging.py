@@ -281,8 +281,8 @@ def test_a_machine_is_silent_to_the_operator_only() -> None:
 
 
 def cut_off(name: str) -> dict[str, Any]:
-    """What the looks show of a machine that no other reaches, when fleet has given its units to others: it knows nothing
-    of that, and has them still."""
+    """What the looks show of a machine that no other reaches, when fleet has given its units to others: it knows
+    nothing of that, and has them still."""
     now = green()
     assert now.fleet is not None
     own, others = now.intended.machines[name], [other for other in ID if other != name]

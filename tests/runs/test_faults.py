@@ -168,7 +168,9 @@ def test_machine_is_cut_off_from_all_others(seeding: Seeding, runner: FakeRunner
 
 def test_power_of_the_machine_of_a_unit(seeding: Seeding, runner: FakeRunner, tmp_path: Path) -> None:
     runner.on("cloud")
-    with seeding.injected(Fault("lost", "provision", "power of unit blog.service", "off", "on", "r", "machine {machine}")):
+    with seeding.injected(
+        Fault("lost", "provision", "power of unit blog.service", "off", "on", "r", "machine {machine}")
+    ):
         pass
 
     assert runner.calls == [f"cloud {verb} {tmp_path.name}-coreos-2" for verb in ("stop", "start")]

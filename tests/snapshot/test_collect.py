@@ -41,9 +41,7 @@ def machine(tmp_path: Path) -> Path:
 def collect(machine: Path) -> Collect:
     """Runs it on that machine, where each of these programs does what a script says; the others are this machine's."""
 
-    def run(
-        whole: str = "whole", sites: str = "blog jpblog", members: str = "127.0.0.1", **scripts: str
-    ) -> str:
+    def run(whole: str = "whole", sites: str = "blog jpblog", members: str = "127.0.0.1", **scripts: str) -> str:
         limit = 'shift; exec /usr/bin/timeout 0.2 "$@"'
         for name, script in {"timeout": limit, "systemctl": "exit 1", "curl": "exit 7", **scripts}.items():
             program(machine, name, f"#!/bin/sh\n{script}\n")
