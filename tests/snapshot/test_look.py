@@ -366,12 +366,14 @@ def test_etcd_is_taken_from_the_second_machine_when_the_first_does_not_tell(clus
 
 
 def test_an_etcd_that_is_cut_off_is_asked_last_for_it_remembers_what_was(cluster: FakeCluster) -> None:
-    for name in ("coreos-0", "coreos-1"):
-        cluster.answers(part("etcd", lambda text: text.replace('"health":"true"', '"health":"false"')), name)
+    cut_off = COLLECTED.replace('"health":"true"', '"health":"false"')
+    assert cut_off != COLLECTED
+
+    cluster.answers(cut_off, "coreos-0", "coreos-1")
     now = look(cluster)
     assert now.fleet is not None and now.fleet.asked_of == "coreos-2"
 
-    cluster.answers(part("etcd", lambda text: text.replace('"health":"true"', '"health":"false"')), "coreos-2")
+    cluster.answers(cut_off, "coreos-2")
     now = look(cluster)
     assert now.fleet is not None and now.fleet.asked_of == "coreos-0"
 
