@@ -64,6 +64,7 @@ pytest_plugins = [
     "steps.services",
     "steps.machines",
     "steps.deployments",
+    "steps.power",
 ]
 
 
@@ -303,6 +304,21 @@ def lose(
         cluster.machines.lose(name)
 
     return lost
+
+
+@pytest.fixture
+def freeze(
+    power: Power, cluster: Cluster, change: Callable[[str], None], put_back: contextlib.ExitStack
+) -> Callable[[str], None]:
+    """Makes a machine stand still, which is not counted meanwhile."""
+
+    def frozen(name: str) -> None:
+        change(f"{name} freezes")
+        put_back.callback(power.thaw, name)
+        power.freeze(name)
+        cluster.machines.lose(name)
+
+    return frozen
 
 
 @pytest.fixture

@@ -46,10 +46,16 @@ def machine_is_lost(lose: Callable[[str], None], machine: str) -> str:
 
 @when("the machine that the sites' names lead to is lost", target_fixture="lost_machine")
 def named_machine_is_lost(cluster: Cluster, lose: Callable[[str], None]) -> str:
+    machine = named_machine(cluster)
+    lose(machine)
+    return machine
+
+
+def named_machine(cluster: Cluster) -> str:
+    """The machine that the sites' names lead to."""
     address = cluster.name_server.lookup(next(iter(cluster.sites.values())).domain)
     led_to = [name for name in cluster.machines.names if cluster.machines.addresses[name] == address]
     require(led_to, "the sites' names lead to a machine", expected="a machine's address", seen=address or "no address")
-    lose(led_to[0])
     return led_to[0]
 
 

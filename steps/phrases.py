@@ -32,12 +32,13 @@ Change = Callable[[str], None]
 # Reads terraform.tfvars as it is at the moment of the call
 Variables = Callable[[], Mapping[str, Any]]
 
+MACHINES = ("no machine", "one machine", "two machines")
 # A plain {name} of `parse` would run across quotes; these types cannot.
 TYPES = {
     "Command": Type(r"[^`]+", str),
     "Name": Type(r'[^"]+', str),
     "Addresses": Type(r"\d+ address(?:es)?", lambda text: int(text.split()[0])),
-    "Machines": Type("no machine|one machine", ("no machine", "one machine").index),
+    "Machines": Type("|".join(MACHINES), MACHINES.index),
     "Numbers": Type(r"\d+(?:, \d+)*(?: and \d+)?", _numbers),
 }
 phrase = partial(parsers.cfparse, extra_types=TYPES)

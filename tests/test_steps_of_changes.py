@@ -106,7 +106,7 @@ def power(log: list[tuple[str, ...]]) -> Any:
     def switch(way: str) -> Callable[[str], None]:
         return lambda machine: log.append((f"power {way}", machine))
 
-    return SimpleNamespace(**{way: switch(way) for way in ("off", "on", "gone")})
+    return SimpleNamespace(**{way: switch(way) for way in ("off", "on", "gone", "freeze", "thaw")})
 
 
 @dataclass
@@ -239,7 +239,8 @@ def _usual_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 Step = Callable[..., Any]
-MODULES = tuple(f"steps.{name}" for name in ("infrastructure", "cluster", "units", "sites", "services", "machines"))
+SUBJECTS = ("infrastructure", "cluster", "units", "sites", "services", "machines", "power")
+MODULES = tuple(f"steps.{name}" for name in SUBJECTS)
 
 
 @pytest.fixture
@@ -788,6 +789,8 @@ def put_back() -> Iterator[ExitStack]:
             {("run", "coreos-1", "sudo systemctl start fleet.socket fleet.service")},
         ),
         ('the machine of unit "blog.service" is lost', {("power on", "coreos-1")}),
+        ('the machine of unit "blog.service" freezes', {("power thaw", "coreos-1")}),
+        ("every machine loses power", {("power on", name) for name in ADDRESSES}),
         (
             'sshd of the machine of unit "blog.service" hangs',
             {("run", "coreos-1", "sudo systemctl kill --kill-whom=main --signal=CONT ssh.service")},
@@ -1157,6 +1160,90 @@ def test_lost_machine_is_switched_on(step: Step, log: list[tuple[str, ...]], mac
 
     assert log == [("change", "coreos-1 is switched on again"), ("power on", "coreos-1")]
     assert machines.lost == {"coreos-1"}  # it is counted when it is to answer
+
+
+# == power and network ===============================================================================================
+
+
+@pytest.mark.parametrize(
+    ("text", "machine"),
+    [
+        ('the machine of unit "blog.service" freezes', "coreos-1"),
+        ("the machine that the sites' names lead to freezes", "coreos-2"),
+    ],
+)
+def test_machine_that_freezes_is_not_counted_until_it_goes_on(
+    step: Step,
+    cluster: Any,
+    log: list[tuple[str, ...]],
+    unit_states: FakeStates,
+    machines: FakeMachines,
+    text: str,
+    machine: str,
+) -> None:
+    unit_states.looks = {"blog.service": [["coreos-1"]]}
+    cluster.name_server = Names(("192.0.2.12", "192.0.2.12"))
+
+    assert step("when", text) == machine
+    assert log == [("change", f"{machine} freezes"), ("power freeze", machine), ("lose", machine)]
+    log.clear()
+    step("when", "the frozen machine goes on", lost_machine=machine)
+    assert log == [("change", f"{machine} goes on"), ("power thaw", machine), ("regain", machine)]
+    assert machines.names == list(ADDRESSES)
+
+
+def test_all_machines_lose_power_at_once(step: Step, log: list[tuple[str, ...]], machines: FakeMachines) -> None:
+    assert step("when", "every machine loses power") == list(ADDRESSES)
+
+    assert log[0] == ("change", "every machine loses power") and machines.names == []
+    assert log[1:] == [(what, name) for what in ("power off", "lose") for name in ADDRESSES]
+
+
+@pytest.mark.parametrize(
+    ("words", "order"),
+    [
+        ("the machines are", ["coreos-2", "coreos-1", "coreos-0"]),
+        ('the machines but "coreos-1" are', ["coreos-2", "coreos-0"]),
+    ],
+)
+def test_machines_are_switched_on_one_after_the_other(
+    step: Step, log: list[tuple[str, ...]], clock: FakeClock, words: str, order: list[str]
+) -> None:
+    began = clock.monotonic()
+    left = step("when", f"{words} switched on, the last one first, 5 seconds apart", lost_machines=list(ADDRESSES))
+
+    assert log[1:] == [(what, name) for name in order for what in ("power on", "regain")]
+    assert 5 * (len(order) - 1) <= clock.monotonic() - began < 5 * len(order)
+    assert left == (None if len(order) == 3 else "coreos-1")
+
+
+CUT_OFF = [("machines-reach-each-other", "network on coreos-1")]
+
+
+@pytest.mark.parametrize(("status", "text", "holds"), [(200, "v1\n", True), (200, "v0\n", False), (503, "v1\n", False)])
+def test_machine_that_is_cut_off_serves_what_it_runs(
+    step: Step, cluster: Any, status: int, text: str, holds: bool
+) -> None:
+    asked: list[tuple[str, str]] = []
+    page = SimpleNamespace(status=status, text=text)
+    cluster.site_at = lambda *where: asked.append(where) or SimpleNamespace(fetch=lambda path: page)
+    cluster.contents = SimpleNamespace(deployed_last=lambda site: SimpleNamespace(version="v1"))
+    words = 'the machine whose network is broken still serves site "blog"'
+
+    if holds:
+        step("then", words, injected=CUT_OFF)
+    else:
+        assert red(step, words, injected=CUT_OFF).seen == ("v0" if status == 200 else "status 503")
+    assert asked == [("blog", "192.0.2.11")]
+
+
+@pytest.mark.parametrize("runs", [["coreos-2"], ["coreos-1", "coreos-2"], []])
+def test_unit_that_moved_is_told(step: Step, unit_states: FakeStates, runs: list[str]) -> None:
+    words = 'unit "blog.service" still runs on the machine whose network is broken, and on no other'
+    unit_states.looks = {"blog.service": [["coreos-1"], runs]}
+
+    step("then", words, injected=CUT_OFF)
+    assert red(step, words, injected=CUT_OFF).expected == "['coreos-1']"
 
 
 ANSWERS = "the lost machine answers over SSH again within 60 seconds"

@@ -31,6 +31,7 @@ TAKEN = (MEMORY, *LIMITS)
 TAKES = dict.fromkeys(TAKEN, 7)
 WAYS = ("off", "on", "gone")
 FREEZES = ("freeze", "thaw")
+CUTS = ("cut", "deafen", "thin")
 SWITCH = ["virsh", "destroy", "{run_id}-{machine}"]
 
 
@@ -85,6 +86,20 @@ def faults_of_power(data: Mapping[str, Any]) -> list[str]:
             continue
         if not any("<run>" in word and "<machine>" in word for word in words):
             faults.append(f"power {way}: `{' '.join(words)}` names no machine of a run")
+    return faults
+
+
+def faults_of_network(data: Mapping[str, Any]) -> list[str]:
+    """How machines are cut off from others: not at all, or each way by a command; each but that which only tries names
+    one machine of one run, and each that cuts the others."""
+    network = data.get("network", {})
+    if not network:
+        return []
+    faults = [f"network has no {way}" for way in (*CUTS, "heal", "try") if way not in network]
+    for way, command in network.items():
+        words = " ".join(part.format(run_id="<run>", machine="<machine>", others="<others>") for part in command)
+        needed = ["<run>"] + ["<machine>"] * (way != "try") + ["<others>"] * (way in CUTS)
+        faults += [f"network {way}: `{words}` names no {word[1:-1]}" for word in needed if word not in words]
     return faults
 
 
@@ -170,6 +185,7 @@ def test_target_tells_the_harness_what_its_outputs_do_not(target: str) -> None:
     assert "true" in console[-1] and any("run" in part and "coreos-0" in part for part in console)
     assert faults_of_takes(data) == []
     assert faults_of_power(data) == []
+    assert faults_of_network(data) == []
 
 
 def test_machines_of_this_machine_take_something_of_it() -> None:
@@ -220,6 +236,23 @@ def test_guard_notices_how_machines_are_switched(changed: dict[str, Any], fault:
 @pytest.mark.parametrize("data", [{}, {"power": {}}, {"power": dict.fromkeys(WAYS, SWITCH)}])
 def test_guard_passes_how_machines_are_switched(data: dict[str, Any]) -> None:
     assert faults_of_power(data) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({"heal": None}, "network has no heal"),
+        ({"cut": ["block", "{run_id}-{machine}"]}, "network cut: `block <run>-<machine>` names no others"),
+        ({"heal": ["unblock", "{run_id}"]}, "network heal: `unblock <run>` names no machine"),
+        ({"try": ["true"]}, "network try: `true` names no run"),
+    ],
+)
+def test_guard_notices_how_machines_are_cut_off(changed: dict[str, Any], fault: str) -> None:
+    block = ["block", "{run_id}-{machine}", "{others}"]
+    network = {**dict.fromkeys((*CUTS, "heal", "try"), block), **changed}
+
+    assert faults_of_network({"network": {way: it for way, it in network.items() if it}}) == [fault]
+    assert faults_of_network({"network": dict.fromkeys((*CUTS, "heal", "try"), block)}) == faults_of_network({}) == []
 
 
 def test_machines_of_this_machine_can_be_switched() -> None:

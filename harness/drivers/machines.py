@@ -1,7 +1,8 @@
 """The machines of a cluster.
 
 The operator reaches them through the entry point, the other machines through that, over one kept connection each. Any
-machine can be the way in: when the entry point does not answer, the next one that does is taken.
+machine can be the way in: when the entry point does not answer, the next one that does is taken. One that the way in
+does not reach is asked directly, which is said.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Machines:
         self._lost: set[str] = set()
         # what went through another machine goes nowhere
         self._way_in = WayIn(self.addresses, entry_points[0], lambda: self.names, lambda: self.close(), recorder)
+        self._recorder = recorder
         self._user = outputs.ssh_user
         self._known_hosts = outputs.known_hosts
         self._backends = {
@@ -118,9 +120,22 @@ class Machines:
             if through is not None:
                 # silence was waited for already, where it took no connection from here
                 within = ssh.CONNECT_LIMIT if self._way_in.takes(name) else TAKE_LIMIT
-                return ssh.connect(self.addresses[name], self._user, self._known_hosts, through, within)
+                try:
+                    return ssh.connect(self.addresses[name], self._user, self._known_hosts, through, within)
+                except ssh.NoWay as cut:
+                    return self._directly(name, way_in, cut)
             way_in = self.entry_point
         return ssh.connect(self.addresses[name], self._user, self._known_hosts)
+
+    def _directly(self, name: str, way_in: str, cut: ssh.NoWay) -> Client:
+        """A connection around the way in, which does not reach this machine. Raises why it does not, where nobody
+        does."""
+        try:
+            client = ssh.connect(self.addresses[name], self._user, self._known_hosts, within=TAKE_LIMIT)
+        except OSError:
+            raise cut from None
+        self._recorder.emit("note", text=f"{way_in} does not reach {name} ({cut}), which answers directly")
+        return client
 
     def _through(self, way_in: str) -> Transport | None:
         """The kept connection to the machine that the others are reached through; None where that is silent, and

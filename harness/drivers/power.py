@@ -1,15 +1,16 @@
-"""What a target can do to machines and backing services from outside them, as its infra/TARGET/target.json says."""
+"""What a target can do to machines, their network and backing services from outside them: infra/TARGET/target.json."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from harness.errors import Misconfigured, ReadOnly
+from harness.errors import CommandFailed, Misconfigured, ReadOnly
 from harness.seams.process import Runner
 
 
 class Power:
-    """The switches of a cluster's machines, or of its backing services: none is asked, and none can tidy up."""
+    """The switches of a cluster's machines, of their network, or of its backing services: none is asked, and none can
+    tidy up."""
 
     def __init__(
         self, process: Runner, commands: Mapping[str, Sequence[str]], run_id: str, *, read_only: bool = False
@@ -31,10 +32,28 @@ class Power:
         """The machine and its disk are no more."""
         self.switch("gone", machine)
 
-    def switch(self, way: str, machine: str) -> None:
-        """`way` is `off`, `on`, `gone`, `freeze`, `thaw`, as far as the target has a command for it."""
+    def freeze(self, machine: str) -> None:
+        """It stands still, and notices nothing."""
+        self.switch("freeze", machine)
+
+    def thaw(self, machine: str) -> None:
+        """It goes on where it was; one that was not frozen is left as it is."""
+        self.switch("thaw", machine)
+
+    def refused(self) -> str:
+        """Why the machines cannot do what `try` has one of them check; "" where they can."""
+        try:
+            self.switch("try", "")
+        except CommandFailed as failed:
+            return (failed.stderr.strip() or str(failed)).splitlines()[0]
+        return ""
+
+    def switch(self, way: str, machine: str, others: Iterable[str] = ()) -> None:
+        """`way` is `off`, `on`, `gone`, `freeze`, `thaw`, `cut`, `deafen`, `thin`, `heal`, as far as the target has a
+        command for it; `others` are the addresses that a machine's network is cut from."""
         if self._read_only:
             raise ReadOnly(f"power {way} of {machine} is refused: this run must change nothing")
         if way not in self._commands:
             raise Misconfigured(f"target.json of this target has no command for power {way}: add it")
-        self._process.run([part.format(run_id=self._run_id, machine=machine) for part in self._commands[way]])
+        words = {"run_id": self._run_id, "machine": machine, "others": ", ".join(others)}
+        self._process.run([part.format(**words) for part in self._commands[way]])

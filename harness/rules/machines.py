@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from harness.rules.finding import (
     ALL,
     FLEET_LAG,
@@ -29,6 +31,8 @@ SYSTEM = {
 # Parts of an answer that are missing when what they ask does not run, which is for other rules to find
 FOR_OTHERS = {"texts", "containers", "ambassadors", "routes", "etcd", "metrics", "fleet", "fleet-units", "fleet-state"}
 CLOCK_AT_MOST = 1.0
+# A machine that is very busy for a moment takes a connection late
+NETWORK_LAG = 1.0
 # Of a file system, or of the memory: the share that is to be free
 FREE_AT_LEAST = 0.05
 
@@ -64,6 +68,40 @@ def machine_answers(now: Snapshot) -> Found:
     for name, machine in now.machines.items():
         if machine.silent:
             yield Wrong(at("machine", name), "an answer over SSH", machine.silent, paste=on(name, "uptime"))
+
+
+@rule(
+    "provision",
+    "every machine and those of etcd's members reach each other",
+    explains=(ALL,),
+    lag=NETWORK_LAG,
+)
+def machines_reach_each_other(now: Snapshot) -> Found:
+    """Of two that do not, nobody knows which is cut off. Of those of a split it is the fewer, for each of them misses
+    more of the others."""
+    lost = _packets_lost(now)
+    while lost:
+        pairs = Counter(name for pair in lost for name in pair)
+        ill = max(pairs, key=lambda name: (pairs[name], not _well(now.machines[name]), name))
+        shares = {name: share for pair, share in lost.items() if ill in pair for name in pair - {ill}}
+        lost = {pair: share for pair, share in lost.items() if ill not in pair}
+        others = [name for name in now.intended.machines if name in shares]
+        seen = ", ".join(f"{shares[name]:.0%} to {name}" for name in others)
+        paste = on(ill, f"curl --max-time 2 http://{now.intended.machines[others[0]]}:2379/health")
+        yield Wrong(at("network", ill), "every connection to the others", seen, paste=paste)
+
+
+def _packets_lost(now: Snapshot) -> dict[frozenset[str], float]:
+    """Pairs of machines of whose connections less than all got there: which share did."""
+    names = {address: name for name, address in now.intended.machines.items()}
+    found: dict[frozenset[str], float] = {}
+    for name, machine in answering(now):
+        for address, share in machine.reached.items():
+            other = names.get(address, name)
+            if share < 1 and other != name and other in now.answering:
+                pair = frozenset((name, other))
+                found[pair] = min(share, found.get(pair, 1.0))
+    return found
 
 
 @rule("provision", "a second plan changes nothing", costly=True)
@@ -200,7 +238,7 @@ HEALTH = "ETCDCTL_API=2 etcdctl cluster-health"
 def etcd_is_healthy(now: Snapshot) -> Found:
     """/health alone proves too little: it says true on a member without v2, which fleet cannot use."""
     members = list(now.intended.machines)[: now.intended.members_at_most]
-    well = [name for name, machine in answering(now) if machine.etcd and machine.etcd.healthy]
+    well = [name for name, machine in answering(now) if _well(machine)]
     quorum = 2 * len(set(members) & set(well)) > len(members)
     for name, machine in answering(now):
         if name in well:
@@ -226,9 +264,13 @@ def etcd_members_are_right(now: Snapshot) -> Found:
 
 @rule("bootstrap", "etcd has one leader")
 def etcd_has_one_leader(now: Snapshot) -> Found:
-    leaders = {machine.etcd.leader for _, machine in answering(now) if machine.etcd and machine.etcd.role}
-    if len(leaders) > 1 or leaders == {""}:
-        yield Wrong(Subject("etcd"), "one leader", f"{', '.join(sorted(leaders)) or 'none'}")
+    known = {name: machine.etcd.leader for name, machine in answering(now) if machine.etcd and machine.etcd.role}
+    leaders = sorted(set(known.values()) - {""})
+    if known and len(leaders) != 1:
+        yield Wrong(Subject("etcd"), "one leader", ", ".join(leaders) or "none")
+    for name, leader in known.items():
+        if leaders and not leader:
+            yield Wrong(at("etcd", name), f"leader {', '.join(leaders)}", "none", paste=on(name, HEALTH))
 
 
 @rule("bootstrap", "etcd keeps its leader", compares=True)
@@ -241,6 +283,10 @@ def etcd_keeps_its_leader(before: Snapshot, now: Snapshot) -> Found:
         if first and last and first != last:
             yield Wrong(Subject("etcd"), "one leader all the while", f"{first} was followed by {last}")
             return
+
+
+def _well(machine: Machine) -> bool:
+    return bool(machine.etcd and machine.etcd.healthy)
 
 
 def _active(machine: Machine, unit: str) -> bool:

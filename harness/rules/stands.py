@@ -1,6 +1,7 @@
 """What stands on what: instances of things, from the ground up.
 
 backing service < what needs it
+machine < its network < etcd
 machine < first boot < room, filter < docker, etcd < fleet < unit < container < registration < ambassador < site < name
 contents < site
 """
@@ -44,7 +45,8 @@ class Foundations:
         kind, name, machine = subject
         how = {
             "machine": self._machine,
-            "boot": self._boot, "clock": self._boot, "filter": self._of_boot, "sshd": self._of_boot,
+            "boot": self._boot, "clock": self._boot, "network": self._boot,
+            "filter": self._of_boot, "sshd": self._of_boot,
             "room": self._of_boot, "helper files": self._of_boot, "contents of": self._contents, "port": self._port,
             "docker": self._docker, "etcd": self._etcd, "fleet": self._fleet, "unit": self._unit,
             "container": self._container, "registration": self._registration, "ambassador of": self._ambassador,
@@ -114,6 +116,7 @@ class Foundations:
 
     def _etcd(self, name: str, machine: str) -> Iterator[Subject]:
         if machine:
+            yield Subject("network", "", machine)
             yield Subject("boot", "", machine)
             yield from (Subject("room", room, machine) for room in ROOMS)
             return
@@ -161,10 +164,12 @@ class Foundations:
             yield from (Subject("fleet", "", other) for other in places)
 
     def _lost_lately(self, name: str, machine: str) -> Iterator[Subject]:
-        """A unit that began lately may come from a machine that was lost, and still be starting."""
+        """A unit that began lately may come from a machine that was lost, or is cut off, and still be starting."""
         unit = self._now.machines[machine].units.get(name) if machine in self._now.machines else None
         if unit and unit.since and unit.since > self._now.asked - MOVED:
-            yield from (Subject("machine", "", other) for other, its in self._now.machines.items() if its.silent)
+            for other, its in self._now.machines.items():
+                if its.silent or not self._is_well(other):
+                    yield Subject("machine" if its.silent else "network", "", other)
 
     def _container(self, name: str, machine: str) -> Iterator[Subject]:
         yield Subject("docker", "", machine)

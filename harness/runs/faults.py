@@ -30,7 +30,8 @@ FOR_DRILLS, NOTE, LOCK = "for-drills", "fault-{name}.json", "fault.lock"
 
 OPERATOR, CONSOLE = "operator", "console of "
 # How a place begins that is a switch of the target's -> where target.json has its commands
-SWITCHES = {"power of ": "power", "backing ": "backing"}
+NETWORK = "network of "
+SWITCHES = {"power of ": "power", NETWORK: "network", "backing ": "backing"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Seeding:
     def injected(self, fault: Fault) -> Iterator[Seeded]:
         """A fault, while this lasts."""
         places = self._places(fault.on)
-        filled = {"machine": places[0]}
+        filled = {"machine": _switch(places[0])[1] or places[0]}
         if "{other_id}" in fault.inject:
             other = next(name for name in self._cluster.machines.names if name not in places)
             filled["other_id"] = self._cluster.machines.run(other, "cat /etc/machine-id").strip()
@@ -126,14 +127,21 @@ class Seeding:
             return "this target's machines have no console"
         beginning, _ = _switch(fault.on)
         ways = [way for way in (fault.inject, fault.undo) if beginning and (beginning, way) not in self._can]
-        return f"this target has no way to switch {fault.on} {ways[0]}" if ways else ""
+        if ways:
+            return f"this target has no way to switch {fault.on} {ways[0]}"
+        if (beginning, "try") in self._can:
+            refused = self._switches[SWITCHES[beginning]].refused()
+            return refused and f"its machines refuse to {fault.inject}: {refused}"
+        return ""
 
     def _places(self, on: str) -> tuple[str, ...]:
-        other, _, unit = on.rpartition("unit ")
+        beginning, whose = _switch(on)
+        other, _, unit = whose.rpartition("unit ") if beginning else on.rpartition("unit ")
         if not on.endswith(f"unit {unit}"):
             return (on,) if on == OPERATOR or on.startswith((CONSOLE, *SWITCHES)) else tuple(on.split())
         running = self._cluster.units.machine_running(unit)
-        return (next(name for name in self._cluster.machines.names if (name != running) == bool(other)),)
+        machine = next(name for name in self._cluster.machines.names if (name != running) == bool(other))
+        return (f"{beginning}{machine}",)
 
     def _run(self, places: Sequence[str], command: str) -> None:
         """On each place, whatever another raises; then raises that."""
@@ -144,7 +152,9 @@ class Seeding:
     def _run_on(self, place: str, command: str) -> None:
         beginning, name = _switch(place)
         if beginning:
-            self._switches[SWITCHES[beginning]].switch(command, name)
+            machines = self._cluster.machines.addresses if beginning == NETWORK else {}
+            others = [address for other, address in machines.items() if other != name]
+            self._switches[SWITCHES[beginning]].switch(command, name, others)
         elif place.startswith(CONSOLE):
             name, run_id = place.removeprefix(CONSOLE), self._folder.name
             words = [word.format(run_id=run_id, machine=name, command=command) for word in self._console]

@@ -44,12 +44,18 @@ LIST_KEYS, KEYS_LISTED = b"\x00\x00\x00\x01\x0b", b"\x0c"
 # What a connection that fails raises
 FAILURES = (paramiko.SSHException, OSError, EOFError)
 
+
+class NoWay(OSError):
+    """The machine on the way answers, and reaches the other one not."""
+
+
 __all__ = [
     "FAILURES",
     "Client",
     "Host",
     "MachineBackend",
     "MachineUnreachable",
+    "NoWay",
     "Transport",
     "connect",
     "keys_in_agent",
@@ -169,9 +175,22 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
             )
         return self.result(status, command.encode(), stdout, stderr)
 
+    def _session(self) -> paramiko.Channel:
+        kept = self._connection is not None
+        try:
+            return self.transport.open_session(timeout=CONNECT_LIMIT * patience())
+        except paramiko.ChannelException:
+            raise  # it answers
+        except FAILURES:
+            if not kept:
+                raise
+        # the way that it took is gone, and nothing told so; nothing was sent yet
+        self.close()
+        return self.transport.open_session(timeout=CONNECT_LIMIT * patience())
+
     def _exchange(self, command: str, data: bytes) -> tuple[int, bytes, bytes, bool]:
         """Exit status, both streams, and whether their end was heard."""
-        channel = self.transport.open_session(timeout=CONNECT_LIMIT * patience())
+        channel = self._session()
         channel.settimeout(COMMAND_LIMIT * patience())
         # Without input nothing is sent behind the command, not even its end: paramiko may send that after its
         # answer to a close that came meanwhile, and sshd then drops the connection, with all that goes through it.
@@ -198,7 +217,8 @@ def connect(
     """A new connection, straight or through another's transport, within so many seconds (CONNECT_LIMIT); keys are those
     of the agent.
 
-    Raises what paramiko and the socket raise, for a host key that is not pinned too.
+    Raises what paramiko and the socket raise, for a host key that is not pinned too; NoWay where the other one does not
+    reach it.
     """
     limit = (CONNECT_LIMIT if within is None else within) * patience()
     client = Client()
@@ -206,7 +226,10 @@ def connect(
     _pin(client, known_hosts)
     sock = None
     if through is not None:
-        sock = through.open_channel("direct-tcpip", (address, 22), ("127.0.0.1", 0), timeout=limit)
+        try:
+            sock = through.open_channel("direct-tcpip", (address, 22), ("127.0.0.1", 0), timeout=limit)
+        except paramiko.SSHException as failed:
+            raise NoWay(str(failed) or type(failed).__name__) from failed
     client.connect(
         address,
         username=user,

@@ -142,6 +142,7 @@ class Machine(Struct, frozen=True, omit_defaults=True):
     routes: Mapping[str, str] = {}  # of the entry point: host name -> ambassador
     etcd: EtcdHere | None = None
     fleet: tuple[str, ...] | None = None  # ids of the machines that its fleet lists; None: no answer
+    reached: Mapping[str, float] = {}  # address of an etcd member's machine -> share of connections that got there
     listening: tuple[tuple[str, str], ...] = ()  # ADDRESS:PORT, program
     filter: str = ""  # digest of what is loaded
     sshd: Mapping[str, str] = {}

@@ -103,7 +103,9 @@ class Looker:
         machines = {name: _machine(self.intended, answer) for name, answer in answers.items()}
         seen = outside.answers(machines, before.outside if before else None, ends)
         planned = result_by(plan, ends) if plan else before.plan if before else None
-        whole = [(name, reading.Parts(it.text)) for name, it in answers.items() if "@@ fleet-units" in it.text]
+        # an etcd that is cut off from the others remembers what was
+        well = sorted(answers, key=lambda name: not ((etcd := machines[name].etcd) and etcd.healthy))
+        whole = [(name, reading.Parts(answers[name].text)) for name in well if "@@ fleet-units" in answers[name].text]
         return Snapshot(
             number=number,
             asked=asked,
@@ -126,12 +128,13 @@ class Looker:
         machines = self._cluster.machines
         whole = list(self.intended.machines)[:WHOLE_ASKED]
         units = " ".join([*SYSTEM_UNITS, *self.intended.units])
+        members = " ".join(list(self.intended.machines.values())[: self.intended.members_at_most])
         known = {name: machine.contents for name, machine in before.machines.items()} if before else {}
 
         def ask(name: str) -> Printed:
             sites = " ".join(_with_digest(site, known.get(name, {}).get(site)) for site in self.intended.sites)
-            words = (f"{since:.0f}", units, sites, "whole" if name in whole else "")
-            command = machines[name].backend.get_command("sudo sh -c %s collect %s %s %s %s", COLLECT, *words)
+            words = (f"{since:.0f}", units, sites, members, "whole" if name in whole else "")
+            command = machines[name].backend.get_command("sudo sh -c %s collect %s %s %s %s %s", COLLECT, *words)
             sent = time.time()
             try:
                 return Printed(machines.run(name, command, kept=0), sent, time.time())

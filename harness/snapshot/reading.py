@@ -76,6 +76,7 @@ def machine(printed: str, sent: float, received: float, helpers: Mapping[str, st
         routes=parts.read("routes", _routes, {}),
         etcd=_with_metrics(parts.read("etcd", _etcd), parts.read("metrics", _metrics, {})),
         fleet=parts.read("fleet", _fleet),
+        reached=parts.read("reached", _reached, {}),
         listening=parts.read("listening", _listening, ()),
         filter=parts.read("filter", _stripped, ""),
         sshd=parts.read("sshd", _sshd, {}),
@@ -243,6 +244,10 @@ def items(text: str, collection: str) -> list[dict[str, Any]]:
     if not pages:
         raise ValueError("no page")
     return [item for page in pages for item in page.get(collection) or ()]
+
+
+def _reached(text: str) -> dict[str, float]:
+    return {address: float(share) for address, share in (line.split(" ") for line in _lines(text))}
 
 
 def _listening(text: str) -> tuple[tuple[str, str], ...]:

@@ -391,6 +391,54 @@ def test_machine_that_the_entry_point_cannot_reach(connect: Connect, cluster: Cl
         connect().run("coreos-2", "true")
 
 
+def test_machine_that_the_entry_point_cannot_reach_is_asked_directly(
+    connect: Connect, cluster: Cluster, login: dict[str, Any], events: Events
+) -> None:
+    del cluster["coreos-0"].routes[ADDRESSES["coreos-2"]]
+    login["at"]["coreos-2"] = cluster["coreos-2"].address
+
+    assert connect().run("coreos-2", "whoami") == "coreos-2"
+    (note,) = (event["text"] for event in events("note"))
+    assert note.startswith("coreos-0 does not reach coreos-2 (") and note.endswith("which answers directly")
+
+
+def test_machine_that_is_asked_directly_shows_the_key_that_is_pinned(
+    connect: Connect, cluster: Cluster, login: dict[str, Any]
+) -> None:
+    del cluster["coreos-0"].routes[ADDRESSES["coreos-2"]]
+    login["at"]["coreos-2"] = cluster["coreos-2"].address
+
+    with pytest.raises(MachineUnreachable) as raised:
+        connect(known(cluster, coreos_2=new_key())).run("coreos-2", "whoami")
+    assert raised.value.refused == "host key" and cluster["coreos-2"].commands == []
+
+
+def test_kept_connection_whose_way_is_gone_without_a_word_is_made_anew(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = connect()
+    machines.run("coreos-2", "true")
+    silent = machines["coreos-2"].backend.transport
+    monkeypatch.setattr(silent, "open_session", lambda timeout: (_ for _ in ()).throw(paramiko.SSHException("Timeout")))
+
+    assert machines.run("coreos-2", "whoami") == "coreos-2"
+    assert not silent.is_active()
+
+
+def test_kept_connection_that_refuses_a_session_is_not_broken_off(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = connect()
+    machines.run("coreos-2", "true")
+    kept = machines["coreos-2"].backend.transport
+    refusal = paramiko.ChannelException(1, "Administratively prohibited")
+    monkeypatch.setattr(kept, "open_session", lambda timeout: (_ for _ in ()).throw(refusal))
+
+    with pytest.raises(MachineUnreachable, match="Administratively prohibited"):
+        machines.run("coreos-2", "whoami")
+    assert kept.is_active()
+
+
 def test_command_that_does_not_end_in_time(connect: Connect, monkeypatch: pytest.MonkeyPatch, events: Events) -> None:
     monkeypatch.setattr(seam, "COMMAND_LIMIT", 0.3)
     started = time.monotonic()

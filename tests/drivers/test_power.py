@@ -14,7 +14,10 @@ from tests.fakes import FakeRunner
 from tests.places import RUN_ID
 
 LOCAL = target_data(Path(__file__).parent.parent.parent / "infra/local")["power"]
-WAYS: dict[str, Callable[[Power, str], None]] = {"off": Power.off, "on": Power.on, "gone": Power.gone}
+NETWORK = target_data(Path(__file__).parent.parent.parent / "infra/local")["network"]
+WAYS: dict[str, Callable[[Power, str], None]] = {
+    "off": Power.off, "on": Power.on, "gone": Power.gone, "freeze": Power.freeze, "thaw": Power.thaw
+}  # fmt: skip
 MACHINE = f"platform-{RUN_ID}-coreos-1"
 
 
@@ -30,10 +33,31 @@ def test_run_that_changes_nothing_switches_nothing(runner: FakeRunner, way: str)
 
 @pytest.mark.parametrize("way", WAYS)
 def test_switch_that_fails_is_told(runner: FakeRunner, way: str) -> None:
-    runner.on("docker", status=1, stderr="Error response from daemon: No such container")
+    for program in ("docker", "sh"):
+        runner.on(program, status=1, stderr="Error response from daemon: No such container")
 
     with pytest.raises(CommandFailed, match="No such container"):
         WAYS[way](Power(runner, LOCAL, RUN_ID), "coreos-1")
+
+
+@pytest.mark.parametrize("way", ["cut", "deafen", "thin"])
+def test_machine_is_cut_off_from_others(runner: FakeRunner, way: str) -> None:
+    Power(runner.on("docker"), NETWORK, RUN_ID).switch(way, "coreos-1", ["192.0.2.10", "192.0.2.12"])
+
+    ((*words, table),) = [call.argv for call in runner.details]
+    assert words == ["docker", "exec", MACHINE, "nft"]
+    assert table.startswith("table inet cut { chain in {")
+    assert table.count("{ 192.0.2.10, 192.0.2.12 }") == table.count("drop;") == (1 if way == "deafen" else 2)
+    assert table.count("numgen random mod 5 == 0 drop;") == (2 if way == "thin" else 0)
+    assert table.count("{") == table.count("}")
+
+
+def test_what_the_kernel_of_the_machines_cannot_do_is_said(runner: FakeRunner) -> None:
+    assert Power(runner.on("sh -c"), NETWORK, RUN_ID).refused() == ""
+
+    runner.on("sh -c", status=1, stderr="Error: Could not process rule: No such file or directory\ntable inet cut\n")
+    refused = Power(runner, NETWORK, RUN_ID).refused()
+    assert refused == "Error: Could not process rule: No such file or directory"
 
 
 @pytest.mark.parametrize("commands", [{}, {"off": ["true"], "on": ["true"], "went": ["true"]}])

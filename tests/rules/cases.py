@@ -11,6 +11,7 @@ from tests.transcripts.snapshots import REMOVED, change, changed, green, silent,
 # machines by id, in the green snapshot
 ID = {name: machine.machine_id for name, machine in green().machines.items()}
 ONE = "machines.coreos-1"
+ADDRESSES = tuple(green().intended.machines.values())
 UNIT = "machines.coreos-2.units.blog.service"
 BLOG = "fleet.units.blog.service"
 SIDEKICK = "fleet.units.blog-docker-reg.service"
@@ -62,6 +63,22 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
     "machine-answers": [
         case(lambda now: silent(now, "coreos-1"), "machine coreos-1"),
         case(lambda now: silent(now, *ID), "machine coreos-0", "machine coreos-1", "machine coreos-2"),
+    ],
+    "machines-reach-each-other": [
+        case({f"{ONE}.reached.192.0.2.10": 0.0}, "network on coreos-1"),
+        case({f"{ONE}.reached.192.0.2.10": 0.8, f"{ONE}.reached.192.0.2.12": 0.6}, "network on coreos-1"),
+        # others say so, and it not
+        case({f"machines.{name}.reached.192.0.2.10": 0.0 for name in ("coreos-1", "coreos-2")}, "network on coreos-0"),
+        # of two whose etcd is well only one is cut off
+        case({f"{ONE}.reached.192.0.2.10": 0.0, "machines.coreos-0.etcd.healthy": False}, "network on coreos-0"),
+        case(
+            {f"{ONE}.reached": dict.fromkeys(ADDRESSES, 0.0), "machines.coreos-0.reached.192.0.2.12": 0.0},
+            "network on coreos-1",
+            "network on coreos-2",
+        ),
+        case(lambda now: changed(silent(now, "coreos-1"), {"machines.coreos-0.reached.192.0.2.11": 0.0})),
+        case({f"{ONE}.reached.192.0.2.11": 0.0, f"{ONE}.reached.192.0.2.99": 0.0}),
+        case(on_all("reached", {})),
     ],
     "machine-ids-differ": [
         case({f"{ONE}.machine_id": ID["coreos-0"]}, "machine coreos-1"),
@@ -145,6 +162,7 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
     "etcd-has-one-leader": [
         case({f"{ONE}.etcd.leader": "0123"}, "etcd"),
         case(on_all("etcd.leader", ""), "etcd"),
+        case({f"{ONE}.etcd.leader": ""}, "etcd on coreos-1"),
         case({f"{ONE}.etcd.leader": "0123", f"{ONE}.etcd.role": ""}),
     ],
     "etcd-keeps-its-leader": [

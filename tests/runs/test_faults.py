@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -26,7 +26,8 @@ NOTED = "fault-etcd-stopped.json"
 class Machines:
     """Three machines; what is run on them is remembered."""
 
-    names = ("coreos-0", "coreos-1", "coreos-2")
+    addresses: ClassVar = {f"coreos-{number}": f"192.0.2.1{number}" for number in range(3)}
+    names = tuple(addresses)
 
     def __init__(self) -> None:
         self.ran: list[tuple[str, str]] = []
@@ -50,7 +51,8 @@ def seeding(tmp_path: Path, machines: Machines, runner: FakeRunner) -> Seeding:
     shell = OperatorShell.open(runner, tmp_path / "operator.json", tmp_path, environment)
     (tmp_path / "infra/cloud").mkdir(parents=True)
     switches = {"off": ["cloud", "stop", "{run_id}-{machine}"], "on": ["cloud", "start", "{run_id}-{machine}"]}
-    (tmp_path / "infra/cloud/target.json").write_text(json.dumps({"power": switches}))
+    cuts = {way: ["cloud", way, "{machine}", "{others}"] for way in ("cut", "heal", "try")}
+    (tmp_path / "infra/cloud/target.json").write_text(json.dumps({"power": switches, "network": cuts}))
     units = SimpleNamespace(machine_running=lambda unit: "coreos-2")
     cluster: Any = SimpleNamespace(machines=machines, units=units)
     return Seeding(tmp_path, cluster, shell, runner)
@@ -150,6 +152,37 @@ def test_switch_is_the_targets_own(seeding: Seeding, machines: Machines, runner:
         pass
     assert runner.calls == [f"cloud {verb} {tmp_path.name}-coreos-2" for verb in ("stop", "start")]
     assert machines.ran == []
+
+
+@pytest.mark.parametrize("on", ["network of coreos-2", "network of unit blog.service"])
+def test_machine_is_cut_off_from_all_others(seeding: Seeding, runner: FakeRunner, tmp_path: Path, on: str) -> None:
+    fault = Fault("cut-off", "provision", on, "cut", "heal", "rule", "network on {machine}")
+    runner.on("cloud")
+    with seeding.injected(fault) as seeded:
+        assert (seeded.places, seeded.subject) == (("network of coreos-2",), "network on coreos-2")
+
+    assert [call.argv for call in runner.details] == [
+        ("cloud", way, "coreos-2", "192.0.2.10, 192.0.2.11") for way in ("cut", "heal")
+    ]
+
+
+def test_power_of_the_machine_of_a_unit(seeding: Seeding, runner: FakeRunner, tmp_path: Path) -> None:
+    runner.on("cloud")
+    with seeding.injected(
+        Fault("lost", "provision", "power of unit blog.service", "off", "on", "r", "machine {machine}")
+    ):
+        pass
+
+    assert runner.calls == [f"cloud {verb} {tmp_path.name}-coreos-2" for verb in ("stop", "start")]
+
+
+def test_cut_that_the_kernel_refuses_is_not_seeded(seeding: Seeding, runner: FakeRunner) -> None:
+    fault = Fault("cut-off", "provision", "network of coreos-2", "cut", "heal", "rule", "x")
+
+    runner.on("cloud try")
+    assert seeding.lacks(fault) == ""
+    runner.on("cloud try", status=1, stderr="no such expression")
+    assert seeding.lacks(fault) == "its machines refuse to cut: no such expression"
 
 
 @pytest.mark.parametrize(

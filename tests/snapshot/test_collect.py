@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,7 +42,7 @@ def machine(tmp_path: Path) -> Path:
 def collect(machine: Path) -> Collect:
     """Runs it on that machine, where each of these programs does what a script says; the others are this machine's."""
 
-    def run(whole: str = "whole", sites: str = "blog jpblog", **scripts: str) -> str:
+    def run(whole: str = "whole", sites: str = "blog jpblog", members: str = "127.0.0.1", **scripts: str) -> str:
         limit = 'shift; exec /usr/bin/timeout 0.2 "$@"'
         for name, script in {"timeout": limit, "systemctl": "exit 1", "curl": "exit 7", **scripts}.items():
             program(machine, name, f"#!/bin/sh\n{script}\n")
@@ -52,7 +53,7 @@ def collect(machine: Path) -> Collect:
             .replace("/run/docker.sock", f"{machine}/no.sock")
         )
         done = subprocess.run(
-            ["/bin/sh", "-c", text, "collect", "0", "etcd.service", sites, whole],
+            ["/bin/sh", "-c", text, "collect", "0", "etcd.service", sites, members, whole],
             env={"PATH": f"{machine}/bin:/usr/bin:/bin", "HOME": str(machine)},
             cwd=machine / "work",
             capture_output=True,
@@ -155,6 +156,15 @@ def test_an_answer_is_read(collect: Collect) -> None:
     assert parts.texts["contents"].startswith("blog e09bf639c8fdb465 1 ") and "jpblog" not in parts.texts["contents"]
     assert not {"containers", "etcd", "metrics", "fleet"} & set(parts.texts)
     assert parts.texts["ambassadors"] == ""
+
+
+def test_who_takes_connections_or_refuses_them_is_reached(collect: Collect) -> None:
+    """One that is silent is not: of a full queue the kernel drops what comes."""
+    with socket.create_server(("127.0.23.80", 2380), backlog=0):
+        printed = collect(members="127.0.0.1 127.0.23.80", timeout='shift; exec /usr/bin/timeout 9 "$@"')
+        here = reading.machine(printed, 0.0, 0.0, {})
+
+    assert here.reached["127.0.0.1"] == 1 and 0 < here.reached["127.0.23.80"] < 1
 
 
 def test_contents_that_did_not_change_are_not_read_again(collect: Collect, machine: Path) -> None:

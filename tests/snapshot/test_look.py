@@ -186,8 +186,8 @@ def test_each_machine_is_asked_once_and_the_first_for_the_whole_cluster(cluster:
     asked = commands(cluster)
     assert len(cluster.answering.asked) == len(asked) == 3
     assert [asked[name][-1] for name in NAMES] == ["whole"] * 3
-    since, units, sites, _ = asked["coreos-2"]
-    assert (since, sites) == ("1795000000", "blog jpblog")
+    since, units, sites, members, _ = asked["coreos-2"]
+    assert (since, sites, members) == ("1795000000", "blog jpblog", "192.0.2.10 192.0.2.11 192.0.2.12")
     assert {"etcd.service", "fleet.socket", "blog.service", "entry-name.service"} <= set(units.split())
 
 
@@ -363,6 +363,19 @@ def test_etcd_is_taken_from_the_second_machine_when_the_first_does_not_tell(clus
     cluster.answers(part("registrations", text), *NAMES)
     now = look(cluster)
     assert now.services is None and now.deployed == green().deployed
+
+
+def test_an_etcd_that_is_cut_off_is_asked_last_for_it_remembers_what_was(cluster: FakeCluster) -> None:
+    cut_off = COLLECTED.replace('"health":"true"', '"health":"false"')
+    assert cut_off != COLLECTED
+
+    cluster.answers(cut_off, "coreos-0", "coreos-1")
+    now = look(cluster)
+    assert now.fleet is not None and now.fleet.asked_of == "coreos-2"
+
+    cluster.answers(cut_off, "coreos-2")
+    now = look(cluster)
+    assert now.fleet is not None and now.fleet.asked_of == "coreos-0"
 
 
 def test_a_silent_way_in_leaves_the_second_to_tell(cluster: FakeCluster) -> None:

@@ -29,6 +29,7 @@ FIELDS = {
     "etcd": ("etcd",),
     "metrics": ("etcd",),
     "fleet": ("fleet",),
+    "reached": ("reached",),
     "listening": ("listening",),
     "filter": ("filter",),
     "sshd": ("sshd",),

@@ -14,6 +14,7 @@ import pytest
 from pytest_bdd.parser import Scenario
 from pytest_bdd.scenario import scenario_wrapper_template_registry
 
+from harness.drivers.power import Power
 from harness.drivers.shell import OperatorShell
 from harness.drivers.terraform import Outputs, target_data
 from harness.model import tfvars
@@ -153,7 +154,22 @@ def missing(item: pytest.Item) -> str:
         "requires_one_more": machines >= MACHINES_AT_MOST and "needs room for one machine more, and this is the most",
         "requires_power": not can_switch and "needs machines that can be switched off, and this target's cannot",
     }
-    return next((reason for tag, reason in lacks.items() if tag in tags and reason), "")
+    reason = next((reason for tag, reason in lacks.items() if tag in tags and reason), "")
+    return reason or (_refused_cuts(Path(made_by)) if "requires_network_cuts" in tags else "")
+
+
+def _refused_cuts(workplace: Path) -> str:
+    """Why the network of this cluster's machines cannot be cut; "" where it can."""
+    cannot = "needs machines whose network can be cut, and this target's cannot"
+    if (workplace / OUTPUTS).exists():
+        return cannot
+    nowhere = Recorder(Path(os.devnull))
+    process = Processes(nowhere)
+    shell = OperatorShell(process, workplace / SHELL_STATE)
+    commands = target_data(shell.cwd / "infra" / shell.env["TARGET"]).get("network")
+    refused = Power(process, commands, workplace.name).refused() if commands else ""
+    nowhere.close()
+    return f"{cannot}: {refused}" if refused else "" if commands else cannot
 
 
 def _known(workplace: Path) -> tuple[int, str, bool, bool]:

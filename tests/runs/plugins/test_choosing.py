@@ -264,6 +264,33 @@ def test_scenario_is_left_out_where_the_cluster_lacks_what_it_needs(
     assert missing(workplace, "destructive") == ""
 
 
+CUTS = "needs machines whose network can be cut, and this target's cannot"
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        ({}, CUTS),
+        ({"try": ["true"]}, ""),
+        ({"try": ["sh", "-c", "echo no such expression >&2; false"]}, f"{CUTS}: no such expression"),
+    ],
+)
+def test_network_is_cut_where_the_target_can_and_its_machines_do(
+    built: Callable[..., Path], missing: Callable[..., str], network: dict[str, list[str]], reason: str
+) -> None:
+    workplace = built()
+    (workplace / "operator/infra/local/target.json").write_text(json.dumps({"network": network}))
+
+    assert missing(workplace, "requires_network_cuts") == reason
+    assert missing(workplace, "requires_three_machines") == ""
+
+
+def test_network_of_a_cluster_that_is_known_by_outputs_is_not_cut(
+    of_outputs: Callable[..., Path], missing: Callable[..., str]
+) -> None:
+    assert missing(of_outputs(), "requires_network_cuts") == CUTS
+
+
 @pytest.mark.parametrize("cluster", [{}, {"machines": 9}, {"machines": 3, "example": 1}])
 def test_scenario_is_left_in_where_the_cluster_has_all_that_it_needs(
     built: Callable[..., Path], missing: Callable[..., str], cluster: dict[str, Any]
@@ -306,7 +333,8 @@ def test_scenario_that_needs_nothing_asks_nothing(missing: Callable[..., str]) -
 def test_needs_are_all_tried_here() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
 
-    assert {tag.partition(":")[0] for tag in declared if tag.startswith("requires_")} == set(NEEDS)
+    needs = {tag.partition(":")[0] for tag in declared if tag.startswith("requires_")}
+    assert needs == {*NEEDS, "requires_network_cuts"}
 
 
 # -- what pytest collects --------------------------------------------------------------------------------------------
