@@ -37,6 +37,7 @@ TYPES = {
     "Command": Type(r"[^`]+", str),
     "Name": Type(r'[^"]+', str),
     "Addresses": Type(r"\d+ address(?:es)?", lambda text: int(text.split()[0])),
+    "Made": Type(r"\d+ machines?", lambda text: int(text.split()[0])),
     "Machines": Type("no machine|one machine", ("no machine", "one machine").index),
     "Numbers": Type(r"\d+(?:, \d+)*(?: and \d+)?", _numbers),
 }

@@ -73,13 +73,14 @@ class Etcd:
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
 
-    def get(self, key: str) -> dict[str, Any] | None:
+    def get(self, key: str, *, quorum: bool = False) -> dict[str, Any] | None:
         """A key such as /services/blog as a v2 node, with all below it; None where there is no such key. What begins
-        with an underscore is hidden from the listing of what is above it.
+        with an underscore is hidden from the listing of what is above it. With `quorum` it is not what one member last
+        knew, but what more than half of them agree on.
 
         Raises NotAnswering while etcd gives no answer, or has no leader to give one, and AnswerNotUnderstood.
         """
-        ask = f"{CURL} {shlex.quote(f'{KEYS}{key}?recursive=true')}"
+        ask = f"{CURL} {shlex.quote(f'{KEYS}{key}?recursive=true{"&quorum=true" * quorum}')}"
         try:
             answer = self._machines.run(self._machines.entry_point, ask)
         except CommandFailed as failed:
@@ -105,6 +106,15 @@ class Etcd:
     def delete(self, key: str) -> None:
         """Removes a key; one that is gone already is gone."""
         self._machines.run(self._machines.entry_point, f"{CURL} -X DELETE {shlex.quote(KEYS + key)}")
+
+    def leader(self) -> str:
+        """The machine whose member leads. Raises NotAnswering when none says so."""
+        ask = f"{CURL} http://127.0.0.1:2379/v2/stats/self"
+        answers = self._machines.on_all(lambda name: self._machines.run(name, ask, ok=range(256)))
+        for name, answer in answers.items():
+            if '"state":"StateLeader"' in answer:
+                return name
+        raise NotAnswering([ask], "no leader", str(answers), "", ", ".join(answers))
 
     def members(self) -> set[str]:
         """Names of the members, as the way in lists them; none while it is not healthy."""

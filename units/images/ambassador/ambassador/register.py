@@ -25,7 +25,9 @@ from ambassador.etcd import Etcd, EtcdRefused, EtcdSilent
 
 EVERY = 1.0
 TIME_TO_LIVE = 5
-ENGINE_LIMIT = 2.0  # less than the time to live: a busy engine must not end a registration
+# less than the time to live, which is how long ambassadors wait for what ran out: neither a busy engine nor an etcd that
+# had no quorum must end a registration
+ENGINE_LIMIT = ETCD_LIMIT = 2.0
 ETCD = "etcd:2379"
 DOCKER = "/var/run/docker.sock"
 
@@ -148,7 +150,7 @@ def main() -> int:
     arguments = parser.parse_args()
     patience = int(os.environ.get("PATIENCE", "1"))
     key = f"/services/{arguments.service}/{os.environ['MACHINE_NAME']}:{arguments.container}"
-    registration = Registration(Etcd(ETCD), key, TIME_TO_LIVE * patience)
+    registration = Registration(Etcd(ETCD, ETCD_LIMIT), key, TIME_TO_LIVE * patience)
     run(registration, lambda: published(arguments.container, arguments.port))
     return 0
 
