@@ -80,7 +80,8 @@ class Etcd:
 
         Raises NotAnswering while etcd gives no answer, or has no leader to give one, and AnswerNotUnderstood.
         """
-        ask = f"{CURL} {shlex.quote(f'{KEYS}{key}?recursive=true{"&quorum=true" * quorum}')}"
+        agreed = "&quorum=true" if quorum else ""
+        ask = f"{CURL} {shlex.quote(f'{KEYS}{key}?recursive=true{agreed}')}"
         try:
             answer = self._machines.run(self._machines.entry_point, ask)
         except CommandFailed as failed:
