@@ -1,7 +1,7 @@
 """`etcd-backup save FILE` and `etcd-backup restore FILE`: what of the cluster's etcd cannot be had again.
 
-That is what fleet is to run, and where, and which contents were deployed: a JSON object, key -> value. What has a time to
-live is left out, for its owners tell it again.
+That is what fleet is to run, and where, and which contents were deployed: a JSON object, key -> value. What has a time
+to live is left out, for its owners tell it again.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def restore(etcd: Etcd, backup: Mapping[str, str]) -> int:
     known = saved(etcd)
     others = sorted(key for key, value in known.items() if backup.get(key) != value)
     if others:
-        raise Misconfigured(f"the cluster knows what the backup does not, such as {others[0]}: restore into an empty one")
+        raise Misconfigured(
+            f"the cluster knows what the backup does not, such as {others[0]}: restore into an empty one"
+        )
     missing = [key for key in backup if key not in known]
     # a unit's text and its job before what is wanted of it
     for key in sorted(missing, key=lambda key: (not key.startswith(KEYS[1]), not key.endswith("/object"), key)):

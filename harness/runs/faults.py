@@ -171,7 +171,10 @@ class Injections:
         self._change(f"fault {name} is injected")
         own = self._under_way[name] = self._put_back.enter_context(contextlib.ExitStack())
         subject = own.enter_context(self._seeding.injected(fault)).subject
-        return [(fault.rule, subject), *((rule, other) for rule, _, other in (it.partition(": ") for it in fault.others))]
+        return [
+            (fault.rule, subject),
+            *((rule, other) for rule, _, other in (it.partition(": ") for it in fault.others)),
+        ]
 
     def undo(self, name: str) -> None:
         self._change(f"fault {name} is undone")

@@ -25,8 +25,8 @@ from ambassador.etcd import Etcd, EtcdRefused, EtcdSilent
 
 EVERY = 1.0
 TIME_TO_LIVE = 5
-# less than the time to live, which is how long ambassadors wait for what ran out: neither a busy engine nor an etcd that
-# had no quorum must end a registration
+# less than the time to live, which is how long ambassadors wait for what ran out: neither a busy engine nor an etcd
+# that had no quorum must end a registration
 ENGINE_LIMIT = ETCD_LIMIT = 2.0
 ETCD = "etcd:2379"
 DOCKER = "/var/run/docker.sock"
