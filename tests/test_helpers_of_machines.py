@@ -1324,71 +1324,82 @@ def test_what_would_lose_data_is_refused_in_one_line(
 
 
 class KeepPlaces:
-    """A machine with keep-places, round by round: what fleet lists, and what etcd answers to the lease."""
+    """A machine with keep-places. Each time that it asks whether there is a quorum, the next moment begins: whether there
+    is one, and how many machines fleet lists."""
 
     def __init__(self, folder: Path, stand_in: Callable[[str, str], None]) -> None:
         self._folder, self._stand_in = folder, stand_in
-        self.calls_file = folder / "calls"
+        self._calls = folder / "calls"
+        self.configuration = folder / "etcd"
+        self.configuration.write_text("ETCD_NAME=coreos-0\n")
         (folder / "machine.env").write_text("PATIENCE=1\n")
-        stand_in("systemctl", f'echo "$*" >> {self.calls_file}')
+        stand_in("systemctl", f'echo "$*" >> {self._calls}')
 
-    def __call__(self, *rounds: tuple[int, str]) -> list[str]:
-        """What it does in these rounds: machines that fleet lists, and etcd's answer to a write (0: none)."""
-        self.calls_file.write_text("")
-        for number, (listed, answer) in enumerate(rounds, 1):
-            machines = '"id":\n' * listed
-            (self._folder / f"listed-{number}").write_text(machines)
-            (self._folder / f"answer-{number}").write_text(answer)
-        count = self._folder / "round"
+    def __call__(self, *moments: tuple[bool, int], asked: str = "2379/health", yes: str = '{"health":"true"}') -> list[str]:
+        """What it does in these moments; it ends with the last."""
+        self._calls.write_text("")
+        for number, (quorum, listed) in enumerate(moments, 1):
+            (self._folder / f"quorum-{number}").write_text(yes if quorum else '{"health":"false"}')
+            (self._folder / f"listed-{number}").write_text('"id":\n' * listed)
+        count = self._folder / "moment"
         count.write_text("0")
-        # a round begins with the pause of one second
-        self._stand_in(
-            "sleep",
-            f"""[ "$1" = 1 ] || exit 0
-            n=$(($(cat {count}) + 1)); echo $n > {count}; [ -e {self._folder}/listed-$n ]""",
-        )
+        self._stand_in("sleep", f"[ -e {self._folder}/quorum-$(($(cat {count}) + 1)) ]")
         key = "/_coreos.com/fleet/machines"
         self._stand_in(
             "curl",
             f"""n=$(cat {count})
             case "$*" in
+                *{asked}*) n=$((n + 1)); echo $n > {count}; cat {self._folder}/quorum-$n ;;
                 *fleet.sock*) cat {self._folder}/listed-$n ;;
-                *PUT*) echo hold >> {self.calls_file}; cat {self._folder}/answer-$n ;;
-                *DELETE*) echo release >> {self.calls_file} ;;
+                *PUT*engine-leader*nobody*) echo hold >> {self._calls} ;;
+                *DELETE*engine-leader*nobody*) echo release >> {self._calls} ;;
                 *machines) echo '"key":"{key}/aa" "key":"{key}/bb" "key":"{key}/cc"' ;;
             esac""",
         )
         text = (ROOT / "infra/image/files/usr/local/sbin/keep-places").read_text()
-        script = self._folder / "keep-places"
-        script.write_text(text.replace("/etc/platform/machine.env", str(self._folder / "machine.env")))
-        done = run(["sh", str(script)])
+        for place, instead in {"/etc/platform/machine.env": "machine.env", "/etc/default/etcd": "etcd"}.items():
+            assert place in text
+            text = text.replace(place, str(self._folder / instead))
+        (self._folder / "keep-places").write_text(text)
+        done = run(["sh", str(self._folder / "keep-places")])
         assert done.stderr == ""
-        return self.calls_file.read_text().splitlines()
+        return self._calls.read_text().splitlines()
 
 
-CREATED, HELD = '{"action":"create","node":{}}', '{"errorCode":105,"message":"Key already exists"}'
 KILLS = "kill --signal=KILL fleet.service"
+WELL, LOST, LOST_AND_NOTICED = (True, 3), (False, 3), (False, 0)
 
 
-@pytest.mark.parametrize("answer", [CREATED, HELD], ids=["first", "after another"])
-def test_when_a_quorum_returns_nobody_leads_fleet_until_all_are_back(
-    tmp_path: Path, stand_in: Callable[[str, str], None], answer: str
-) -> None:
-    keeps = KeepPlaces(tmp_path, stand_in)
-
-    assert keeps((3, ""), (0, ""), (0, ""), (0, answer), (3, "")) == ["hold", "hold", "hold", KILLS, "release"]
+@pytest.fixture
+def keep_places(tmp_path: Path, stand_in: Callable[[str, str], None], quick_clock: None) -> KeepPlaces:
+    return KeepPlaces(tmp_path, stand_in)
 
 
-def test_a_fleet_that_lists_machines_is_left_alone(tmp_path: Path, stand_in: Callable[[str, str], None]) -> None:
-    assert KeepPlaces(tmp_path, stand_in)((3, ""), (3, ""), (2, "")) == []
+def test_when_a_quorum_returns_nobody_leads_fleet_until_all_are_back(keep_places: KeepPlaces) -> None:
+    assert keep_places(WELL, LOST, LOST_AND_NOTICED, (True, 0), WELL) == ["hold", KILLS, "release"]
 
 
-def test_a_machine_that_boots_has_nothing_to_keep(tmp_path: Path, stand_in: Callable[[str, str], None]) -> None:
-    assert KeepPlaces(tmp_path, stand_in)((0, ""), (0, CREATED), (3, "")) == []
+def test_a_fleet_that_noticed_nothing_is_not_killed(keep_places: KeepPlaces) -> None:
+    assert keep_places(WELL, LOST, LOST, (True, 1), WELL) == ["hold", "release"]
 
 
-def test_a_fleet_that_is_down_while_etcd_is_well_is_not_killed(
-    tmp_path: Path, stand_in: Callable[[str, str], None]
-) -> None:
-    """What was held is given back: no quorum was lost."""
-    assert KeepPlaces(tmp_path, stand_in)((3, ""), (0, CREATED), (3, "")) == ["hold", "release"]
+def test_an_election_is_over_before_anything_is_lost(keep_places: KeepPlaces, stand_in: Callable[[str, str], None]) -> None:
+    stand_in("date", "echo 1")
+
+    assert keep_places(WELL, LOST, WELL, WELL) == []
+
+
+def test_while_there_is_a_quorum_fleet_is_left_alone(keep_places: KeepPlaces) -> None:
+    assert keep_places(WELL, (True, 0), (True, 2), WELL) == []
+
+
+def test_a_machine_that_boots_has_nothing_to_keep(keep_places: KeepPlaces) -> None:
+    assert keep_places((False, 0), (False, 0), (True, 0), WELL) == []
+
+
+def test_a_proxy_asks_its_members(keep_places: KeepPlaces) -> None:
+    keep_places.configuration.write_text("ETCD_PROXY=on\n")
+    moments = (WELL, LOST, LOST_AND_NOTICED, (True, 0), WELL)
+
+    done = keep_places(*moments, asked="machines?quorum=true", yes='{"action":"get"}')
+    assert done == ["hold", KILLS, "release"]
