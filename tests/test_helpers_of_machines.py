@@ -1371,7 +1371,10 @@ WELL, LOST, LOST_AND_NOTICED = (True, 3), (False, 3), (False, 0)
 
 
 @pytest.fixture
-def keep_places(tmp_path: Path, stand_in: Callable[[str, str], None], quick_clock: None) -> KeepPlaces:
+def keep_places(tmp_path: Path, stand_in: Callable[[str, str], None]) -> KeepPlaces:
+    now = tmp_path / "now"
+    now.write_text("0")
+    stand_in("date", f"now=$(($(cat {now}) + 2)); echo $now | tee {now}")
     return KeepPlaces(tmp_path, stand_in)
 
 
