@@ -30,3 +30,12 @@ Feature: Changing machines
     And every unit is active and running within 60 seconds
     And service "blog" runs and is registered at exactly 1 address within 15 seconds
     And service "jpblog" runs and is registered at exactly 1 address within 15 seconds
+
+  @mutates @requires_three_machines
+  Scenario: Fewer machines than etcd has members are refused before anything is changed
+    When the operator lowers the number of machines below that of etcd's members
+    And the operator runs `terraform -chdir=infra/$TARGET plan -var-file=../../terraform.tfvars -out=platform.plan || echo "status $?"`
+    Then the answer says "status 1"
+    And the refusal says "would take members out of etcd"
+    When the operator puts the number of machines back
+    Then a second plan changes nothing

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OPERATORS = {
     "use-new-discovery-url": "harness.commands.use_new_discovery_url",
     "deploy-blog": "harness.commands.deploy_blog",
+    "etcd-backup": "harness.commands.etcd_backup",
 }
 
 
@@ -87,6 +88,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     for name, about in (
         ("use-new-discovery-url", "put a new discovery URL into terraform.tfvars"),
         ("deploy-blog", "bring the contents of a blog to every machine"),
+        ("etcd-backup", "save what the cluster's etcd knows of units and deployments, or restore it"),
     ):
         added.add_parser(name, help=about, add_help=False)
     return parser, list(added.choices)

@@ -9,18 +9,18 @@ from harness.drivers.etcd import MEMBERS_AT_MOST
 from harness.runs.faults import Injections
 from harness.runs.watch import Watch
 from harness.seams.process import Result
-from steps.phrases import SEEN, phrase, require
+from steps.phrases import SEEN, Change, phrase, require
 
 
 @given(phrase('fault "{name:Name}" is injected'), target_fixture="injected")
 @when(phrase('fault "{name:Name}" is injected'), target_fixture="injected")
 def fault_is_injected(faults: Injections, name: str) -> list[tuple[str, str]]:
-    return [faults.inject(name)]
+    return faults.inject(name)
 
 
 @given(phrase('fault "{name:Name}" is injected as well'))
 def another_fault_is_injected(faults: Injections, injected: list[tuple[str, str]], name: str) -> None:
-    injected.append(faults.inject(name))
+    injected += faults.inject(name)
 
 
 @when(phrase('fault "{name:Name}" is undone'))
@@ -37,6 +37,13 @@ def injected_is_named(watch: Watch, injected: list[tuple[str, str]], seconds: in
 def all_is_well(watch: Watch, seconds: int) -> None:
     watch.changed()
     watch.settled(seconds)
+
+
+@when("the leader of etcd is killed")
+def leader_is_killed(cluster: Cluster, change: Change) -> None:
+    leader = cluster.etcd.leader()
+    change(f"etcd on {leader}, which leads, is killed")
+    cluster.machines.run(leader, "sudo systemctl kill --signal=KILL etcd.service")
 
 
 @then(phrase('the answer is the address of machine "{name:Name}"'))

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pytest_bdd import parsers, then, when
 
 from harness.drivers.cluster import Cluster
-from harness.drivers.etcd import Registration
+from harness.drivers.etcd import MEMBERS_AT_MOST, Registration
 from harness.drivers.power import Power
 from harness.drivers.shell import OperatorShell
 from harness.drivers.terraform import Terraform
@@ -137,14 +137,26 @@ def operator_lowers(operator: OperatorShell, variables: Variables, number: int) 
     _set_machines(operator, variables()["machines"] - number)
 
 
+@when("the operator lowers the number of machines below that of etcd's members")
+def operator_lowers_too_far(operator: OperatorShell, variables: Variables, put_back: ExitStack) -> None:
+    before = variables()["machines"]
+    put_back.callback(_set_machines, operator, before)
+    _set_machines(operator, min(before, MEMBERS_AT_MOST) - 1)
+
+
+@when("the operator puts the number of machines back")
+def operator_puts_back(put_back: ExitStack) -> None:
+    put_back.close()
+
+
 def _set_machines(operator: OperatorShell, number: int) -> None:
     operator.edit(tfvars.FILE, lambda text: tfvars.set_number(text, "machines", number))
 
 
-@then(phrase('plan "{plan:Name}" makes exactly {number:d} machine'))
+@then(phrase('plan "{plan:Name}" makes exactly {number:Made}'))
 def plan_makes_number(terraform: Terraform, plan: str, number: int) -> None:
     seen = terraform.plan(plan).made
-    require(len(seen) == number, "the plan makes what was lost or added", expected=f"{number} machine", seen=seen)
+    require(len(seen) == number, "the plan makes what was lost or added", expected=f"{number} machine(s)", seen=seen)
 
 
 @then(phrase('plan "{plan:Name}" destroys exactly {number:d} machine and makes none'))

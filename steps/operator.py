@@ -72,6 +72,13 @@ def answer_says(answer: Result, text: str) -> None:
     require(text in answer.stdout, "the answer says what happened", expected=text, seen=answer.stdout.strip())
 
 
+@then(phrase('the refusal says "{text:Name}"'))
+def refusal_says(answer: Result, text: str) -> None:
+    """On the error stream, whose lines a program may have broken and framed."""
+    words = " ".join(answer.stderr.replace("│", " ").split())
+    require(text in words, "the refusal says what is wrong", expected=text, seen=words)
+
+
 # -- another shell, and what fleetctl says in it ---------------------------------------------------------------------
 
 

@@ -39,6 +39,7 @@ TYPES = {
     "Name": Type(r'[^"]+', str),
     "Addresses": Type(r"\d+ address(?:es)?", lambda text: int(text.split()[0])),
     "Machines": Type("|".join(MACHINES), MACHINES.index),
+    "Made": Type(r"\d+ machines?", lambda text: int(text.split()[0])),
     "Numbers": Type(r"\d+(?:, \d+)*(?: and \d+)?", _numbers),
 }
 phrase = partial(parsers.cfparse, extra_types=TYPES)

@@ -54,6 +54,25 @@ def units_run_nowhere_else(watch: Watch, seconds: int) -> None:
     watch.until("no unit runs where fleet does not have it", (*SEEN, "unit-is-held", "unit-runs-nowhere-else"), seconds)
 
 
+@given("the processes of all units are noted", target_fixture="processes")
+def processes_are_noted(cluster: Cluster) -> dict[str, str]:
+    seen = cluster.units.processes()
+    require(seen, "units run", expected="their main processes", seen="none")
+    return seen
+
+
+@then(parsers.parse("every unit has the process that was noted, and no other began, for {seconds:d} seconds"))
+def processes_are_the_same(cluster: Cluster, waiter: Waiter, processes: dict[str, str], seconds: int) -> None:
+    waiter.until(
+        "every unit has the process that was noted, and no other began",
+        lambda: sorted(dict(cluster.units.processes().items() ^ processes.items())),
+        lambda differ: not differ,
+        within=10,
+        hold_for=seconds,
+        show=lambda differ: f"not so: {', '.join(differ)}" if differ else "all the same",
+    )
+
+
 # -- units of one scenario, or in trouble ----------------------------------------------------------------------------
 
 

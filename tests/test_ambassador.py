@@ -1130,9 +1130,25 @@ def test_instances_are_followed_through_etcds_proxy_and_its_ambassador(etcd: Rea
         eventually(following.serves, within=2)
         etcd.instance(two.port, ttl=1)
         eventually(lambda: following.serves("two"), within=2)
-        eventually(following.serves, within=1 + 2)
+        eventually(following.serves, within=1 + 1 + 2)  # it lives for one second, and is spared for another
 
     assert "Traceback" not in following.program.said()
+
+
+def test_an_instance_whose_registration_ran_out_stays_until_it_could_be_renewed(etcd: RealEtcd, tmp_path: Path) -> None:
+    """As where etcd has a quorum again, and what its sidekick could not renew is past its time."""
+    with apps("one", "two") as (one, two), followed(tmp_path, etcd.address) as following:
+        etcd.instance(two.port, "second")
+        key = etcd.instance(one.port, ttl=1)
+        eventually(lambda: following.serves("one", "two"), within=2)
+        eventually(lambda: etcd.node(key) is None, within=1 + 2)
+        for _ in range(10):
+            assert following.serves("one", "two")
+            time.sleep(0.05)
+        etcd.instance(one.port)
+        time.sleep(1.5)  # longer than anybody is spared
+        assert following.serves("one", "two")
+        assert " left" not in following.program.said()
 
 
 def test_instances_that_were_there_before_the_ambassador_are_served(etcd: RealEtcd, tmp_path: Path) -> None:
@@ -1923,10 +1939,11 @@ class ScriptedEtcd:
             raise answer
         return answer
 
-    def wait(self, key: str, after: int, within: float) -> None:
+    def wait(self, key: str, after: int, within: float) -> str:
         self.waits.append(within)
         if within < 1:
             time.sleep(within)
+        return ""
 
 
 class ServedProxy:

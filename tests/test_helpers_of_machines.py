@@ -1200,13 +1200,13 @@ class Joining:
         text = (ROOT / "infra/first-boot").read_text()
         functions = "".join(
             name + text.partition(f"\n{name}")[2].partition("\n}\n")[0] + "\n}\n"
-            for name in ("join_survivors() {\n", "etcdctl_v2() {\n")
+            for name in ("of_survivors() {\n", "join_at() {\n", "etcdctl_v2() {\n")
         )
         for old, new in replaced.items():
             assert functions.count(old) == 1, f"first-boot has not one {old}"
             functions = functions.replace(old, new)
-        given = f'set -eu\nMACHINE=coreos-1\nADDRESS=192.0.2.11\nMACHINES="{THREE}"\nPATIENCE={limit}\n'
-        end = 'survivors=$(join_survivors)\n[ -z "$survivors" ] || printf "%s\\n" "$survivors"\necho over >&2\n'
+        given = f'set -eu\nMACHINE=coreos-1\nPEER_URL={OURS}\nMACHINES="{THREE}"\nPATIENCE={limit}\n'
+        end = 'survivors=$(of_survivors join_at)\n[ -z "$survivors" ] || printf "%s\\n" "$survivors"\necho over >&2\n'
         return run(["sh", "-c", given + functions + end])
 
 
@@ -1300,3 +1300,310 @@ def test_without_any_patience_nobody_is_asked(joining: Joining) -> None:
 
     assert (done.returncode, done.stdout) == (0, "")
     assert joining.asked() == set()
+
+
+# == first-boot: what etcd is to be ====================================================================================
+
+DISCOVERY_URL = "http://192.0.2.1/token"
+# Answers as the discovery service does, where `size` says how many members it is for, and `met` who registered
+DISCOVERY = """case "$*" in
+    *_config/size*) [ -e {folder}/size ] && echo '{{"node":{{"value":"'$(cat {folder}/size)'"}}}}' || exit 28 ;;
+    *{url}*) cat {folder}/met ;;
+    *) [ -e {folder}/stands ] && echo '{{"health": "true"}}' || exit 7 ;;
+esac"""
+DISCOVERS = [f"ETCD_DISCOVERY={DISCOVERY_URL}"]
+ALL = ",".join(f"coreos-{number}=http://192.0.2.{10 + number}:2380" for number in range(3))
+LISTED = "".join(
+    STARTED.format(id=f"aa1{number}", name=f"coreos-{number}", ip=f"192.0.2.{10 + number}", leader="true")
+    for number in range(3)
+)
+MET = '{"node":{"nodes":[{"value":"coreos-0=a"},{"value":"coreos-1=b"},{"value":"coreos-2=c"}]}}'
+
+
+class FirstBoot:
+    """A machine whose first boot is run as it is, in a folder."""
+
+    def __init__(self, folder: Path, stand_in: Callable[[str, str], None]) -> None:
+        self._folder = folder
+        for place in ("home/core", "etc/ssh", "etc/platform", "etc/default", "etc/fleet", "etc/docker"):
+            (folder / place).mkdir(parents=True)
+        self.configuration = folder / "etc/default/etcd"
+        (folder / "members").write_text(LISTED)
+        (folder / "calls").write_text("")
+        stand_in("chown", "exit 0")
+        stand_in("curl", DISCOVERY.format(folder=folder, url=DISCOVERY_URL))
+        stand_in("etcdctl", ETCDCTL.format(folder=folder, cluster=JOINED))
+
+    def discovery(self, size: str, met: str = '{"node":{}}') -> None:
+        (self._folder / "size").write_text(size)
+        (self._folder / "met").write_text(met)
+
+    def cluster_stands(self) -> None:
+        (self._folder / "stands").touch()
+
+    def __call__(self, how: str = "", machine: int = 1) -> list[str]:
+        """What etcd is told of its cluster."""
+        text = (ROOT / "infra/first-boot").read_text().replace("/etc/", f"{self._folder}/etc/")
+        text = text.replace("/home/core", f"{self._folder}/home/core").replace("30 * PATIENCE", "2 * PATIENCE")
+        needed = ("IMAGE_REGISTRY", "NETWORK", "GATEWAY", "BLOG_DOMAIN", "JPBLOG_DOMAIN", "NAME_SERVER", "NAME_KEY",
+                  "AUTHORIZED_KEY", "HOST_KEY", "HOST_KEY_PUBLIC")  # fmt: skip
+        given = "".join(f"{name}=x\n" for name in needed) + "HELPERS='644 blog/README.txt eA=='\nPATIENCE=1\n"
+        given += f"MACHINE=coreos-{machine} ADDRESS=192.0.2.{10 + machine} DISCOVERY_URL={DISCOVERY_URL}\n"
+        script = self._folder / "user-data"
+        script.write_text(f"{given}MACHINES='{THREE} coreos-3=192.0.2.13'\n{text}")
+        done = run(["sh", str(script), *([how] if how else [])])
+        assert done.returncode == 0, done.stderr
+        told = self.configuration.read_text().partition("ELECTION_TIMEOUT=")[2].splitlines()[1:]
+        return [line for line in told if not line.startswith("ETCD_INITIAL_CLUSTER_TOKEN=")]
+
+
+@pytest.fixture
+def first_boot(tmp_path: Path, stand_in: Callable[[str, str], None]) -> FirstBoot:
+    return FirstBoot(tmp_path, stand_in)
+
+
+def existing(cluster: str) -> list[str]:
+    return [f"ETCD_INITIAL_CLUSTER={cluster}", "ETCD_INITIAL_CLUSTER_STATE=existing"]
+
+
+def test_members_of_a_new_cluster_meet_through_the_discovery_url(first_boot: FirstBoot) -> None:
+    first_boot.discovery("3")
+
+    assert first_boot() == DISCOVERS
+    assert first_boot(machine=3) == ["ETCD_PROXY=on", *DISCOVERS]
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_machine_made_again_joins_whether_the_discovery_service_answers_or_not(
+    first_boot: FirstBoot, knows: bool
+) -> None:
+    first_boot.cluster_stands()
+    if knows:
+        first_boot.discovery("3", MET)
+
+    assert first_boot() == existing(JOINED)
+
+
+def test_a_machine_that_is_added_is_a_proxy_without_the_discovery_service_too(first_boot: FirstBoot) -> None:
+    first_boot.cluster_stands()
+
+    assert first_boot(machine=3) == ["ETCD_PROXY=on", *existing(ALL)]
+
+
+def test_where_nobody_answers_the_discovery_url_is_all_that_is_left(first_boot: FirstBoot, quick_clock: None) -> None:
+    assert first_boot() == DISCOVERS
+
+
+def test_a_member_that_is_made_again_stays_one_however_few_the_others_are(
+    first_boot: FirstBoot, tmp_path: Path
+) -> None:
+    first_boot.discovery("3")
+    first_boot()
+    first_boot.cluster_stands()
+    (tmp_path / "members").write_text(LISTED.splitlines()[0] + "\n")
+
+    assert first_boot("again") == existing(JOINED)
+
+
+def test_a_proxy_that_is_made_again_stays_one(first_boot: FirstBoot) -> None:
+    first_boot.discovery("3")
+    first_boot(machine=3)
+    first_boot.cluster_stands()
+
+    assert first_boot("again", machine=3) == ["ETCD_PROXY=on", *existing(ALL)]
+
+
+def test_a_cluster_that_begins_alone_is_another_one_each_time(first_boot: FirstBoot) -> None:
+    first_boot.discovery("3")
+    tokens = set()
+    for _ in range(2):
+        assert first_boot("alone") == [f"ETCD_INITIAL_CLUSTER=coreos-1={OURS}", "ETCD_INITIAL_CLUSTER_STATE=new"]
+        tokens.add(next(it for it in first_boot.configuration.read_text().splitlines() if "_TOKEN=" in it))
+
+    assert len(tokens) == 2
+
+
+# == etcd-anew =========================================================================================================
+
+
+class Anew:
+    """coreos-1, on which somebody types etcd-anew; `healthy` are the addresses whose etcd is."""
+
+    def __init__(self, folder: Path, stand_in: Callable[[str, str], None]) -> None:
+        self._folder = folder
+        self.data, self._calls, self._healthy = folder / "data", folder / "calls", folder / "healthy"
+        (self.data / "member").mkdir(parents=True)
+        self._calls.write_text("")
+        self.healthy()
+        (folder / "machine.env").write_text(f'MACHINES="{THREE}"\nMACHINE_ADDRESS=192.0.2.11\nPATIENCE=1\n')
+        (folder / "configuration").write_text("ETCD_INITIAL_CLUSTER_STATE=new\n")
+        stand_in("user-data", f'echo "user-data $*" >> {self._calls}')
+        stand_in("systemctl", f'echo "$*" >> {self._calls}\n[ "$1" != reset-failed ]')
+        stand_in("id", "echo 0")
+        stand_in("curl", f"""for h in $(cat {self._healthy}); do case "$*" in *"//$h:"*) echo '"true"' ;; esac; done""")
+
+    def healthy(self, *addresses: str) -> None:
+        self._healthy.write_text(" ".join(addresses))
+
+    def calls(self) -> list[str]:
+        return self._calls.read_text().splitlines()
+
+    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
+        text = (ROOT / "infra/image/files/usr/local/sbin/etcd-anew").read_text()
+        for place, instead in {
+            "/etc/platform/machine.env": str(self._folder / "machine.env"),
+            "/etc/default/etcd": str(self._folder / "configuration"),
+            "/var/lib/platform/user-data": "user-data",
+            "/var/lib/etcd/default": str(self.data),
+        }.items():
+            assert place in text
+            text = text.replace(place, instead)
+        (self._folder / "etcd-anew").write_text(text)
+        return run(["sh", str(self._folder / "etcd-anew"), *words])
+
+
+@pytest.fixture
+def anew(tmp_path: Path, stand_in: Callable[[str, str], None]) -> Anew:
+    return Anew(tmp_path, stand_in)
+
+
+STARTS = ["reset-failed etcd", "start etcd", "unset-environment ETCD_FORCE_NEW_CLUSTER"]
+
+
+def test_a_member_joins_with_nothing_of_what_it_had(anew: Anew) -> None:
+    anew.healthy("192.0.2.12")
+    done = anew()
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert anew.calls() == ["stop etcd", "user-data again", *STARTS]
+    assert not anew.data.exists()
+
+
+def test_one_that_begins_alone_keeps_its_data_for_one_start_by_force(anew: Anew, tmp_path: Path) -> None:
+    done = anew("alone")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    force = "set-environment ETCD_FORCE_NEW_CLUSTER=true"
+    assert anew.calls() == ["stop etcd", "user-data alone", force, *STARTS]
+    assert (anew.data / "member").exists()
+    # it would begin yet another one, should its data be lost
+    assert (tmp_path / "configuration").read_text() == "ETCD_INITIAL_CLUSTER_STATE=existing\n"
+
+
+def test_one_that_begins_alone_without_data_needs_no_force(anew: Anew) -> None:
+    shutil.rmtree(anew.data)
+
+    assert anew("alone").returncode == 0
+    assert anew.calls() == ["stop etcd", "user-data alone", *STARTS]
+
+
+@pytest.mark.parametrize(
+    ("words", "healthy", "said"),
+    [
+        ((), [], "no other machine's etcd is healthy: begin with 'etcd-anew alone' where the data is"),
+        ((), ["192.0.2.10", "192.0.2.11"], "this machine's etcd is healthy"),
+        (("alone",), ["192.0.2.11"], "this machine's etcd is healthy"),
+        (("alone",), ["192.0.2.10"], "the etcd of coreos-0 is healthy: join it by 'etcd-anew'"),
+        (("again",), ["192.0.2.10"], "it takes no word but 'alone'"),
+    ],
+)
+def test_what_would_lose_data_is_refused_in_one_line(
+    anew: Anew, words: tuple[str, ...], healthy: list[str], said: str
+) -> None:
+    anew.healthy(*healthy)
+    done = anew(*words)
+
+    assert (done.returncode, done.stderr) == (1, f"etcd-anew: {said}\n")
+    assert anew.calls() == [] and (anew.data / "member").exists()
+
+
+# == keep-places =======================================================================================================
+
+
+class KeepPlaces:
+    """A machine with keep-places. Each time that it asks whether there is a quorum, the next moment begins: whether
+    there is one, and how many machines fleet lists."""
+
+    def __init__(self, folder: Path, stand_in: Callable[[str, str], None]) -> None:
+        self._folder, self._stand_in = folder, stand_in
+        self._calls = folder / "calls"
+        self.configuration = folder / "etcd"
+        self.configuration.write_text("ETCD_NAME=coreos-0\n")
+        (folder / "machine.env").write_text("PATIENCE=1\n")
+        stand_in("systemctl", f'echo "$*" >> {self._calls}')
+
+    def __call__(
+        self, *moments: tuple[bool, int], asked: str = "2379/health", yes: str = '{"health":"true"}'
+    ) -> list[str]:
+        """What it does in these moments; it ends with the last."""
+        self._calls.write_text("")
+        for number, (quorum, listed) in enumerate(moments, 1):
+            (self._folder / f"quorum-{number}").write_text(yes if quorum else '{"health":"false"}')
+            (self._folder / f"listed-{number}").write_text('"id":\n' * listed)
+        count = self._folder / "moment"
+        count.write_text("0")
+        self._stand_in("sleep", f"[ -e {self._folder}/quorum-$(($(cat {count}) + 1)) ]")
+        key = "/_coreos.com/fleet/machines"
+        self._stand_in(
+            "curl",
+            f"""n=$(cat {count})
+            case "$*" in
+                *{asked}*) n=$((n + 1)); echo $n > {count}; cat {self._folder}/quorum-$n ;;
+                *fleet.sock*) cat {self._folder}/listed-$n ;;
+                *PUT*engine-leader*nobody*) echo hold >> {self._calls} ;;
+                *DELETE*engine-leader*nobody*) echo release >> {self._calls} ;;
+                *machines) echo '"key":"{key}/aa" "key":"{key}/bb" "key":"{key}/cc"' ;;
+            esac""",
+        )
+        text = (ROOT / "infra/image/files/usr/local/sbin/keep-places").read_text()
+        for place, instead in {"/etc/platform/machine.env": "machine.env", "/etc/default/etcd": "etcd"}.items():
+            assert place in text
+            text = text.replace(place, str(self._folder / instead))
+        (self._folder / "keep-places").write_text(text)
+        done = run(["sh", str(self._folder / "keep-places")])
+        assert done.stderr == ""
+        return self._calls.read_text().splitlines()
+
+
+KILLS = "kill --signal=KILL fleet.service"
+WELL, LOST, LOST_AND_NOTICED = (True, 3), (False, 3), (False, 0)
+
+
+@pytest.fixture
+def keep_places(tmp_path: Path, stand_in: Callable[[str, str], None]) -> KeepPlaces:
+    now = tmp_path / "now"
+    now.write_text("0")
+    stand_in("date", f"now=$(($(cat {now}) + 2)); echo $now | tee {now}")
+    return KeepPlaces(tmp_path, stand_in)
+
+
+def test_when_a_quorum_returns_nobody_leads_fleet_until_all_are_back(keep_places: KeepPlaces) -> None:
+    assert keep_places(WELL, LOST, LOST_AND_NOTICED, (True, 0), WELL) == ["hold", KILLS, "release"]
+
+
+def test_a_fleet_that_noticed_nothing_is_not_killed(keep_places: KeepPlaces) -> None:
+    assert keep_places(WELL, LOST, LOST, (True, 1), WELL) == ["hold", "release"]
+
+
+def test_an_election_is_over_before_anything_is_lost(
+    keep_places: KeepPlaces, stand_in: Callable[[str, str], None]
+) -> None:
+    stand_in("date", "echo 1")
+
+    assert keep_places(WELL, LOST, WELL, WELL) == []
+
+
+def test_while_there_is_a_quorum_fleet_is_left_alone(keep_places: KeepPlaces) -> None:
+    assert keep_places(WELL, (True, 0), (True, 2), WELL) == []
+
+
+def test_a_machine_that_boots_has_nothing_to_keep(keep_places: KeepPlaces) -> None:
+    assert keep_places((False, 0), (False, 0), (True, 0), WELL) == []
+
+
+def test_a_proxy_asks_its_members(keep_places: KeepPlaces) -> None:
+    keep_places.configuration.write_text("ETCD_PROXY=on\n")
+    moments = (WELL, LOST, LOST_AND_NOTICED, (True, 0), WELL)
+
+    done = keep_places(*moments, asked="machines?quorum=true", yes='{"action":"get"}')
+    assert done == ["hold", KILLS, "release"]

@@ -972,6 +972,12 @@ def test_another_fault_is_named_beside_it(step: Step, log: list[tuple[str, ...]]
     assert noted(tmp_path) == ["fault-etcd-stopped.json", "fault-filter-flushed.json"]
 
 
+def test_all_causes_of_a_fault_are_to_be_named(step: Step) -> None:
+    named = [("system-unit-runs", "etcd on coreos-1"), ("system-unit-runs", "etcd on coreos-2")]
+
+    assert step("given", 'fault "etcd-without-quorum" is injected') == named
+
+
 def test_fault_of_the_operators_is_typed_by_nobody(step: Step, runner: FakeRunner, log: list[tuple[str, ...]]) -> None:
     runner.on("bash -c")
     step("given", 'fault "unit-stopped-by-fleetctl" is injected')
@@ -1326,6 +1332,50 @@ def test_unit_that_runs_nowhere_in_the_end(step: Step, unit_states: FakeStates, 
     assert len(clock.slept) == 2
 
 
+# -- processes that are to stay --------------------------------------------------------------------------------------
+
+SAME = "every unit has the process that was noted, and no other began, for 2 seconds"
+
+
+def test_processes_are_noted_and_stay(step: Step, cluster: Any, clock: FakeClock) -> None:
+    cluster.units = SimpleNamespace(processes=lambda: {"a.service on coreos-0": "12"})
+    noted = step("given", "the processes of all units are noted")
+    step("then", SAME, processes=noted)
+
+    assert noted == {"a.service on coreos-0": "12"} and round(sum(clock.slept)) == 2
+
+
+@pytest.mark.parametrize(
+    ("now", "seen"),
+    [
+        ({"a.service on coreos-0": "13"}, "not so: a.service on coreos-0"),
+        ({}, "not so: a.service on coreos-0"),
+        ({"a.service on coreos-0": "12", "a.service on coreos-1": "7"}, "not so: a.service on coreos-1"),
+    ],
+    ids=["began anew", "ended", "began elsewhere too"],
+)
+def test_a_process_that_is_another_is_told(step: Step, cluster: Any, now: dict[str, str], seen: str) -> None:
+    cluster.units = SimpleNamespace(processes=lambda: now)
+
+    assert red(step, SAME, processes={"a.service on coreos-0": "12"}).seen == seen
+
+
+def test_where_no_unit_runs_nothing_can_be_noted(step: Step, cluster: Any) -> None:
+    cluster.units = SimpleNamespace(processes=dict)
+    with pytest.raises(PlatformWrong, match="units run"):
+        step("given", "the processes of all units are noted")
+
+
+def test_the_leader_of_etcd_is_killed(step: Step, cluster: Any, log: list[tuple[str, ...]]) -> None:
+    cluster.etcd = SimpleNamespace(leader=lambda: "coreos-1")
+    step("when", "the leader of etcd is killed")
+
+    assert log == [
+        ("change", "etcd on coreos-1, which leads, is killed"),
+        ("run", "coreos-1", "sudo systemctl kill --signal=KILL etcd.service"),
+    ]
+
+
 # -- the number of machines ------------------------------------------------------------------------------------------
 
 TFVARS = '# of them\nmachines = 3 # now\ndiscovery_url = ""\n'
@@ -1364,6 +1414,29 @@ def test_plan_that_makes_another_number(step: Step, made: list[str]) -> None:
 
 def test_plan_that_makes_one(step: Step) -> None:
     step("then", MAKES, **plan(["coreos-3"]))
+
+
+def test_plan_that_makes_two(step: Step) -> None:
+    two = MAKES.replace("1 machine", "2 machines")
+    step("then", two, **plan(["coreos-1", "coreos-3"]))
+
+    assert red(step, two, **plan(["coreos-3"])).seen == "['coreos-3']"
+
+
+@pytest.mark.parametrize(("machines", "lowered"), [(3, 2), (5, 4), (9, 4)])
+def test_operator_would_take_a_member_out_and_puts_it_back(
+    step: Step, tmp_path: Path, recorder: Recorder, machines: int, lowered: int
+) -> None:
+    operator = OperatorShell.open(Processes(recorder), tmp_path / "operator.json", tmp_path, {})
+    file, before = tmp_path / "terraform.tfvars", TFVARS.replace("= 3", f"= {machines}")
+    file.write_text(before)
+    with ExitStack() as put_back:
+        text = "the operator lowers the number of machines below that of etcd's members"
+        step("when", text, operator=operator, variables=lambda: {"machines": machines}, put_back=put_back)
+        assert file.read_text() == TFVARS.replace("= 3", f"= {lowered}")
+
+        step("when", "the operator puts the number of machines back", put_back=put_back)
+        assert file.read_text() == before
 
 
 @pytest.mark.parametrize(

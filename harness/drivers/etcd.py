@@ -114,6 +114,15 @@ class Etcd:
             url, fail = f"{url}?prevValue={urllib.parse.quote(instead_of)}", "--fail "
         self._machines.run(self._machines.entry_point, f"{CURL} {fail}-X DELETE {shlex.quote(url)}")
 
+    def leader(self) -> str:
+        """The machine whose member leads. Raises NotAnswering when none says so."""
+        ask = f"{CURL} http://127.0.0.1:2379/v2/stats/self"
+        answers = self._machines.on_all(lambda name: self._machines.run(name, ask, ok=range(256)))
+        for name, answer in answers.items():
+            if '"state":"StateLeader"' in answer:
+                return name
+        raise NotAnswering([ask], "no leader", str(answers), "", ", ".join(answers))
+
     def members(self) -> set[str]:
         """Names of the members, as the way in lists them; none while it is not healthy."""
         return _member_names(self._machines.run(self._machines.entry_point, ASK, ok=range(256)))

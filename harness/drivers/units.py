@@ -91,6 +91,17 @@ class UnitStates:
         known) are answers."""
         return self._machines.run(machine, f"systemctl status --lines=20 -- {shlex.quote(unit)}", ok=(0, 3, 4))
 
+    def processes(self) -> dict[str, str]:
+        """`UNIT on MACHINE` -> the main process of a unit that fleet put there, where it has one."""
+        ask = "cd /run/fleet/units && systemctl show --property=Id --property=MainPID -- *"
+        found = {}
+        for name, shown in self._machines.on_all(lambda name: self._machines.run(name, ask)).items():
+            for block in shown.split("\n\n"):
+                properties = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+                if properties.get("MainPID", "0") != "0":
+                    found[f"{properties['Id']} on {name}"] = properties["MainPID"]
+        return found
+
     def machine_running(self, unit: str) -> str:
         """The one machine on which this unit runs. Raises PlatformWrong when it runs nowhere, or on several."""
         found = self.machines_running(unit)

@@ -175,12 +175,16 @@ class Injections:
         self._put_back = put_back
         self._under_way: dict[str, contextlib.ExitStack] = {}
 
-    def inject(self, name: str) -> tuple[str, str]:
-        """What is to be named: the rule, and the subject in words."""
+    def inject(self, name: str) -> list[tuple[str, str]]:
+        """What is to be named: rules, each with its subject in words; the first is the fault's own."""
         (fault,) = chosen_faults(read_faults(), name, None)
         self._change(f"fault {name} is injected")
         own = self._under_way[name] = self._put_back.enter_context(contextlib.ExitStack())
-        return fault.rule, own.enter_context(self._seeding.injected(fault)).subject
+        subject = own.enter_context(self._seeding.injected(fault)).subject
+        return [
+            (fault.rule, subject),
+            *((rule, other) for rule, _, other in (it.partition(": ") for it in fault.others)),
+        ]
 
     def undo(self, name: str) -> None:
         self._change(f"fault {name} is undone")

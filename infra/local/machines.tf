@@ -39,6 +39,15 @@ locals {
   }
 }
 
+# As many machines as the cluster was made with, five at most, are etcd's members for good: one that is made later is none.
+resource "terraform_data" "etcd_members" {
+  input = min(var.machines, 5)
+
+  lifecycle {
+    ignore_changes = [input]
+  }
+}
+
 resource "docker_container" "machine" {
   for_each = local.machines
 

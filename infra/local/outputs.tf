@@ -6,6 +6,11 @@ output "entrypoint-ip" {
 output "machines" {
   description = "Name of each machine => its address inside the cluster."
   value       = local.machines
+
+  precondition {
+    condition     = var.machines >= terraform_data.etcd_members.output
+    error_message = "machines = ${var.machines} would take members out of etcd: the cluster was made with ${terraform_data.etcd_members.output}, and keeps as many."
+  }
 }
 
 output "ssh-user" {

@@ -81,6 +81,27 @@ def test_machine_that_cannot_be_asked_is_told(machines: RecordedMachines) -> Non
         Etcd(machines).members()
 
 
+@pytest.mark.parametrize("leads", NAMES)
+def test_the_leader_is_who_says_so(machines: RecordedMachines, leads: str) -> None:
+    machines.on("stats/self", '{"name":"x","state":"StateFollower"}')
+    machines.on("stats/self", '{"name":"x","state":"StateLeader"}', leads)
+
+    assert Etcd(machines).leader() == leads
+
+
+def test_without_a_leader_there_is_none(machines: RecordedMachines) -> None:
+    with pytest.raises(NotAnswering, match="no leader"):
+        Etcd(machines.on("stats/self", "")).leader()
+
+
+def test_what_more_than_half_agree_on_is_asked_for_as_such(machines: RecordedMachines) -> None:
+    machines.on("/v2/keys/platform?recursive=true", '{"node":{"key":"/platform","value":"what one knew"}}')
+    machines.on("/v2/keys/platform?recursive=true&quorum=true", '{"node":{"key":"/platform","value":"agreed"}}')
+
+    assert (Etcd(machines).get("/platform", quorum=True) or {})["value"] == "agreed"
+    assert (Etcd(machines).get("/platform") or {})["value"] == "what one knew"
+
+
 # -- the discovery URL -----------------------------------------------------------------------------------------------
 
 URL = "http://192.0.2.1:2379/v2/keys/discovery/f00"

@@ -304,6 +304,13 @@ def test_unit_that_runs_nowhere(states: UnitStates) -> None:
     assert states.machines_running("ghost.service") == []
 
 
+def test_processes_are_those_of_units_that_fleet_put_there(machines: RecordedMachines, states: UnitStates) -> None:
+    machines.on("cd /run/fleet/units", "MainPID=0\nId=ends.service\n")
+    machines.on("cd /run/fleet/units", "MainPID=12\nId=blog.service\n\nMainPID=13\nId=entry.service\n", "coreos-1")
+
+    assert states.processes() == {"blog.service on coreos-1": "12", "entry.service on coreos-1": "13"}
+
+
 SHOWN = "LoadState={}\nActiveState={}\nSubState={}\nNRestarts={}\n"
 GIVEN_UP = SHOWN.format("loaded", "failed", "failed", 5)
 

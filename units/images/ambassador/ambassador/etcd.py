@@ -27,33 +27,36 @@ class EtcdRefused(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """A node, and etcd's index at the time of the answer."""
+    """A node, etcd's index at the time of the answer, and what was done (get, set, expire, ...)."""
 
     node: dict[str, Any]
     index: int
+    action: str = ""
 
 
 class Etcd:
-    """One etcd, at HOST:PORT."""
+    """One etcd, at HOST:PORT. An answer may take `limit` seconds."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, limit: float = LIMIT) -> None:
         self._address = address
+        self._limit = limit
 
     def get(self, key: str) -> Answer:
         """A key, or a directory with all below it. Raises EtcdSilent, EtcdRefused."""
         return self._ask("GET", key, {"recursive": "true"})
 
-    def wait(self, key: str, after: int, within: float) -> None:
+    def wait(self, key: str, after: int, within: float) -> str:
         """Returns when the key or something below it has changed since index `after`, or when `within` seconds have
-        passed. Raises EtcdSilent, EtcdRefused."""
+        passed: what was done first (set, expire, ...), or "". Raises EtcdSilent, EtcdRefused."""
         query = {"recursive": "true", "wait": "true", "waitIndex": str(after + 1)}
         try:
-            self._ask("GET", key, query, within)
+            return self._ask("GET", key, query, within).action
         except EtcdRefused as refused:
             if refused.code != EVENT_INDEX_CLEARED:
                 raise
         except TimeoutError:
             pass
+        return ""
 
     def put(self, key: str, value: str, ttl: int) -> None:
         self._ask("PUT", key, {"value": value, "ttl": str(ttl)})
@@ -77,8 +80,9 @@ class Etcd:
             if refused.code not in (KEY_NOT_FOUND, COMPARE_FAILED):
                 raise
 
-    def _ask(self, method: str, key: str, values: dict[str, str], within: float = LIMIT) -> Answer:
+    def _ask(self, method: str, key: str, values: dict[str, str], within: float | None = None) -> Answer:
         path = f"/v2/keys{urllib.parse.quote(key)}?{urllib.parse.urlencode(values)}"
+        within = self._limit if within is None else within
         connection = http.client.HTTPConnection(self._address, timeout=within)
         try:
             connection.request(method, path)
@@ -95,6 +99,6 @@ class Etcd:
         try:
             if "errorCode" in body:
                 raise EtcdRefused(body["errorCode"], body.get("message", ""), body.get("index", 0))
-            return Answer(body["node"], int(response.headers["X-Etcd-Index"]))
+            return Answer(body["node"], int(response.headers["X-Etcd-Index"]), str(body.get("action")))
         except (KeyError, TypeError, ValueError) as wrong:
             raise EtcdSilent(f"no answer of its v2 API: {wrong!r}") from wrong

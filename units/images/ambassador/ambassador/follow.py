@@ -2,7 +2,8 @@
 
 HAProxy is the proxy; this program starts it, waits at etcd for changes, and tells it its servers through its runtime
 socket. While etcd is silent the proxy keeps the servers it has, and for a time to live afterwards, in which sidekicks
-renew the registrations that ran out meanwhile; its health checks go on. A value that is no registration is passed over,
+renew the registrations that ran out meanwhile; its health checks go on. So it does when a registration ran out and was
+not taken back: etcd may have had no quorum to renew it in. A value that is no registration is passed over,
 with a line that says so; the others count. Without any instance the proxy answers 503.
 
 Environment: DOMAIN, the host name that the service's instances answer to; PATIENCE, how many times as long limits are.
@@ -35,6 +36,7 @@ PLACES = [f"instances/instance{number}" for number in range(1, 17)]
 # a watch is renewed before anything between here and etcd takes it for dead
 WATCH = 60.0
 AGAIN = 0.5
+RAN_OUT = "expire"  # as etcd calls it
 DRAIN = 8.0  # before Docker, which stops it, loses patience
 
 MAINTENANCE = "MAINT"  # the state of a place that is empty
@@ -148,8 +150,8 @@ def told(command: str, path: str = SOCKET) -> str:
 
 
 def follow(etcd: Etcd, service: str, proxy: Proxy, spare: float = TIME_TO_LIVE) -> None:
-    """Keeps the proxy's servers those of the service, for ever; `spare` is how many seconds after a silence of etcd
-    nobody is taken out."""
+    """Keeps the proxy's servers those of the service, for ever; `spare` is how many seconds after a silence of etcd, or
+    a registration that ran out, nobody is taken out."""
     directory = f"/services/{service}"
     said: set[str] = set()
     silent, spared_until = False, 0.0
@@ -169,7 +171,7 @@ def follow(etcd: Etcd, service: str, proxy: Proxy, spare: float = TIME_TO_LIVE) 
             lines = [*malformed, *proxy.serve(addresses | proxy.served if spared else addresses)]
             say(line for line in lines if line not in said)
             said = {*malformed, *(line for line in lines if "has no place" in line)}
-            etcd.wait(directory, index, spared or WATCH)
+            silent = etcd.wait(directory, index, spared or WATCH) == RAN_OUT
         except (EtcdSilent, EtcdRefused, ProxySilent) as failed:
             silent = silent or not isinstance(failed, ProxySilent)
             line = f"{type(failed).__name__}: {failed}"

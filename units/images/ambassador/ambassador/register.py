@@ -29,9 +29,11 @@ from ambassador.etcd import Etcd, EtcdRefused, EtcdSilent
 
 EVERY = 1.0
 TIME_TO_LIVE = 5
-ENGINE_LIMIT = 2.0  # less than the time to live: a busy engine must not end a registration
 APP_LIMIT = 1.0  # of one question, times PATIENCE
 HANGS_AFTER = 10.0  # seconds without an answer, times PATIENCE; an app that starts has them too
+# less than the time to live, which is how long ambassadors wait for what ran out: neither a busy engine nor an etcd
+# that had no quorum must end a registration
+ENGINE_LIMIT = ETCD_LIMIT = 2.0
 ETCD = "etcd:2379"
 DOCKER = "/var/run/docker.sock"
 
@@ -218,7 +220,7 @@ def main() -> int:
     arguments = parser.parse_args()
     patience = int(os.environ.get("PATIENCE", "1"))
     key = f"/services/{arguments.service}/{os.environ['MACHINE_NAME']}:{arguments.container}"
-    registration = Registration(Etcd(ETCD), key, TIME_TO_LIVE * patience)
+    registration = Registration(Etcd(ETCD, ETCD_LIMIT), key, TIME_TO_LIVE * patience)
     watchdog = Watchdog(HANGS_AFTER * patience, APP_LIMIT * patience)
     run(registration, lambda: where_it_answers(arguments.container, arguments.port, watchdog))
     return 0

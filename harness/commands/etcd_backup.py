@@ -1,0 +1,124 @@
+"""`etcd-backup save FILE` and `etcd-backup restore FILE`: what of the cluster's etcd cannot be had again.
+
+That is what fleet is to run, and where, and which contents were deployed: a JSON object, key -> value. What has a time
+to live is left out, for its owners tell it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import files
+from harness.drivers.cluster import Cluster, Connections
+from harness.drivers.etcd import Etcd
+from harness.drivers.terraform import Terraform
+from harness.errors import CommandFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong
+from harness.record.log import Recorder
+from harness.seams.process import Processes
+
+KEYS = ("/_coreos.com/fleet/job", "/_coreos.com/fleet/unit", "/platform")
+
+
+def saved(etcd: Etcd) -> dict[str, str]:
+    """Key -> value of all that counts. Raises PlatformWrong when etcd has no quorum that could tell it."""
+    try:
+        trees = [etcd.get(key, quorum=True) for key in KEYS]
+    except CommandFailed as silent:
+        raise PlatformWrong(
+            "etcd has no quorum: bring its members back first (Recovery)",
+            expected="an answer of more than half of its members",
+            seen=str(silent),
+        ) from silent
+    return dict(sorted(pair for tree in trees if tree for pair in _values(tree)))
+
+
+def _values(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "ttl" in node:
+        return
+    if not node.get("dir"):
+        yield node["key"], node.get("value", "")
+    for below in node.get("nodes", ()):
+        yield from _values(below)
+
+
+def restore(etcd: Etcd, backup: Mapping[str, str]) -> int:
+    """Puts a backup into an etcd that knows nothing yet, or a part of it; how many keys were missing there.
+
+    Raises Misconfigured, before anything is changed, when the cluster has something else.
+    """
+    known = saved(etcd)
+    others = sorted(key for key, value in known.items() if backup.get(key) != value)
+    if others:
+        raise Misconfigured(
+            f"the cluster knows what the backup does not, such as {others[0]}: restore into an empty one"
+        )
+    missing = [key for key in backup if key not in known]
+    # a unit's text and its job before what is wanted of it
+    for key in sorted(missing, key=lambda key: (not key.startswith(KEYS[1]), not key.endswith("/object"), key)):
+        etcd.put(key, backup[key])
+    return len(missing)
+
+
+def read(path: Path) -> dict[str, str]:
+    """A backup from its file. Raises Misconfigured for what is none."""
+    text = files.read(path, if_missing="give the file that `etcd-backup save` wrote")
+    try:
+        backup = json.loads(text)
+    except (ValueError, RecursionError) as wrong:
+        raise Misconfigured(f"{path} is no backup: it is no JSON ({wrong})") from wrong
+    if not isinstance(backup, dict) or not backup:
+        raise Misconfigured(f"{path} is no backup: it has no keys")
+    for key, value in backup.items():
+        if not isinstance(value, str) or not key.startswith(tuple(f"{kept}/" for kept in KEYS)):
+            raise Misconfigured(f"{path} is no backup: {key} is no key of one, or its value no text")
+    return backup
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line. Prints how many keys there were; exit status as in harness.errors."""
+    parser = argparse.ArgumentParser(
+        prog="etcd-backup", description="Saves what the cluster's etcd knows of units and deployments, or restores it."
+    )
+    parser.add_argument("do", choices=("save", "restore"), help="save: from the cluster; restore: into an empty etcd")
+    parser.add_argument("file", metavar="FILE", type=Path, help="the backup: a JSON object, key -> value")
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as wrong:
+        return ExitStatus.MISCONFIGURED if wrong.code else ExitStatus.VERIFIED
+    try:
+        print(_done(arguments.do, arguments.file))
+    except HarnessError as failed:
+        print(f"etcd-backup: {failed}", file=sys.stderr)
+        return failed.status
+    except KeyboardInterrupt:
+        print("etcd-backup: interrupted", file=sys.stderr)
+        return ExitStatus.INTERRUPTED
+    return ExitStatus.VERIFIED
+
+
+def _done(do: str, file: Path) -> str:
+    """Does it on the cluster that Terraform's outputs describe ($TARGET, default local); a line that says what."""
+    target = Path("infra") / os.environ.get("TARGET", "local")
+    backup = read(file) if do == "restore" else {}
+    if not target.is_dir():
+        raise Misconfigured(f"there is no {target} here: run this in the folder of the runbook")
+    with tempfile.TemporaryDirectory(prefix="etcd-backup-") as scratch:
+        recorder = Recorder(Path(scratch) / "events.jsonl")
+        process = Processes(recorder)
+        outputs = Terraform(process, target, os.environ).outputs()
+        with Connections(recorder) as connections:
+            etcd = Cluster(lambda: outputs, connections, process).etcd
+            if do == "restore":
+                return f"{restore(etcd, backup)} of {len(backup)} keys restored"
+            found = saved(etcd)
+    if not found:
+        raise PlatformWrong("etcd knows of no unit and no deployment: there is nothing to save")
+    files.write(file, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    return f"{len(found)} keys saved"
