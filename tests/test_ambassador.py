@@ -30,7 +30,7 @@ import pytest
 from ambassador import register, show
 from ambassador.etcd import EVENT_INDEX_CLEARED, KEY_NOT_FOUND, Answer, Etcd, EtcdRefused, EtcdSilent
 from ambassador.follow import MAINTENANCE, PLACES, Address, Proxy, ProxySilent, Server, follow, instances, servers, told
-from ambassador.register import EngineSilent, Registration, published
+from ambassador.register import EngineSilent, Registration, Watchdog, kill, published
 
 from harness.seams.patience import patience
 
@@ -1355,6 +1355,13 @@ def container(*bindings: tuple[str, str], port: str = "80/tcp", running: bool = 
 class EngineHandler(BaseHTTPRequestHandler):
     server: Engine
 
+    def do_POST(self) -> None:
+        self.server.killed.append(self.path)
+        self.send_response(self.server.kills)
+        self.send_header("Content-Length", "0" if self.server.kills == 204 else "2")
+        self.end_headers()
+        self.wfile.write(b"" if self.server.kills == 204 else b"{}")
+
     def do_GET(self) -> None:
         engine = self.server
         engine.asked.append(self.path)
@@ -1372,7 +1379,8 @@ class EngineHandler(BaseHTTPRequestHandler):
 
 
 class Engine(_Quiet, socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """A Docker Engine that says of every container the same. `answer` is status and body; None is silence."""
+    """A Docker Engine that says of every container the same. `answer` is status and body; None is silence. `kills` is
+    the status of a kill."""
 
     daemon_threads = True
 
@@ -1382,6 +1390,8 @@ class Engine(_Quiet, socketserver.ThreadingMixIn, socketserver.UnixStreamServer)
         self.asked: list[str] = []
         self.over = threading.Event()
         self.answer: tuple[int, bytes] | None = None
+        self.killed: list[str] = []
+        self.kills = 204
 
     def says(self, document: object, status: int = 200) -> None:
         self.answer = status, json.dumps(document).encode()
@@ -1600,16 +1610,21 @@ import sys
 from ambassador import register
 
 register.ETCD, engine, register.EVERY, register.TIME_TO_LIVE = *sys.argv[1:3], float(sys.argv[3]), int(sys.argv[4])
-published = register.published
+register.APP_LIMIT, register.HANGS_AFTER = 0.1, float(sys.argv[5])
+published, kill = register.published, register.kill
 register.published = lambda container, port: published(container, port, engine)
-del sys.argv[1:5]
+register.kill = lambda container: kill(container, engine)
+del sys.argv[1:6]
 sys.exit(register.main())
 """
 
 
 @contextlib.contextmanager
-def sidekick(folder: Path, etcd: str, engine: Engine, ttl: int = 5, **environment: str) -> Iterator[Program]:
-    argv = [sys.executable, "-c", REGISTER, etcd, engine.path, "0.05", str(ttl), "blog", "80", SERVICE]
+def sidekick(
+    folder: Path, etcd: str, engine: Engine, ttl: int = 5, hangs_after: float = 60, **environment: str
+) -> Iterator[Program]:
+    limits = ["0.05", str(ttl), str(hangs_after)]
+    argv = [sys.executable, "-c", REGISTER, etcd, engine.path, *limits, "blog", "80", SERVICE]
     environment = {"MACHINE_NAME": "coreos-0", "PYTHONPATH": str(IMAGE), **environment}
     started = Program(argv, folder / "register.log", **environment)
     try:
@@ -1717,6 +1732,127 @@ def test_sigterm_ends_a_sidekick_that_waits_for_a_silent_engine(etcd: RealEtcd, 
         running.process.terminate()
 
         assert running.ended(1) == 0
+
+
+# == an app that hangs =================================================================================================
+
+
+@contextlib.contextmanager
+def mute() -> Iterator[Address]:
+    """Takes connections, and says nothing: as an app whose processes are stopped."""
+    with socket.create_server((HOST, 0)) as listening:
+        yield listening.getsockname()
+
+
+@pytest.mark.parametrize("status", [200, 404, 500])
+def test_any_answer_is_one(status: int) -> None:
+    with apps("app") as (app,):
+        app.status = status
+        assert register.answers(app.address, 1.0)
+        app.domain = "another.example"  # it answers 503 to who asks for another's
+        assert register.answers(app.address, 1.0)
+
+
+def test_who_takes_a_connection_and_says_nothing_does_not_answer() -> None:
+    with mute() as address:
+        assert not register.answers(address, 0.05)
+    assert not register.answers(address, 1.0)  # refused
+
+
+class Scripted:
+    """A clock, and an app that answers or not; a question that gets no answer takes a second."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.well = 100.0, True
+        monkeypatch.setattr(register, "answers", self.answers)
+        monkeypatch.setattr(register, "time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def answers(self, address: Address, within: float) -> bool:
+        self.now += 0 if self.well else within
+        return self.well
+
+    def rounds(self, watchdog: Watchdog, number: int, address: Address | None = ONE, pause: float = 1.0) -> list[bool]:
+        """What it says in so many rounds, a pause behind each."""
+        said = []
+        for _ in range(number):
+            said.append(watchdog.hangs(address))
+            self.now += pause
+        return said
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+    return Scripted(monkeypatch)
+
+
+def test_an_app_hangs_when_it_was_silent_for_ten_seconds_and_then_has_as_long_again(scripted: Scripted) -> None:
+    watchdog = Watchdog(10.0, 1.0)
+    assert not any(scripted.rounds(watchdog, 60))
+    scripted.well = False
+
+    # the first question finds it silent for a second, each further one for two more
+    assert scripted.rounds(watchdog, 12) == [False] * 5 + [True] + [False] * 4 + [True, False]
+
+
+def test_an_answer_in_between_is_a_new_beginning(scripted: Scripted) -> None:
+    watchdog = Watchdog(10.0, 1.0)
+    for _ in range(5):
+        scripted.well = True
+        assert not any(scripted.rounds(watchdog, 1))
+        scripted.well = False
+        assert not any(scripted.rounds(watchdog, 5))
+
+
+def test_an_app_that_starts_has_as_long_to_answer_first(scripted: Scripted) -> None:
+    watchdog = Watchdog(10.0, 1.0)
+    scripted.rounds(watchdog, 3)
+    scripted.well = False
+    assert not any(scripted.rounds(watchdog, 5))
+    assert not any(scripted.rounds(watchdog, 5, TWO))  # it began again, on another port
+    assert not any(scripted.rounds(watchdog, 60, None))  # it runs nowhere
+    assert not any(scripted.rounds(watchdog, 5, TWO))
+
+
+def test_a_machine_that_stood_still_says_nothing_of_its_app(scripted: Scripted) -> None:
+    watchdog = Watchdog(10.0, 1.0)
+    scripted.rounds(watchdog, 3)
+    scripted.now += 3600
+    scripted.well = False
+
+    assert not any(scripted.rounds(watchdog, 4))
+
+
+@pytest.mark.parametrize("status", [204, 404, 409])
+def test_what_ended_meanwhile_needs_no_killing(engine: Engine, status: int) -> None:
+    engine.kills = status
+    kill("blog", engine.path)
+
+    assert engine.killed == ["/containers/blog/kill"]
+
+
+def test_a_kill_that_is_refused_says_so(engine: Engine) -> None:
+    engine.kills = 500
+    with pytest.raises(EngineSilent, match="status 500"):
+        kill("blog", engine.path)
+
+
+def test_a_sidekick_kills_an_app_that_hangs_and_says_so(etcd: RealEtcd, engine: Engine, tmp_path: Path) -> None:
+    started = sidekick(tmp_path, etcd.address, engine, hangs_after=1)
+    with apps("app") as (app,), mute() as silent, started as running:
+        engine.says(container((HOST, str(app.port))))
+        eventually(lambda: value_of(etcd) == {"host": HOST, "port": app.port}, within=2)
+        time.sleep(1.3)
+        assert engine.killed == []
+
+        engine.says(container((HOST, str(silent[1]))))
+        eventually(lambda: engine.killed, within=3)
+        engine.says({"message": "No such container: blog"}, status=404)
+        eventually(lambda: etcd.node() is None, within=1)
+    assert engine.killed == ["/containers/blog/kill"]
+    assert f"blog has not answered at {HOST}:{silent[1]} for too long: killed" in running.said().splitlines()
 
 
 # == what an ambassador knows ========================================================================================

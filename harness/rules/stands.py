@@ -173,8 +173,9 @@ class Foundations:
 
     def _registration(self, name: str, machine: str) -> Iterator[Subject]:
         service, _, key = name.partition("/")
+        container = service
         if key:
-            machine = key.partition(":")[0]
+            machine, _, container = key.partition(":")
         yield Subject("etcd")
         if not machine and not key:  # of a service that runs nowhere
             for unit in self._units_of(service):
@@ -182,7 +183,7 @@ class Foundations:
                 yield from (unit_of(unit, other) for other in self._places(unit))
             yield from (Subject("container", service, other) for other in self._instances(service))
         if machine in self._machines:
-            yield Subject("container", service, machine)
+            yield Subject("container", container, machine)
             yield Subject("container", f"{service}-docker-reg", machine)
             yield Subject("container", "etcd-amb", machine)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from harness.model.unit_file import written
 from harness.rules.finding import (
     ALL,
+    AMBASSADOR_LAG,
     DOCKER_LAG,
     FLEET_LAG,
     Found,
@@ -127,7 +128,8 @@ def container_of(now: Snapshot, name: str) -> str:
     return found[1] if found else ""
 
 
-@rule("unit", "every unit that runs has its container", explains=(ALL,), lag=DOCKER_LAG)
+# what is paused says nothing
+@rule("unit", "every unit that runs has its container", explains=(ALL, "instance-answers"), lag=DOCKER_LAG)
 def container_runs(now: Snapshot) -> Found:
     for name, machine_name, machine, unit in wanted(now):
         container = container_of(now, name)
@@ -139,6 +141,18 @@ def container_runs(now: Snapshot) -> Found:
             seen = f"systemd says active, and Docker says {known}"
             paste = on(machine_name, "docker ps --all")
             yield Wrong(Subject("container", container, machine_name), "running", seen, paste=paste)
+
+
+@rule("unit", "every app that runs answers on its own machine", explains=(ALL,), lag=AMBASSADOR_LAG)
+def instance_answers(now: Snapshot) -> Found:
+    """As its ambassadors see it, it is a server that is down: this tells an app that hangs from a way that is cut."""
+    for service in now.intended.sites:
+        for address, (machine, container) in now.running(service).items():
+            here = now.machines[machine]
+            if "apps" not in here.missing and not here.apps.get(container):
+                paste = on(machine, f"curl --head --max-time 2 http://{address}/")
+                subject = Subject("container", container, machine)
+                yield Wrong(subject, "an answer of its app, any", f"none at {address}", paste=paste)
 
 
 @rule("unit", "no container was ended for want of memory")

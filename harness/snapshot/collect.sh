@@ -59,6 +59,20 @@ containers() {
     done
 }
 
+# CONTAINER STATUS, of each app that is published here: what it answers on its own machine, 000 where it says nothing
+apps() {
+    for site in $sites; do
+        for unit in "/run/fleet/units/${site%%:*}.service" "/run/fleet/units/${site%%:*}@"*.service; do
+            [ -e "$unit" ] || continue
+            container=$(basename "$unit" .service | tr @ -)
+            address=$(docker "$container/json" | grep -o '"80/tcp":\[{"HostIp":"[^"]*","HostPort":"[0-9][0-9]*"' |
+                sed 's/.*"HostIp":"\(.*\)","HostPort":"\(.*\)"/\1:\2/')
+            [ ! "$address" ] || echo "$container $(curl --silent --head --output /dev/null --max-time 1 \
+                --user-agent ambassador --write-out '%{http_code}' "http://$address/")"
+        done
+    done
+}
+
 # the runtime socket of the proxy in each ambassador's container; perl is part of every Debian system
 # shellcheck disable=SC2016
 servers='use Socket; alarm 2; socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un($ARGV[0])) or exit 1;
@@ -165,6 +179,7 @@ part system system
 part units units
 part texts texts
 part containers containers
+part apps apps
 part ambassadors ambassadors
 part routes routes
 part etcd etcd

@@ -137,6 +137,7 @@ class Machine(Struct, frozen=True, omit_defaults=True):
     failed: tuple[str, ...] = ()  # units
     units: Mapping[str, Unit] = {}
     containers: Mapping[str, Container] | None = None  # None: Docker does not run
+    apps: Mapping[str, int] = {}  # container -> the status that its app answers with; 0 of one that says nothing
     ambassadors: Mapping[str, Mapping[str, str]] = {}  # service -> HOST:PORT -> UP or DOWN
     routes: Mapping[str, str] = {}  # of the entry point: host name -> ambassador
     etcd: EtcdHere | None = None

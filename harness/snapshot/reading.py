@@ -71,6 +71,7 @@ def machine(printed: str, sent: float, received: float, helpers: Mapping[str, st
         failed=tuple(failed),
         units=units,
         containers=parts.read("containers", _containers),
+        apps=parts.read("apps", _apps, {}),
         ambassadors=parts.read("ambassadors", _ambassadors, {}),
         routes=parts.read("routes", _routes, {}),
         etcd=_with_metrics(parts.read("etcd", _etcd), parts.read("metrics", _metrics, {})),
@@ -177,6 +178,10 @@ def _containers(text: str) -> dict[str, Container]:
             finished=end["FinishedAt"] if end else "",
         )
     return found
+
+
+def _apps(text: str) -> dict[str, int]:
+    return {container: int(status) for container, status in map(str.split, _lines(text))}
 
 
 def _ambassadors(text: str) -> dict[str, dict[str, str]]:

@@ -269,6 +269,12 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
             ),
         ),
     ],
+    "instance-answers": [
+        case({"machines.coreos-2.apps.blog": 0}, "container blog on coreos-2"),
+        case({"machines.coreos-2.apps": {}}, "container blog on coreos-2"),
+        case({"machines.coreos-2.apps": {}, "machines.coreos-2.missing": ("apps",)}),
+        case({"machines.coreos-2.apps": {}, "machines.coreos-2.containers.blog.state": "paused"}),
+    ],
     "container-has-memory": [
         case(
             {f"{ONE}.containers.x": Container("1", "exited", exit_status=137, out_of_memory=True)},

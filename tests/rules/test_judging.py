@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from harness.rules.finding import FLEET_LAG, LAYERS, RULES, Finding, Subject
 from harness.rules.judging import Cause, Judgement, causes, judge
 from harness.rules.stands import Foundations
-from harness.snapshot.data import Answer, FleetMachine, Release, Snapshot
-from tests.rules.cases import CASES, ID, look
+from harness.snapshot.data import Answer, FleetMachine, Registration, Release, Snapshot
+from tests.rules.cases import CASES, ID, ONE, RUNS_AT, look
 from tests.transcripts.snapshots import REMOVED, change, changed, green, later, silent, without
 
 STOPPED = {"active": "inactive", "sub": "dead", "main_pid": 0}
@@ -213,6 +213,44 @@ def test_container_that_is_gone_or_paused_and_is_registered_by_nobody_any_more(b
         "instance-is-registered: registration blog"
     }
     assert len(of(broken)) == 1
+
+
+# the app says nothing, and its ambassadors have noticed
+HANGS = {f"machines.{name}.ambassadors.blog.{RUNS_AT}": "DOWN" for name in ID} | {"machines.coreos-2.apps.blog": 0}
+HANGS |= site_down("blog")
+
+
+def test_an_app_that_hangs_is_one_cause_and_no_ambassador_is() -> None:
+    assert shown(of(changed(green(), HANGS))) == {
+        "instance-answers: container blog on coreos-2": {
+            *(f"ambassador-reaches: ambassador of blog on {name}" for name in ID),
+            *(f"site-answers: site blog through {name}" for name in ID),
+            *(f"{rule}: site blog" for rule in WALKED),
+        }
+    }
+
+
+def test_an_app_that_is_paused_is_told_to_be_that() -> None:
+    paused = HANGS | {"machines.coreos-2.containers.blog.state": "paused"}
+
+    assert set(shown(of(changed(green(), paused)))) == {"container-runs: container blog on coreos-2"}
+
+
+def test_another_instance_that_hangs_explains_its_ambassadors() -> None:
+    at = "192.0.2.11:32768"
+    blog = green().machines["coreos-2"].containers["blog"]  # type: ignore[index]
+    another = {
+        f"{ONE}.containers.blog-2": replace(blog, ports={80: (at,)}),
+        f"{ONE}.apps.blog-2": 0,
+        "services.blog.coreos-1:blog-2": Registration("", at, 5),
+        **{f"machines.{name}.ambassadors.blog.{at}": "DOWN" for name in ID},
+    }
+
+    assert shown(of(changed(green(), another))) == {
+        "instance-answers: container blog-2 on coreos-1": {
+            f"ambassador-reaches: ambassador of blog on {name}" for name in ID
+        }
+    }
 
 
 def test_etcd_stopped() -> None:

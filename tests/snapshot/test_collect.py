@@ -232,6 +232,24 @@ def test_a_proxy_that_does_not_answer_costs_no_other(collect: Collect, machine: 
     assert here.ambassadors == {"blog": {}} and "ambassadors" not in here.missing
 
 
+def test_each_app_that_is_published_is_asked_once(collect: Collect, machine: Path) -> None:
+    for unit in ("blog", "blog@2", "jpblog", "blog-docker-reg"):
+        (machine / f"units/{unit}.service").write_text("")
+    # what was asked for stands before what is
+    asked = '"PortBindings":{"80/tcp":[{"HostIp":"192.0.2.1","HostPort":""}]}'
+    ports = f"""'{{{asked},"Ports":{{"80/tcp":[{{"HostIp":"192.0.2.1","HostPort":"%d"}}]}}}}'"""
+    curl = f"""case "$*" in
+        */blog/json) echo {ports % 1};;
+        */blog-2/json) echo {ports % 2};;
+        */192.0.2.1:1/*) printf 503;;
+        */192.0.2.1:2/*) printf 000; exit 28;;
+        *) exit 22;;
+    esac"""
+
+    here = reading.machine(collect(systemctl="exit 0", curl=curl), 0.0, 0.0, {})
+    assert here.apps == {"blog": 503, "blog-2": 0} and "apps" not in here.missing
+
+
 def test_lines_of_the_journal_are_cut_between_characters(collect: Collect) -> None:
     line = "1795663900.5 x: " + "日本" * 300
     here = reading.machine(collect(journalctl=f"echo '{line}'"), 0.0, 0.0, {})

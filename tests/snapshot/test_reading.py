@@ -23,6 +23,7 @@ FIELDS = {
     "units": ("units",),
     "texts": ("units",),
     "containers": ("containers",),
+    "apps": ("apps",),
     "ambassadors": ("ambassadors",),
     "routes": ("routes",),
     "etcd": ("etcd",),
@@ -117,7 +118,7 @@ def test_recorded_units() -> None:
     assert docker.drop_ins == ("/etc/systemd/system/docker.service.d/platform.conf",)
 
 
-def test_recorded_containers_and_ambassadors() -> None:
+def test_recorded_containers_apps_and_ambassadors() -> None:
     machine = read()
     assert machine.containers is not None
 
@@ -125,6 +126,7 @@ def test_recorded_containers_and_ambassadors() -> None:
         image="99d736b1337d8b14", state="running", ports={80: ("192.0.2.10:32768",)}
     )
     assert machine.containers["etcd-amb"].ports == {}
+    assert machine.apps == {"jpblog": 503}
     assert machine.ambassadors == {"blog": {"192.0.2.12:32768": "UP"}, "jpblog": {"192.0.2.10:32768": "UP"}}
 
 

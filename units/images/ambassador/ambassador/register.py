@@ -4,6 +4,10 @@ Each second the Docker Engine is asked where the container's PORT is published, 
 another port. The key lives for five seconds (times PATIENCE): a machine that is lost takes its registrations with it.
 At SIGTERM, and when the container is gone, the key is removed at once.
 
+The app is asked too, over HTTP. One that has given no answer for ten seconds (times PATIENCE) hangs: its container is
+killed, for systemd to start it again. Nobody else would: systemd sees `docker run`, and Docker restarts nothing for
+want of health.
+
 Environment: MACHINE_NAME, and PATIENCE where it is not 1.
 """
 
@@ -26,8 +30,12 @@ from ambassador.etcd import Etcd, EtcdRefused, EtcdSilent
 EVERY = 1.0
 TIME_TO_LIVE = 5
 ENGINE_LIMIT = 2.0  # less than the time to live: a busy engine must not end a registration
+APP_LIMIT = 1.0  # of one question, times PATIENCE
+HANGS_AFTER = 10.0  # seconds without an answer, times PATIENCE; an app that starts has them too
 ETCD = "etcd:2379"
 DOCKER = "/var/run/docker.sock"
+
+Address = tuple[str, int]
 
 
 class EngineSilent(Exception):
@@ -45,29 +53,35 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def published(container: str, port: int, docker: str = DOCKER) -> tuple[str, int] | None:
-    """Host address and port at which a running container's port is published; None when it does not run, or publishes
-    no such port to an address. Raises EngineSilent."""
+def _asked(method: str, path: str, docker: str) -> tuple[int, Any]:
+    """Status and document that the Docker Engine answers with; None for a document that is empty."""
     connection = _UnixConnection(docker, timeout=ENGINE_LIMIT)
     try:
-        connection.request("GET", f"/containers/{container}/json")
+        connection.request(method, path)
         response = connection.getresponse()
-        body = json.loads(response.read())
+        body = response.read()
+        return response.status, json.loads(body) if response.status != 204 else None
     except (OSError, http.client.HTTPException, ValueError) as failed:
         raise EngineSilent(str(failed) or type(failed).__name__) from failed
     finally:
         connection.close()
-    if response.status == 404:
+
+
+def published(container: str, port: int, docker: str = DOCKER) -> Address | None:
+    """Host address and port at which a running container's port is published; None when it does not run, or publishes
+    no such port to an address. Raises EngineSilent."""
+    status, body = _asked("GET", f"/containers/{container}/json", docker)
+    if status == 404:
         return None
-    if response.status != 200:
-        raise EngineSilent(f"status {response.status}: {body}")
+    if status != 200:
+        raise EngineSilent(f"status {status}: {body}")
     try:
         return _binding(body, port)
     except (LookupError, TypeError, AttributeError, ValueError) as wrong:
         raise EngineSilent(f"no description of a container: {wrong!r}") from wrong
 
 
-def _binding(body: dict[str, Any], port: int) -> tuple[str, int] | None:
+def _binding(body: dict[str, Any], port: int) -> Address | None:
     if not body["State"]["Running"]:
         return None
     for binding in (body["NetworkSettings"]["Ports"] or {}).get(f"{port}/tcp") or ():
@@ -75,6 +89,51 @@ def _binding(body: dict[str, Any], port: int) -> tuple[str, int] | None:
         if binding["HostIp"] not in ("", "0.0.0.0", "::"):
             return binding["HostIp"], int(binding["HostPort"])
     return None
+
+
+def kill(container: str, docker: str = DOCKER) -> None:
+    """Kills a container, a paused one too; one that ended meanwhile needs no killing. Raises EngineSilent."""
+    status, body = _asked("POST", f"/containers/{container}/kill", docker)
+    if status not in (204, 404, 409):
+        raise EngineSilent(f"status {status}: {body}")
+
+
+def answers(address: Address, within: float) -> bool:
+    """Whether who listens there answers a request, however it does."""
+    connection = http.client.HTTPConnection(*address, timeout=within)
+    try:
+        connection.request("HEAD", "/", headers={"User-Agent": "ambassador"})
+        connection.getresponse()
+        return True
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+class Watchdog:
+    """Notices that an app hangs: one that has given no answer for `hangs_after` seconds. A question takes `limit`
+    seconds at most."""
+
+    def __init__(self, hangs_after: float, limit: float) -> None:
+        self._hangs_after = hangs_after
+        self._limit = limit
+        self._address: Address | None = None
+        self._silent = 0.0
+        self._asked = 0.0
+
+    def hangs(self, address: Address | None) -> bool:
+        """Asks the app, where it is anywhere. Once it hangs, it has as long again."""
+        before, self._asked = self._asked, time.monotonic()
+        if address is None or address != self._address or answers(address, self._limit):
+            self._address, self._silent = address, 0.0
+            return False
+        # what stood still for longer was this program, or its machine
+        self._silent += min(self._asked - before, self._limit + 2 * EVERY)
+        if self._silent < self._hangs_after:
+            return False
+        self._silent = 0.0
+        return True
 
 
 class Registration:
@@ -86,7 +145,7 @@ class Registration:
         self._ttl = ttl
         self._value = ""
 
-    def update(self, address: tuple[str, int] | None) -> str:
+    def update(self, address: Address | None) -> str:
         """Makes the key say where the instance answers (None: nowhere); gives a line when that is news."""
         value = "" if address is None else json.dumps({"host": address[0], "port": address[1]})
         if not value:
@@ -113,7 +172,7 @@ class Registration:
             self._value = ""
 
 
-def run(registration: Registration, where: Callable[[], tuple[str, int] | None]) -> None:
+def run(registration: Registration, where: Callable[[], Address | None]) -> None:
     """Keeps the registration true until SIGTERM or SIGINT, then removes it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     said = ""
@@ -140,6 +199,17 @@ def run(registration: Registration, where: Callable[[], tuple[str, int] | None])
         print(f"the registration stays until its time is over: etcd: {failed}", flush=True)
 
 
+def where_it_answers(container: str, port: int, watchdog: Watchdog) -> Address | None:
+    """Where a container's port is published; nowhere when its app hangs, and was killed for that. Raises
+    EngineSilent."""
+    address = published(container, port)
+    if address is None or not watchdog.hangs(address):
+        return address
+    kill(container)
+    print(f"{container} has not answered at {address[0]}:{address[1]} for too long: killed", flush=True)
+    return None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="register", description="Tells etcd where a container answers.")
     parser.add_argument("container")
@@ -149,7 +219,8 @@ def main() -> int:
     patience = int(os.environ.get("PATIENCE", "1"))
     key = f"/services/{arguments.service}/{os.environ['MACHINE_NAME']}:{arguments.container}"
     registration = Registration(Etcd(ETCD), key, TIME_TO_LIVE * patience)
-    run(registration, lambda: published(arguments.container, arguments.port))
+    watchdog = Watchdog(HANGS_AFTER * patience, APP_LIMIT * patience)
+    run(registration, lambda: where_it_answers(arguments.container, arguments.port, watchdog))
     return 0
 
 
