@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import shutil
 import stat
@@ -715,6 +716,87 @@ def test_a_network_is_made_once_though_many_units_ask_at_once(
     made = [call for call in calls if call.startswith("network create")]
     assert made == ["network create --opt com.docker.network.bridge.name=platform0 platform"]
     assert calls.count("network inspect platform") == 4
+
+
+# == fetch.sh ========================================================================================================
+
+REGISTRY = f"{HOST}:5000"
+IMAGE = f"{REGISTRY}/web:1"
+# a Docker that has an image once it was pulled, or where the file is there
+ENGINE = """echo "$*" >> {folder}/calls
+case "$1" in
+    image) [ -e {folder}/image ] ;;
+    pull) touch {folder}/image ;;
+esac"""
+
+
+def fetch(folder: Path, stand_in: Callable[[str, str], None], curl: str) -> tuple[int, str, list[str]]:
+    """Status, what is said, and what Docker and curl are asked."""
+    stand_in("docker", ENGINE.format(folder=folder))
+    stand_in("curl", f'echo "curl $*" >> {folder}/calls; {curl}')
+    stand_in("timeout", f'echo "timeout $1" >> {folder}/calls; shift; exec "$@"')
+    done = run([str(CONTAINER / "image/fetch.sh"), IMAGE], PATIENCE="2")
+    return done.returncode, done.stdout, (folder / "calls").read_text().splitlines()
+
+
+def test_an_image_that_is_there_is_asked_of_nobody(tmp_path: Path, stand_in: Callable[[str, str], None]) -> None:
+    (tmp_path / "image").touch()
+
+    assert fetch(tmp_path, stand_in, "exit 7") == (0, "", [f"image inspect {IMAGE}"])
+
+
+def test_an_image_comes_from_the_registry_within_a_time(tmp_path: Path, stand_in: Callable[[str, str], None]) -> None:
+    status, said, calls = fetch(tmp_path, stand_in, "exit 0")
+
+    assert (status, said) == (0, "")
+    asked_for = f"curl --silent --output /dev/null --max-time 6 http://{REGISTRY}/v2/"
+    assert calls == [f"image inspect {IMAGE}", asked_for, "timeout 120", f"pull --quiet {IMAGE}"]
+
+
+@pytest.mark.parametrize("status", [7, 28])  # refused, timed out
+def test_a_registry_that_does_not_answer_is_told_of_in_one_line(
+    tmp_path: Path, stand_in: Callable[[str, str], None], status: int
+) -> None:
+    ended, said, calls = fetch(tmp_path, stand_in, f"exit {status}")
+
+    assert ended == 1 and not any(call.startswith("pull") for call in calls)
+    waits = f"waiting for the image registry {REGISTRY}, which does not answer: {IMAGE} is not on this machine\n"
+    assert said == waits
+
+
+# == forget-last-fleetd ==============================================================================================
+
+MACHINES_KEY = "/_coreos.com/fleet/machines/0123456789abcdef/object"
+
+
+def forget(folder: Path, etcd: str) -> subprocess.CompletedProcess[str]:
+    (folder / "machine.env").write_text("MACHINE_ADDRESS=192.0.2.11\n")
+    (folder / "machine-id").write_text("0123456789abcdef\n")
+    places = {"/etc/platform/machine.env": f"{folder}/machine.env", "/etc/machine-id": f"{folder}/machine-id"}
+    path = ROOT / "infra/image/files/usr/local/sbin/forget-last-fleetd"
+    return run([str(script(path, folder, **places, **{"127.0.0.1:2379": etcd}))])
+
+
+@pytest.mark.parametrize(
+    ("address", "stays"), [("192.0.2.11", False), ("192.0.2.12", True), ("192.0.2.110", True), ("192.0.2.1", True)]
+)
+def test_the_key_of_this_machine_is_forgotten_and_no_other(
+    shared_etcd: RealEtcd, tmp_path: Path, address: str, stays: bool
+) -> None:
+    state = {"ID": "0123456789abcdef", "PublicIP": address, "Metadata": {"name": "coreos-1"}}
+    shared_etcd.client.put(MACHINES_KEY, json.dumps(state, separators=(",", ":")), 60)
+    done = forget(tmp_path, shared_etcd.address)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (shared_etcd.node(MACHINES_KEY) is not None) == stays
+
+
+def test_where_there_is_no_key_nothing_is_forgotten(shared_etcd: RealEtcd, tmp_path: Path) -> None:
+    assert forget(tmp_path, shared_etcd.address).returncode == 0
+
+
+def test_an_etcd_that_is_away_keeps_nobody_waiting(tmp_path: Path) -> None:
+    assert forget(tmp_path, f"{HOST}:{free_ports(1)[0]}").returncode == 0
 
 
 # == configure.sh ====================================================================================================
