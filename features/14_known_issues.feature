@@ -41,3 +41,19 @@ Feature: Known issues
     When sshd of the machine of unit "blog.service" hangs
     And the operator runs `timeout 5 fleetctl status blog.service || echo "status $?"` within 10 seconds
     Then the answer says "status 124"
+
+  @destructive
+  Scenario: An app that requires its sidekick, which is bound to it, stays dead when it is killed
+    Given units "bound.service" and "bound-reg.service" are there in this scenario only
+    When the operator runs `mkdir -p cycle`
+    And the operator runs `printf '[Service]\nExecStart=/bin/sleep infinity\nRestart=always\nRestartSec=3\n' > cycle/runs`
+    And the operator runs `{ printf '[Unit]\nRequires=bound-reg.service\n'; cat cycle/runs; } > cycle/bound.service`
+    And the operator runs `{ printf '[Unit]\nBindsTo=bound.service\nAfter=bound.service\n'; cat cycle/runs; } > cycle/bound-reg.service`
+    And the operator runs `printf '[X-Fleet]\nMachineOf=bound.service\n' >> cycle/bound-reg.service`
+    And the operator runs `fleetctl start --no-block cycle/*.service`
+    Then unit "bound.service" runs on one machine within 10 seconds
+    And unit "bound-reg.service" runs on one machine within 5 seconds
+    When the operator runs `fleetctl ssh bound.service 'sudo systemctl kill --signal=KILL bound'`
+    Then unit "bound.service" runs on no machine for 10 seconds
+    When the operator runs `fleetctl destroy bound.service bound-reg.service`
+    Then nothing is left of units "bound.service" and "bound-reg.service" within 10 seconds

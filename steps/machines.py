@@ -18,6 +18,7 @@ from harness.runs.watch import Watch
 from harness.seams.wait import Waiter
 from steps.phrases import SEEN, Change, Variables, phrase, require
 
+KILL = "sudo systemctl kill --kill-whom=main --signal=KILL"
 START_FLEET = "sudo systemctl start fleet.socket fleet.service"
 SIGNAL_SSHD = "systemctl kill --kill-whom=main --signal"
 
@@ -68,6 +69,21 @@ def machine_is_taken_out(cluster: Cluster, change: Change, put_back: ExitStack, 
     cluster.machines.run(machine, "sudo systemctl stop fleet.service")
     cluster.machines.lose(machine)
     return machine
+
+
+@when(phrase('"{daemon:Name}" is killed on the machine of unit "{unit:Name}"'))
+def daemon_is_killed(cluster: Cluster, change: Change, daemon: str, unit: str) -> None:
+    machine = cluster.units.machine_running(unit)
+    change(f"{daemon} is killed on {machine}")
+    cluster.machines.run(machine, f"{KILL} {shlex.quote(daemon)}")
+
+
+@when(phrase('"{daemon:Name}" is killed {number:d} times, whenever it is up, on the machine of unit "{unit:Name}"'))
+def daemon_is_killed_again(cluster: Cluster, change: Change, daemon: str, number: int, unit: str) -> None:
+    machine, name = cluster.units.machine_running(unit), shlex.quote(daemon)
+    change(f"{daemon} is killed {number} times on {machine}")
+    up = f"timeout 20 sh -c 'until systemctl is-active --quiet {name}; do sleep 0.1; done'"
+    cluster.machines.run(machine, " && ".join([f"{up} && {KILL} {name} && sleep 0.2"] * number))
 
 
 @when(phrase('sshd of the machine of unit "{unit:Name}" hangs'))

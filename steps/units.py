@@ -54,7 +54,7 @@ def units_run_nowhere_else(watch: Watch, seconds: int) -> None:
     watch.until("no unit runs where fleet does not have it", (*SEEN, "unit-is-held", "unit-runs-nowhere-else"), seconds)
 
 
-# -- units of one scenario, that end at once -------------------------------------------------------------------------
+# -- units of one scenario, or in trouble ----------------------------------------------------------------------------
 
 
 @given(phrase('units "{one:Name}" and "{other:Name}" are there in this scenario only'))
@@ -76,6 +76,29 @@ def unit_is_restarted(cluster: Cluster, waiter: Waiter, unit: str, number: int, 
     )
     (state,) = seen.values()
     require(state.restarts >= number, f"systemd restarts {unit}", expected=f"{number} times", seen=state.restarts)
+
+
+@then(phrase('unit "{unit:Name}" runs on no machine for {seconds:d} seconds'))
+def unit_stays_dead(cluster: Cluster, waiter: Waiter, unit: str, seconds: int) -> None:
+    waiter.until(
+        f"{unit} runs on no machine",
+        lambda: cluster.units.machines_running(unit),
+        lambda found: not found,
+        within=2,
+        hold_for=seconds,
+        paste=f"fleetctl status {unit}",
+    )
+
+
+@then(phrase('unit "{unit:Name}" on machine "{machine:Name}" says "{text:Name}" within {seconds:d} seconds'))
+def unit_says(cluster: Cluster, waiter: Waiter, unit: str, machine: str, text: str, seconds: int) -> None:
+    waiter.until(
+        f"{unit} on {machine} says {text}",
+        lambda: cluster.units.status(unit, machine),
+        lambda said: text in said,
+        within=seconds,
+        paste=f"ssh -F ssh_config {machine} systemctl status {unit}",
+    )
 
 
 @then(phrase('systemd has given up on unit "{unit:Name}"'))

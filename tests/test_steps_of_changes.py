@@ -695,6 +695,11 @@ def test_sites_are_asked_at_their_names(step: Step, started: Started) -> None:
         ('unit "blog.service" starts again', "blog.service", "sudo systemctl restart blog.service"),
         ('the container of unit "blog.service" is killed', "blog.service", "docker kill blog"),
         ('the container of unit "blog@2.service" is killed', "blog@2.service", "docker kill blog-2"),
+        (
+            '"docker.service" is killed on the machine of unit "blog.service"',
+            "blog.service",
+            "sudo systemctl kill --kill-whom=main --signal=KILL docker.service",
+        ),
     ],
 )
 def test_change_is_told_before_it_is_made(
@@ -705,7 +710,18 @@ def test_change_is_told_before_it_is_made(
     step("when", text)
 
     assert [entry[0] for entry in log] == ["change", "run"]
-    assert unit in log[0][1] and log[1] == ("run", "coreos-1", done)
+    assert (unit in log[0][1] or "on coreos-1" in log[0][1]) and log[1] == ("run", "coreos-1", done)
+
+
+def test_a_daemon_is_killed_each_time_that_it_is_up(
+    step: Step, log: list[tuple[str, ...]], unit_states: FakeStates
+) -> None:
+    unit_states.looks = {"blog.service": [["coreos-1"]]}
+    step("when", '"docker.service" is killed 3 times, whenever it is up, on the machine of unit "blog.service"')
+
+    command = log[1][2]
+    assert command.count("until systemctl is-active --quiet docker.service") == 3
+    assert command.count("sudo systemctl kill --kill-whom=main --signal=KILL docker.service") == 3
 
 
 @pytest.mark.parametrize(("way", "done"), [("stopped", "stop"), ("started", "start")])
@@ -729,6 +745,8 @@ WITH_A_UNIT = [
     'the machine of unit "blog.service" is lost',
     'the machine of unit "blog.service" is taken out of service',
     'sshd of the machine of unit "blog.service" hangs',
+    '"docker.service" is killed on the machine of unit "blog.service"',
+    '"docker.service" is killed 2 times, whenever it is up, on the machine of unit "blog.service"',
 ]
 
 

@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ADDRESSES = {f"coreos-{number}": f"192.0.2.1{number}" for number in range(3)}
 FIRST, SECOND = "gives-up.service", "keeps-on.service"
 DEAD = UnitState("loaded", "failed", "failed", 5)
+RUNS = UnitState("loaded", "active", "running", 0)
 
 
 def restarted(times: int) -> UnitState:
@@ -41,7 +42,12 @@ class FakeCluster:
 
     def __init__(self, *looks: States, runs_on: str = "coreos-0") -> None:
         self._looks = list(looks)
-        self.units = SimpleNamespace(states=self._states, machine_running=lambda unit: runs_on)
+        self.units = SimpleNamespace(
+            states=self._states,
+            machine_running=lambda unit: runs_on,
+            machines_running=lambda unit: sorted(name for name, it in self._states(unit).items() if it == RUNS),
+            status=lambda unit, machine: f"{unit} on {machine}: {self._states(unit)}",
+        )
         self.machines = SimpleNamespace(names=list(ADDRESSES), addresses=ADDRESSES)
 
     def _states(self, unit: str) -> States:
@@ -137,6 +143,38 @@ def test_unit_that_is_not_dead_and_not_restarted_either(waiter: Waiter) -> None:
         of_units.unit_is_restarted(cluster, waiter, SECOND, 2, 10)
 
     assert (raised.value.expected, raised.value.seen) == ("2 times", "1")
+
+
+def test_unit_that_stays_dead(waiter: Waiter, clock: FakeClock) -> None:
+    cluster: Any = FakeCluster({"coreos-1": RUNS}, {"coreos-1": DEAD})
+
+    of_units.unit_stays_dead(cluster, waiter, FIRST, 10)
+
+    assert 10 <= sum(clock.slept) < 11
+
+
+@pytest.mark.parametrize(
+    ("looks", "said"),
+    [
+        ([{"coreos-1": RUNS}], "not within 2 s"),
+        ([{"coreos-1": DEAD}, {"coreos-1": RUNS}], "held only"),
+    ],
+)
+def test_unit_that_does_not_stay_dead(waiter: Waiter, looks: list[States], said: str) -> None:
+    cluster: Any = FakeCluster(*looks)
+
+    with pytest.raises(WaitExpired, match=said):
+        of_units.unit_stays_dead(cluster, waiter, FIRST, 10)
+
+
+def test_unit_that_says_something_by_and_by(waiter: Waiter, clock: FakeClock) -> None:
+    cluster: Any = FakeCluster({"coreos-1": RUNS}, {"coreos-1": DEAD})
+
+    of_units.unit_says(cluster, waiter, FIRST, "coreos-1", "failed", 10)
+
+    assert len(clock.slept) == 1
+    with pytest.raises(WaitExpired, match="not within 10 s"):
+        of_units.unit_says(cluster, waiter, FIRST, "coreos-1", "waiting for", 10)
 
 
 def test_unit_that_is_dead() -> None:

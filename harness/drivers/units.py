@@ -86,6 +86,11 @@ class UnitStates:
         states = self._machines.on_all(lambda name: UnitState.read(self._machines.run(name, ask)))
         return {name: it for name, it in states.items() if (it.load, it.active) != ("not-found", "inactive")}
 
+    def status(self, unit: str, machine: str) -> str:
+        """What systemd says of a unit on one machine, with its last words. Status 3 (it does not run) and 4 (it is not
+        known) are answers."""
+        return self._machines.run(machine, f"systemctl status --lines=20 -- {shlex.quote(unit)}", ok=(0, 3, 4))
+
     def machine_running(self, unit: str) -> str:
         """The one machine on which this unit runs. Raises PlatformWrong when it runs nowhere, or on several."""
         found = self.machines_running(unit)

@@ -320,6 +320,12 @@ def test_states_are_those_of_machines_that_know_the_unit(machines: RecordedMachi
     }
 
 
+def test_status_is_what_systemd_says_of_a_unit_there(machines: RecordedMachines) -> None:
+    machines.on("systemctl status --lines=20 -- ends.service", "failed: its last words", "coreos-1")
+
+    assert UnitStates(machines).status("ends.service", "coreos-1") == "failed: its last words"
+
+
 @pytest.mark.parametrize("answer", ["", "junk\n", "LoadState=loaded\n", GIVEN_UP.replace("5", "many")])
 def test_state_that_cannot_be_read_is_told(machines: RecordedMachines, answer: str) -> None:
     with pytest.raises(AnswerNotUnderstood, match="systemctl show"):
