@@ -1334,9 +1334,11 @@ class KeepPlaces:
         self.configuration.write_text("ETCD_NAME=coreos-0\n")
         (folder / "machine.env").write_text("PATIENCE=1\n")
         stand_in("systemctl", f'echo "$*" >> {self._calls}')
-        stand_in("nft", f'case $1 in -f) cat > /dev/null; echo shut ;; delete) echo open ;; esac >> {self._calls}')
+        stand_in("nft", f"case $1 in -f) cat > /dev/null; echo shut ;; delete) echo open ;; esac >> {self._calls}")
 
-    def __call__(self, *moments: tuple[bool, int], asked: str = "2379/health", yes: str = '{"health":"true"}') -> list[str]:
+    def __call__(
+        self, *moments: tuple[bool, int], asked: str = "2379/health", yes: str = '{"health":"true"}'
+    ) -> list[str]:
         """What it does in these moments; it ends with the last."""
         self._calls.write_text("")
         for number, (quorum, listed) in enumerate(moments, 1):
@@ -1387,7 +1389,9 @@ def test_a_fleet_that_noticed_nothing_is_not_killed(keep_places: KeepPlaces) -> 
     assert keep_places(WELL, LOST, LOST, (True, 1), WELL) == ["shut", "hold", "open", "release"]
 
 
-def test_an_election_is_over_before_anything_is_lost(keep_places: KeepPlaces, stand_in: Callable[[str, str], None]) -> None:
+def test_an_election_is_over_before_anything_is_lost(
+    keep_places: KeepPlaces, stand_in: Callable[[str, str], None]
+) -> None:
     stand_in("date", "echo 1")
 
     assert keep_places(WELL, LOST, WELL, WELL) == []
