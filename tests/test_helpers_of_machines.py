@@ -8,6 +8,7 @@ import fcntl
 import http.client
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -1531,6 +1532,7 @@ class KeepPlaces:
         self.configuration.write_text("ETCD_NAME=coreos-0\n")
         (folder / "machine.env").write_text("PATIENCE=1\n")
         stand_in("systemctl", f'echo "$*" >> {self._calls}')
+        stand_in("nft", f"case $1 in -f) cat > /dev/null; echo shut ;; delete) echo open ;; esac >> {self._calls}")
 
     def __call__(
         self, *moments: tuple[bool, int], asked: str = "2379/health", yes: str = '{"health":"true"}'
@@ -1578,11 +1580,11 @@ def keep_places(tmp_path: Path, stand_in: Callable[[str, str], None]) -> KeepPla
 
 
 def test_when_a_quorum_returns_nobody_leads_fleet_until_all_are_back(keep_places: KeepPlaces) -> None:
-    assert keep_places(WELL, LOST, LOST_AND_NOTICED, (True, 0), WELL) == ["hold", KILLS, "release"]
+    assert keep_places(WELL, LOST, LOST_AND_NOTICED, (True, 0), WELL) == ["shut", "hold", "open", KILLS, "release"]
 
 
 def test_a_fleet_that_noticed_nothing_is_not_killed(keep_places: KeepPlaces) -> None:
-    assert keep_places(WELL, LOST, LOST, (True, 1), WELL) == ["hold", "release"]
+    assert keep_places(WELL, LOST, LOST, (True, 1), WELL) == ["shut", "hold", "open", "release"]
 
 
 def test_an_election_is_over_before_anything_is_lost(
@@ -1606,4 +1608,4 @@ def test_a_proxy_asks_its_members(keep_places: KeepPlaces) -> None:
     moments = (WELL, LOST, LOST_AND_NOTICED, (True, 0), WELL)
 
     done = keep_places(*moments, asked="machines?quorum=true", yes='{"action":"get"}')
-    assert done == ["hold", KILLS, "release"]
+    assert done == ["shut", "hold", "open", KILLS, "release"]

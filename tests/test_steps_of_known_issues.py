@@ -314,3 +314,12 @@ def test_answer_that_says_something_else() -> None:
         of_operator.answer_says(answer(0, "Stopped gives-up.service\n", "repeated too quickly"), "repeated too quickly")
 
     assert raised.value.seen == "Stopped gives-up.service"
+
+
+def test_a_refusal_is_on_the_error_stream_whatever_frame_and_lines_it_has() -> None:
+    framed = (
+        "╷\n│ Error: Module output value precondition failed\n│ \n│ machines = 2 would take members\n│ out of etcd\n╵\n"
+    )
+    of_operator.refusal_says(answer(1, "", framed), "would take members out of etcd")
+    with pytest.raises(PlatformWrong, match="the refusal says what is wrong"):
+        of_operator.refusal_says(answer(0, "would take members out of etcd", ""), "would take members out of etcd")
