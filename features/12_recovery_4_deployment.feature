@@ -43,7 +43,8 @@ Feature: Recovery: a deployment is interrupted
     When the operator is killed
     And fault "etcd-without-quorum" is undone
     Then every machine holds every site as it was deployed last, and no other file, within 20 seconds
-    And every unit is active and running within 60 seconds
+    # fleet asks an etcd that was without a leader again after 60 seconds at most
+    And every unit is active and running within 90 seconds
     And every machine, asked as the entry point, answers for every site with what was deployed last within 20 seconds
     And at most 400 of at least 60 requests to site "blog" failed, and none was answered wrongly
     And site "blog" is deployed again within 30 seconds
@@ -87,7 +88,8 @@ Feature: Recovery: a deployment is interrupted
     Then the deployment ends within 40 seconds, and says "was not deployed, the version before is served: etcd has a majority"
     When fault "etcd-without-quorum" is undone
     Then every machine holds every site as it was deployed last, and no other file, within 20 seconds
-    And every unit is active and running within 60 seconds
+    # fleet asks an etcd that was without a leader again after 60 seconds at most
+    And every unit is active and running within 90 seconds
     And every machine, asked as the entry point, answers for every site with what was deployed last within 20 seconds
     And at most 400 of at least 60 requests to site "blog" failed, and none was answered wrongly
     And site "blog" is deployed again within 30 seconds
