@@ -1324,8 +1324,8 @@ def test_what_would_lose_data_is_refused_in_one_line(
 
 
 class KeepPlaces:
-    """A machine with keep-places. Each time that it asks whether there is a quorum, the next moment begins: whether there
-    is one, and how many machines fleet lists."""
+    """A machine with keep-places. Each time that it asks whether there is a quorum, the next moment begins: whether
+    there is one, and how many machines fleet lists."""
 
     def __init__(self, folder: Path, stand_in: Callable[[str, str], None]) -> None:
         self._folder, self._stand_in = folder, stand_in
