@@ -93,7 +93,8 @@ Feature: Recovery: etcd
     When the operator runs `ssh -F ssh_config coreos-0 sudo etcd-anew alone`
     And the operator runs `ssh -F ssh_config coreos-1 sudo etcd-anew`
     And the operator runs `ssh -F ssh_config coreos-2 sudo etcd-anew`
-    And the operator runs `fleetctl load units/*.service units/app/*.service`
+    Then fleet lists every machine within 60 seconds
+    When the operator runs `fleetctl load units/*.service units/app/*.service`
     And the operator runs `fleetctl start --no-block units/*.service units/app/*.service`
     Then every unit is active and running within 60 seconds
     When the operator runs `./bin/deploy-blog blog sites/blog`

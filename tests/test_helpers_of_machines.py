@@ -1528,8 +1528,9 @@ class KeepPlaces:
     def __init__(self, folder: Path, stand_in: Callable[[str, str], None]) -> None:
         self._folder, self._stand_in = folder, stand_in
         self._calls = folder / "calls"
-        self.configuration = folder / "etcd"
+        self.configuration, self.units = folder / "etcd", folder / "units"
         self.configuration.write_text("ETCD_NAME=coreos-0\n")
+        self.units.write_text('{"key":"/_coreos.com/fleet/job/blog.service/target-state"}')
         (folder / "machine.env").write_text("PATIENCE=1\n")
         stand_in("systemctl", f'echo "$*" >> {self._calls}')
         stand_in("nft", f"case $1 in -f) cat > /dev/null; echo shut ;; delete) echo open ;; esac >> {self._calls}")
@@ -1555,6 +1556,7 @@ class KeepPlaces:
                 *PUT*engine-leader*nobody*) echo hold >> {self._calls} ;;
                 *DELETE*engine-leader*nobody*) echo release >> {self._calls} ;;
                 *machines) echo '"key":"{key}/aa" "key":"{key}/bb" "key":"{key}/cc"' ;;
+                *job*) cat {self.units} ;;
             esac""",
         )
         text = (ROOT / "infra/image/files/usr/local/sbin/keep-places").read_text()
@@ -1585,6 +1587,19 @@ def test_when_a_quorum_returns_nobody_leads_fleet_until_all_are_back(keep_places
 
 def test_a_fleet_that_noticed_nothing_is_not_killed(keep_places: KeepPlaces) -> None:
     assert keep_places(WELL, LOST, LOST, (True, 1), WELL) == ["shut", "hold", "open", "release"]
+
+
+def test_an_etcd_that_knows_no_unit_is_kept_from_fleet_until_one_comes(keep_places: KeepPlaces, tmp_path: Path) -> None:
+    """A backup comes while it waits, and the door opens behind it; without one it opens at the end of the limit."""
+    moments = (WELL, LOST, LOST_AND_NOTICED, (True, 0), WELL)
+    keep_places.units.write_text("{}")
+    assert keep_places(*moments) == ["shut", "hold", "open", KILLS, "release"]
+    asked_in_vain = int((tmp_path / "now").read_text())
+
+    keep_places.units.write_text('{"key":"/_coreos.com/fleet/job/blog.service/target-state"}')
+    (tmp_path / "now").write_text("0")
+    assert keep_places(*moments) == ["shut", "hold", "open", KILLS, "release"]
+    assert int((tmp_path / "now").read_text()) < asked_in_vain
 
 
 def test_an_election_is_over_before_anything_is_lost(

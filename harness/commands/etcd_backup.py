@@ -61,8 +61,8 @@ def restore(etcd: Etcd, backup: Mapping[str, str]) -> int:
         )
     missing = [key for key in backup if key not in known]
     # a unit's text and its job before what is wanted of it
-    for key in sorted(missing, key=lambda key: (not key.startswith(KEYS[1]), not key.endswith("/object"), key)):
-        etcd.put(key, backup[key])
+    missing.sort(key=lambda key: (not key.startswith(KEYS[1]), not key.endswith("/object"), key))
+    etcd.put_all({key: backup[key] for key in missing})
     return len(missing)
 
 

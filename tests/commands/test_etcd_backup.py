@@ -39,10 +39,10 @@ class FakeEtcd:
         ]
         return {"key": key, "dir": True, "nodes": [{"key": f"{key}/x", "dir": True, "nodes": nodes}]} if nodes else None
 
-    def put(self, key: str, value: str) -> None:
+    def put_all(self, keys: Mapping[str, str]) -> None:
         assert self.keys is not None
-        self.keys[key] = value
-        self.put_in.append(key)
+        self.keys |= keys
+        self.put_in += keys
 
 
 def fake(keys: Mapping[str, str] | None, lives: Mapping[str, int] | None = None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import socket
 import socketserver
 import threading
@@ -100,6 +101,19 @@ def test_what_more_than_half_agree_on_is_asked_for_as_such(machines: RecordedMac
 
     assert (Etcd(machines).get("/platform", quorum=True) or {})["value"] == "agreed"
     assert (Etcd(machines).get("/platform") or {})["value"] == "what one knew"
+
+
+def test_keys_are_set_in_their_order_by_one_command(
+    machines: RecordedMachines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, str]] = []
+    run = lambda name, command, *, data: sent.append((command, data.decode()))  # noqa: E731
+    monkeypatch.setattr(machines, "run", run)
+    Etcd(machines).put_all({"/b": "it's", "/a": "2"})
+
+    ((command, script),) = sent
+    assert command == "sh" and script.startswith("set -e\n")
+    assert re.findall(r"keys(/\S+) .*value=(.+?) >", script) == [("/b", """it'"'"'s'"""), ("/a", "2")]
 
 
 # -- the discovery URL -----------------------------------------------------------------------------------------------
