@@ -1299,7 +1299,7 @@ def of_outputs(folder: Path, machines: int = 3, name_server: str = "192.0.2.4") 
     folder.mkdir()
     addresses = {f"coreos-{number}": f"192.0.2.{10 + number}" for number in range(machines)}
     outputs: dict[str, Any] = {"entrypoint-ip": "192.0.2.10", "machines": addresses, "ssh-user": "core"}
-    outputs |= {"known-hosts": "", "sites": {}, "name-server": name_server}
+    outputs |= {"known-hosts": "", "sites": {}, "name-server": name_server, "entry-points": list(addresses)}
     (folder / "outputs.json").write_text(json.dumps(outputs))
     return folder
 

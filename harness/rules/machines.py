@@ -275,13 +275,18 @@ def fleet_lists(now: Snapshot) -> Found:
             yield Wrong(subject, "not listed by fleet", "listed, and no machine of this cluster")
 
 
-@rule("bootstrap", "every machine tells fleet its own name", explains=("unit-is-placed",))
+@rule("bootstrap", "every machine tells fleet its own name, and whether it is an entry point", explains=("unit-is-placed",))
 def fleet_metadata(now: Snapshot) -> Found:
     for machine_id, listed in (now.fleet.machines if now.fleet else {}).items():
         name = now.names.get(machine_id)
-        if name and listed.metadata.get("name") != name:
-            seen = f"metadata name={listed.metadata.get('name', '')}"
-            yield Wrong(at("fleet", name), f"metadata name={name}", seen, paste="fleetctl list-machines --full")
+        if not name:
+            continue
+        intended = {"name": name, "entry": "yes" if name in now.intended.entry_points else "no"}
+        told = {key: listed.metadata.get(key, "") for key in intended}
+        if told != intended:
+            expected, seen = (",".join(f"{key}={value}" for key, value in it.items()) for it in (intended, told))
+            paste = "fleetctl list-machines --full"
+            yield Wrong(at("fleet", name), f"metadata {expected}", f"metadata {seen}", paste=paste)
 
 
 @rule("bootstrap", "every machine's fleet sees the same machines", lag=FLEET_LAG)

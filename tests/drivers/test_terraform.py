@@ -202,7 +202,7 @@ def test_outputs_before_anything_was_applied(runner: FakeRunner) -> None:
     assert raised.value.paste == "terraform -chdir=/nowhere output"
 
 
-@pytest.mark.parametrize("name", ["entrypoint-ip", "machines", "ssh-user", "known-hosts", "sites", "name-server"])
+@pytest.mark.parametrize("name", ["entrypoint-ip", "entry-points", "machines", "ssh-user", "known-hosts", "sites", "name-server"])
 def test_outputs_with_one_missing(runner: FakeRunner, name: str) -> None:
     outputs = document("outputs.json")
     del outputs[name]
@@ -216,7 +216,7 @@ def values_of_outputs() -> dict[str, Any]:
     return {name: output["value"] for name, output in document("outputs.json").items()}
 
 
-@pytest.mark.parametrize("name", ["entrypoint-ip", "machines", "ssh-user", "known-hosts", "sites", "name-server"])
+@pytest.mark.parametrize("name", ["entrypoint-ip", "entry-points", "machines", "ssh-user", "known-hosts", "sites", "name-server"])
 def test_outputs_from_elsewhere_with_one_missing(name: str) -> None:
     raw = values_of_outputs()
     del raw[name]

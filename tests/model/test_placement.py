@@ -68,7 +68,7 @@ def objections(case: dict[str, Any]) -> dict[str, str]:
             states={name: tuple(on) for name, on in (placed | reported).items()},
         ),
         intended=Intended(
-            machines=dict.fromkeys(IDS, "192.0.2.1"), entry_point="192.0.2.1", sites={}, name_server="",
+            machines=dict.fromkeys(IDS, "192.0.2.1"), entry_point="192.0.2.1", entry_points=(), sites={}, name_server="",
             members_at_most=5, units={name: IntendedUnit((), "") for name in units}, started=True, deployed=(),
             helpers={}, sshd={}, listening=(), ports=(), closed=(),
         ),
