@@ -71,12 +71,17 @@ class FakeMachines:
 
     log: list[tuple[str, ...]]
     addresses: Mapping[str, str] = field(default_factory=lambda: dict(ADDRESSES))
+    entries: Collection[str] = tuple(ADDRESSES)
     lost: set[str] = field(default_factory=set)
     raises: BaseException | None = None
 
     @property
     def names(self) -> list[str]:
         return [name for name in self.addresses if name not in self.lost]
+
+    @property
+    def entry_points(self) -> list[str]:
+        return [name for name in self.names if name in self.entries]
 
     def run(self, name: str, command: str) -> str:
         self.log.append(("run", name, command))
@@ -321,7 +326,7 @@ def test_what_a_step_asks_for(step: Step, watch: FakeWatch, kind: str, text: str
     ("kind", "text", "seen"),
     [
         ("given", "every machine listens on ports 22, 873 and 2380", "[22, 873, 2380]"),
-        ("then", "ports 22 and 443 of every machine are open to the outside", "[22, 443]"),
+        ("then", "port 22 of every machine and port 443 of every entry point are open to the outside", "(22, 443)"),
         ("then", "ports 873 and 2379 of every machine are closed to the outside", "[873, 2379]"),
         ("then", "every machine reaches the healthy etcd cluster of the first 3 machines within 60 seconds", "3"),
         ("then", 'every file of "sites" is on every machine, byte for byte, within 10 seconds', "sites"),
@@ -645,7 +650,7 @@ def start_traffic(started: Started) -> Callable[[str, str, int], None]:
 def test_every_machine_runs_a_site(step: Step, unit_states: FakeStates, started: Started) -> None:
     unit_states.looks = {"blog.service": [["coreos-0", "coreos-1"]], "jpblog.service": [["coreos-2"]]}
 
-    with pytest.raises(PlatformWrong, match="there is a machine that runs no site"):
+    with pytest.raises(PlatformWrong, match="there is an entry point that runs no site"):
         step("given", AT_A_MACHINE)
 
     assert started == []
@@ -656,6 +661,17 @@ def test_machine_that_was_lost_is_not_asked(
 ) -> None:
     unit_states.looks = {"blog.service": [["coreos-0"]], "jpblog.service": [["coreos-0"]]}
     machines.lost = {"coreos-1"}
+
+    step("given", AT_A_MACHINE)
+
+    assert {address for _, address, _ in started} == {"192.0.2.12"}
+
+
+def test_machine_that_is_no_entry_point_is_not_asked(
+    step: Step, unit_states: FakeStates, machines: FakeMachines, started: Started
+) -> None:
+    unit_states.looks = {"blog.service": [["coreos-0"]], "jpblog.service": [["coreos-0"]]}
+    machines.entries = ["coreos-0", "coreos-2"]
 
     step("given", AT_A_MACHINE)
 
@@ -718,8 +734,8 @@ def test_unit_of_every_machine_is_changed(
 
     assert log == [
         ("change", f"blog-dynamic-amb.service is {way} on every machine"),
-        ("run", "coreos-0", f"sudo systemctl {done} blog-dynamic-amb.service"),
-        ("run", "coreos-2", f"sudo systemctl {done} blog-dynamic-amb.service"),
+        ("run", "coreos-0", where_it_is(done, "blog-dynamic-amb.service")),
+        ("run", "coreos-2", where_it_is(done, "blog-dynamic-amb.service")),
     ]
 
 
@@ -747,6 +763,11 @@ def test_unit_that_does_not_run_once_is_the_platforms_fault(
     assert raised.value.paste == "fleetctl list-units"
 
 
+def where_it_is(verb: str, unit: str) -> str:
+    """What does it to a unit on a machine that has it, and nothing on another."""
+    return f"! systemctl cat {unit} >/dev/null 2>&1 || sudo systemctl {verb} {unit}"
+
+
 @pytest.fixture
 def put_back() -> Iterator[ExitStack]:
     """Closed by the tests that are about it."""
@@ -761,7 +782,7 @@ def put_back() -> Iterator[ExitStack]:
         (
             'unit "etcd-amb.service" is stopped on every machine',
             {
-                *(("run", name, "sudo systemctl start etcd-amb.service") for name in ADDRESSES),
+                *(("run", name, where_it_is("start", "etcd-amb.service")) for name in ADDRESSES),
                 ("expected no more",),
             },
         ),

@@ -1,7 +1,8 @@
 """Services: where their instances really answer, what is registered of them in etcd, and what their ambassadors know.
 
 An app's container is named after its unit: `blog` of blog.service, `blog-2` of blog@2.service. Its sidekick keeps the
-key /services/SERVICE/MACHINE:CONTAINER; SERVICE-dynamic-amb is the container of a service's ambassador on each entry point.
+key /services/SERVICE/MACHINE:CONTAINER; SERVICE-dynamic-amb is the container of a service's ambassador on each entry
+point.
 """
 
 from __future__ import annotations

@@ -63,8 +63,9 @@ class Outputs:
     def read(cls, raw: Mapping[str, Any]) -> Outputs:
         """From output name -> value. Raises AnswerNotUnderstood."""
         try:
-            names = ("entrypoint-ip", "machines", "ssh-user", "known-hosts", "sites", "name-server")
-            return cls(*(raw[name] for name in names), tuple(raw["entry-points"]))
+            names = ("entrypoint-ip", "machines", "ssh-user", "known-hosts", "sites", "name-server", "entry-points")
+            *others, entry_points = (raw[name] for name in names)
+            return cls(*others, tuple(entry_points))
         except KeyError as missing:
             raise AnswerNotUnderstood("terraform output", str(sorted(raw)), f"no output {missing}") from missing
 

@@ -13,7 +13,7 @@ import msgspec
 
 from harness.errors import PlatformWrong, WaitExpired
 from harness.record.log import Recorder, redacted
-from harness.rules.finding import FLEET_LAG, RULES, Finding, Subject
+from harness.rules.finding import FLEET_LAG, RULES, Finding, Subject, asked_for
 from harness.rules.judging import Cause, Judgement, causes, judge
 from harness.seams.patience import patience
 from harness.seams.wait import Clock
@@ -141,7 +141,7 @@ class Watch:
 
     def others(self) -> list[str]:
         """The rules that nobody has asked for by name yet, in this run."""
-        return [name for name in RULES if name not in self.chosen]
+        return [name for name in asked_for() if name not in self.chosen]
 
     def diagnose(self, within: float = LOOK_LIMIT) -> tuple[Cause, ...]:
         """What is wrong by now, with all that it takes to know it, in the record; a look takes `within` seconds at
@@ -161,12 +161,12 @@ class Watch:
     def settled(self, within: float = SETTLE) -> None:
         """All rules hold, or do so soon. Raises RuleBroken."""
         # what was changed on purpose may have begun again, or elected another leader
-        rules = [name for name, rule in RULES.items() if not rule.costly and not rule.compares]
+        rules = [name for name in asked_for() if not RULES[name].costly and not RULES[name].compares]
         self._until("all is as it must be", rules, within * patience())
 
     def names(self, what: str, expected: Collection[tuple[str, str]], within: float) -> None:
         """Looks until these causes are named (rule, and subject in words), and no other. Raises WaitExpired."""
-        rules = [name for name, rule in RULES.items() if not rule.compares]
+        rules = [name for name in asked_for() if not RULES[name].compares]
         with self._waiting(what, within=within, hold_for=0) as wait:
             self.changed()
             self._look(costly=True)

@@ -8,7 +8,7 @@
 #
 # Each part is between `@@ NAME TIME` and `@. NAME STATUS`: one that is cut off has no end, one that failed a status.
 # It changes nothing, starts nothing (Docker's socket would), and no part of it may take longer than a few seconds.
-since=$1 units=$2 sites=$3 whole=$4 etcd_answers='' fleet_answers=yes
+since=$1 units=$2 sites=$3 whole=$4 etcd_answers='' fleet_answers=yes docker_runs=''
 
 part() {
     part=$1
@@ -45,12 +45,11 @@ units() {
 
 texts() { cd /run/fleet/units && limited sha256sum -- *; }
 
-docker() {
-    limited systemctl is-active --quiet docker && get --unix-socket /run/docker.sock "http://docker/containers/$1"
-}
+docker() { [ "$docker_runs" ] && get --unix-socket /run/docker.sock "http://docker/containers/$1"; }
 
 # all of them, and of those that ended how; one that is gone by now says nothing
 containers() {
+    limited systemctl is-active --quiet docker && docker_runs=yes
     docker 'json?all=1' || return
     ended='%7B%22status%22%3A%5B%22exited%22%2C%22dead%22%5D%7D'
     for id in $(docker "json?all=1&filters=$ended" | grep -o '"Id":"[0-9a-f]*"' | cut -d'"' -f4); do

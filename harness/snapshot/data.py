@@ -146,7 +146,8 @@ class Machine(Struct, frozen=True, omit_defaults=True):
     filter: str = ""  # digest of what is loaded
     sshd: Mapping[str, str] = {}
     rooms: Mapping[str, Room] = {}  # mount point, and "memory"
-    load: float = 0.0
+    load: float = 0.0  # processes that run or wait to, on average of the last minute
+    processors: int = 1
     journal: tuple[Line, ...] = ()
     contents: Mapping[str, Release] = {}  # site -> what is current
     helpers: Mapping[str, str] = {}  # path -> SHA-256, of those that are not as they are intended; "" of a missing one

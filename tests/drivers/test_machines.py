@@ -287,7 +287,9 @@ def connect(
 
     def make(known_hosts: str | None = None, user: str = "core") -> Machines:
         pinned = known(cluster) if known_hosts is None else known_hosts
-        made.append(Machines(Outputs(ADDRESSES["coreos-0"], ADDRESSES, user, pinned, {}, "", tuple(ADDRESSES)), recorder))
+        made.append(
+            Machines(Outputs(ADDRESSES["coreos-0"], ADDRESSES, user, pinned, {}, "", tuple(ADDRESSES)), recorder)
+        )
         return made[-1]
 
     yield make

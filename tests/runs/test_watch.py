@@ -57,7 +57,8 @@ def rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 INTENDED = Intended(
-    machines=ADDRESSES, entry_point="192.0.2.10", entry_points=tuple(ADDRESSES), sites={"blog": "blog.example"}, name_server="", members_at_most=5,
+    machines=ADDRESSES, entry_point="192.0.2.10", entry_points=tuple(ADDRESSES),
+    sites={"blog": "blog.example"}, name_server="", members_at_most=5,
     units={"blog.service": IntendedUnit(options=(), text="")}, started=True, deployed=("blog",), helpers={}, sshd={},
     listening=(), ports=(), closed=(),
 )  # fmt: skip
