@@ -78,6 +78,11 @@ def names_are_own(watch: Watch, seconds: int) -> None:
     watch.until(what, ("fleet-lists", "fleet-metadata"), seconds)
 
 
+@then(parsers.parse("all stays as it must be for {seconds:d} seconds, within {limit:d} seconds"))
+def all_stays_as_it_must_be(watch: Watch, seconds: int, limit: int) -> None:
+    watch.stays(seconds, limit)
+
+
 @given(parsers.parse("the entry points are the first {number:d} machines"))
 def first_are_entry_points(cluster: Cluster, number: int) -> None:
     """All, where there are fewer."""

@@ -187,6 +187,12 @@ class FakeWatch:
         if self.broken & {rule for rule, _ in expected}:
             raise WaitExpired(what, expected="that", seen="this")
 
+    def stays(self, seconds: float, within: float) -> None:
+        self.asked.append(("stays", tuple(RULES), within))
+        self.log.append(("stays", f"{seconds:g}"))
+        if self.broken:
+            raise PlatformWrong("all stays as it must be", expected="that", seen="this")
+
     def settled(self, within: float) -> None:
         self.log.append(("settled",))
         self.asked.append(("settled", tuple(RULES), within))

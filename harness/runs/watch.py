@@ -160,9 +160,21 @@ class Watch:
 
     def settled(self, within: float = SETTLE) -> None:
         """All rules hold, or do so soon. Raises RuleBroken."""
-        # what was changed on purpose may have begun again, or elected another leader
-        rules = [name for name in asked_for() if not RULES[name].costly and not RULES[name].compares]
-        self._until("all is as it must be", rules, within * patience())
+        self._until("all is as it must be", _after_a_change(), within * patience())
+
+    def stays(self, seconds: float, within: float) -> None:
+        """Looks until all rules have held for so many seconds on end. Raises RuleBroken."""
+        what, rules = "all stays as it must be", _after_a_change()
+        with self._waiting(what, within=within, hold_for=seconds) as wait:
+            self._need(rules, fresh=True)
+            ends = self._clock.monotonic() + within * patience()
+            since = self._looked
+            while (judged := wait.saw(self._judge().of(rules), self._looks[-1])).all or self._looked - since < seconds:
+                if self._clock.monotonic() >= ends and judged.all:
+                    raise self._broken(f"{what}: not within {within:g} s", judged)
+                self._pause()
+                self._look(costly=False)
+                since = self._looked if judged.all else since
 
     def names(self, what: str, expected: Collection[tuple[str, str]], within: float) -> None:
         """Looks until these causes are named (rule, and subject in words), and no other. Raises WaitExpired."""
@@ -281,6 +293,12 @@ class Watch:
         found = causes(every.findings if judged.findings else every.all, self._looks[-1])
         emit_causes(self._recorder, found, self._looks[-1].number)
         return RuleBroken(what, next(cause for cause in found if asked & {it.key for it in cause.all}))
+
+
+def _after_a_change() -> list[str]:
+    """All rules but costly ones, and those that compare: what was changed on purpose may have begun again, or elected
+    another leader."""
+    return [name for name in asked_for() if not RULES[name].costly and not RULES[name].compares]
 
 
 def snapshot_file(folder: Path, number: int) -> Path:
