@@ -328,6 +328,31 @@ def test_what_a_step_asks_for(step: Step, watch: FakeWatch, kind: str, text: str
     assert set(watch.asked[0][1]) == rules
 
 
+@pytest.mark.parametrize("machines_of", [("coreos-0", "coreos-1", "coreos-2"), ("coreos-0", "coreos-1")])
+def test_entry_points_are_the_first_machines(step: Step, machines: FakeMachines, machines_of: tuple[str, ...]) -> None:
+    machines.entries = machines_of
+
+    step("given", f"the entry points are the first {len(machines_of)} machines")
+    if len(machines_of) == 3:
+        step("given", "the entry points are the first 5 machines")
+    else:
+        with pytest.raises(PlatformWrong, match="the first machines are the entry points"):
+            step("given", "the entry points are the first 5 machines")
+
+
+def test_no_entry_point_is_too_few(step: Step, machines: FakeMachines) -> None:
+    machines.entries = ()
+
+    with pytest.raises(PlatformWrong, match="the first machines are the entry points"):
+        step("given", "the entry points are the first 5 machines")
+
+
+def test_all_is_asked_to_stay(step: Step, watch: FakeWatch, log: list[tuple[str, ...]]) -> None:
+    step("then", "all stays as it must be for 5 seconds, within 60 seconds")
+
+    assert log == [("stays", "5")] and watch.asked == [("stays", tuple(RULES), 60)]
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "seen"),
     [
