@@ -35,10 +35,10 @@ Feature: 3. Prepare the infrastructure
 
   Scenario: Every machine is itself
     Then no two machines share a machine id or an SSH host key
-    And every machine tells fleet its own name within 10 seconds
+    And every machine tells fleet its own name, and whether it is an entry point, within 10 seconds
 
   Scenario: The outside reaches SSH and HTTP only
     Given every machine listens on ports 22, 873 and 2379
-    Then ports 22 and 80 of every machine are open to the outside
+    Then port 22 of every machine and port 80 of every entry point are open to the outside
     And ports 873, 2379, 2380, 4001, 7001 and 49153 of every machine are closed to the outside
     And the fleet API of every machine listens on no port

@@ -1,10 +1,10 @@
 @services
 Feature: Changing services
   No app knows an address, and none is known of it: it listens on a port that its machine chose, its sidekick tells etcd
-  which, and on every machine an ambassador, whose servers follow etcd, stands for it. Requests go on all the while that
-  something changes; how many may fail is said here, before it is measured. A request is right when it is answered with
-  the version that was deployed last, or is meanwhile; another answer of status 200 is wrong, and none may be; all else
-  has failed.
+  which, and on every entry point an ambassador, whose servers follow etcd, stands for it. Requests go on all the while
+  that something changes; how many may fail is said here, before it is measured. A request is right when it is answered
+  with the version that was deployed last, or is meanwhile; another answer of status 200 is wrong, and none may be; all
+  else has failed.
 
   Scenario: Every service is registered where it runs
     Then every service is registered exactly where it runs within 10 seconds

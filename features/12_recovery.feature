@@ -25,7 +25,7 @@ Feature: Recovery
   Scenario: The names and the operator's tunnel follow when the entry point is lost
     Given the sites are asked 20 times a second each, at their names
     When the machine that the sites' names lead to is lost
-    Then the sites' names lead to one machine of the cluster within 45 seconds
+    Then the sites' names lead to one entry point of the cluster within 45 seconds
     And site "blog" is right again within 45 seconds
     And site "jpblog" is right again within 45 seconds
     And at most 900 of at least 100 requests to site "blog" failed, and none was answered wrongly

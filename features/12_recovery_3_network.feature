@@ -25,7 +25,7 @@ Feature: Recovery: power and network
   Scenario: The names lead elsewhere while their machine is frozen
     Given the sites are asked 20 times a second each, at their names
     When the machine that the sites' names lead to freezes
-    Then the sites' names lead to one machine of the cluster within 45 seconds
+    Then the sites' names lead to one entry point of the cluster within 45 seconds
     And site "blog" is right again within 45 seconds
     And site "jpblog" is right again within 45 seconds
     And at most 900 of at least 100 requests to site "blog" failed, and none was answered wrongly
@@ -34,7 +34,7 @@ Feature: Recovery: power and network
     Then unit "entry-name.service" runs on one machine within 20 seconds
     And fleet lists every machine within 30 seconds
     And every unit is active and running within 30 seconds
-    And the sites' names lead to one machine of the cluster within 10 seconds
+    And the sites' names lead to one entry point of the cluster within 10 seconds
     And at most 20 of at least 100 requests to site "blog" failed, and none was answered wrongly
     And at most 20 of at least 100 requests to site "jpblog" failed, and none was answered wrongly
 

@@ -13,7 +13,7 @@ Feature: Recovery: a deployment is interrupted
     When the operator is killed
     And every machine can switch again
     Then every machine holds every site as it was deployed last, and no other file, within 10 seconds
-    And every machine, asked as the entry point, answers for every site with what was deployed last within 10 seconds
+    And every entry point answers for every site with what was deployed last within 10 seconds
     And at most 0 of at least 60 requests to site "blog" failed, and none was answered wrongly
     And at most 0 of at least 60 requests to site "jpblog" failed, and none was answered wrongly
     When the operator runs `./bin/deploy-blog blog sites/blog`
@@ -29,7 +29,7 @@ Feature: Recovery: a deployment is interrupted
     When the operator is killed
     And every machine can switch again
     Then every machine holds every site as it was deployed last, and no other file, within 10 seconds
-    And every machine, asked as the entry point, answers for every site with what was deployed last within 10 seconds
+    And every entry point answers for every site with what was deployed last within 10 seconds
     And at most 0 of at least 60 requests to site "blog" failed, and none was answered wrongly
     And site "blog" is deployed again within 30 seconds
     And at most 0 of at least 60 requests to site "blog" failed, and none was answered wrongly
@@ -45,7 +45,7 @@ Feature: Recovery: a deployment is interrupted
     Then every machine holds every site as it was deployed last, and no other file, within 20 seconds
     # fleet asks an etcd that was without a leader again after 60 seconds at most
     And every unit is active and running within 90 seconds
-    And every machine, asked as the entry point, answers for every site with what was deployed last within 20 seconds
+    And every entry point answers for every site with what was deployed last within 20 seconds
     And at most 400 of at least 60 requests to site "blog" failed, and none was answered wrongly
     And site "blog" is deployed again within 30 seconds
 
@@ -59,7 +59,7 @@ Feature: Recovery: a deployment is interrupted
     And fault "container-paused" is undone
     Then every machine holds every site as it was deployed last, and no other file, within 10 seconds
     And site "blog" is right again within 10 seconds
-    And every machine, asked as the entry point, answers for every site with what was deployed last within 10 seconds
+    And every entry point answers for every site with what was deployed last within 10 seconds
     And at most 200 of at least 60 requests to site "blog" failed, and none was answered wrongly
     And site "blog" is deployed again within 30 seconds
 
@@ -77,7 +77,7 @@ Feature: Recovery: a deployment is interrupted
     And fleet lists every machine within 60 seconds
     And every machine holds every site as it was deployed last, and no other file, within 10 seconds
     And every unit is active and running within 60 seconds
-    And every machine, asked as the entry point, answers for every site with what was deployed last within 10 seconds
+    And every entry point answers for every site with what was deployed last within 10 seconds
     And site "blog" is deployed again within 30 seconds
 
   @destructive @slow @requires_three_machines
@@ -90,6 +90,6 @@ Feature: Recovery: a deployment is interrupted
     Then every machine holds every site as it was deployed last, and no other file, within 20 seconds
     # fleet asks an etcd that was without a leader again after 60 seconds at most
     And every unit is active and running within 90 seconds
-    And every machine, asked as the entry point, answers for every site with what was deployed last within 20 seconds
+    And every entry point answers for every site with what was deployed last within 20 seconds
     And at most 400 of at least 60 requests to site "blog" failed, and none was answered wrongly
     And site "blog" is deployed again within 30 seconds

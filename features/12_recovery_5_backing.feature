@@ -36,7 +36,7 @@ Feature: Recovery: backing services
     And fault "name-server-silent" is injected
     Then unit "entry-name.service" runs on one machine within 45 seconds
     When fault "name-server-silent" is undone
-    Then the sites' names lead to one machine of the cluster within 15 seconds
+    Then the sites' names lead to one entry point of the cluster within 15 seconds
     When the lost machine is switched on again
     Then the lost machine answers over SSH again within 60 seconds
     And fleet lists every machine within 60 seconds

@@ -75,9 +75,31 @@ def fleet_lists_machines(watch: Watch, seconds: int) -> None:
     watch.until("fleet lists every machine", (*SEEN, "fleet-answers", "fleet-lists", "fleet-views-agree"), seconds)
 
 
-@then(parsers.parse("every machine tells fleet its own name within {seconds:d} seconds"))
+@then(
+    parsers.parse(
+        "every machine tells fleet its own name, and whether it is an entry point, within {seconds:d} seconds"
+    )
+)
 def names_are_own(watch: Watch, seconds: int) -> None:
-    watch.until("every machine tells fleet its own name", ("fleet-lists", "fleet-metadata"), seconds)
+    what = "every machine tells fleet its own name, and whether it is an entry point"
+    watch.until(what, ("fleet-lists", "fleet-metadata"), seconds)
+
+
+@then(parsers.parse("all stays as it must be for {seconds:d} seconds, within {limit:d} seconds"))
+def all_stays_as_it_must_be(watch: Watch, seconds: int, limit: int) -> None:
+    watch.stays(seconds, limit)
+
+
+@given(parsers.parse("the entry points are the first {number:d} machines"))
+def first_are_entry_points(cluster: Cluster, number: int) -> None:
+    """All, where there are fewer."""
+    seen, expected = cluster.machines.entry_points, [it for it in cluster.machines.names if _number(it) < number]
+    require(seen == expected, "the first machines are the entry points", expected=expected, seen=seen)
+
+
+def _number(machine: str) -> int:
+    """2 of `coreos-2`."""
+    return int(machine.rpartition("-")[2])
 
 
 @then("the fleet API of every machine listens on no port")

@@ -63,9 +63,9 @@ def machines_listen(watch: Watch, ports: list[int]) -> None:
     watch.until(f"every machine listens on {ports}", (*SEEN, "machine-listens"), 10)
 
 
-@then(phrase("ports {ports:Numbers} of every machine are open to the outside"))
-def ports_are_open(watch: Watch, ports: list[int]) -> None:
-    require(set(ports) == set(OPEN_PORTS), "those are to be open", expected=OPEN_PORTS, seen=ports)
+@then(parsers.parse("port {ssh:d} of every machine and port {http:d} of every entry point are open to the outside"))
+def ports_are_open(watch: Watch, ssh: int, http: int) -> None:
+    require((ssh, http) == OPEN_PORTS, "those are to be open", expected=OPEN_PORTS, seen=(ssh, http))
     watch.until("SSH and HTTP are open to the outside", ("port-is-open",), 10)
 
 

@@ -176,7 +176,7 @@ def members_are_those_of_url(cluster: Cluster, registration: Registration, limit
     require(seen == registration.size <= limit, "etcd's members are all there", expected=registration.size, seen=seen)
 
 
-@then(parsers.parse("the sites' names lead to one machine of the cluster within {seconds:d} seconds"))
+@then(parsers.parse("the sites' names lead to one entry point of the cluster within {seconds:d} seconds"))
 def names_lead_to_machine(watch: Watch, seconds: int) -> None:
     """One that is counted: a machine that was lost is none."""
-    watch.until("the sites' names lead to one machine of the cluster", ("name-leads",), seconds)
+    watch.until("the sites' names lead to one entry point of the cluster", ("name-leads",), seconds)

@@ -61,14 +61,9 @@ def helper_files_are_there(watch: Watch, folder: str, seconds: int) -> None:
     watch.until("the units' helper files are on every machine", (*SEEN, "helpers-are-there"), seconds)
 
 
-@then(
-    parsers.parse(
-        "every machine, asked as the entry point, answers for every site with what was deployed last "
-        "within {seconds:d} seconds"
-    )
-)
-def every_machine_is_entry(watch: Watch, seconds: int) -> None:
-    watch.until("every machine is an entry point of every site", ("deployment-is-remembered", "site-answers"), seconds)
+@then(parsers.parse("every entry point answers for every site with what was deployed last within {seconds:d} seconds"))
+def entry_points_answer(watch: Watch, seconds: int) -> None:
+    watch.until("every entry point answers for every site", ("deployment-is-remembered", "site-answers"), seconds)
 
 
 @then(parsers.parse("nothing else is wrong within {seconds:d} seconds"))

@@ -32,6 +32,7 @@ OUTPUTS = Outputs(
     known_hosts="192.0.2.10 ssh-ed25519 AAAA\n",
     sites={"blog": "genkisugimoto.com", "jpblog": "jp.genkisugimoto.com"},
     name_server="192.0.2.4",
+    entry_points=("coreos-0", "coreos-1", "coreos-2"),
 )
 
 
@@ -40,6 +41,7 @@ def as_printed(outputs: Outputs) -> str:
     values = {
         "entrypoint-ip": outputs.entry_point, "machines": outputs.machines, "ssh-user": outputs.ssh_user,
         "known-hosts": outputs.known_hosts, "sites": outputs.sites, "name-server": outputs.name_server,
+        "entry-points": list(outputs.entry_points),
     }  # fmt: skip
     return json.dumps({name: {"value": value} for name, value in values.items()})
 

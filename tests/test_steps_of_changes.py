@@ -71,12 +71,17 @@ class FakeMachines:
 
     log: list[tuple[str, ...]]
     addresses: Mapping[str, str] = field(default_factory=lambda: dict(ADDRESSES))
+    entries: Collection[str] = tuple(ADDRESSES)
     lost: set[str] = field(default_factory=set)
     raises: BaseException | None = None
 
     @property
     def names(self) -> list[str]:
         return [name for name in self.addresses if name not in self.lost]
+
+    @property
+    def entry_points(self) -> list[str]:
+        return [name for name in self.names if name in self.entries]
 
     def run(self, name: str, command: str) -> str:
         self.log.append(("run", name, command))
@@ -181,6 +186,12 @@ class FakeWatch:
         self.asked.append(("names", tuple(rule for rule, _ in expected), within))
         if self.broken & {rule for rule, _ in expected}:
             raise WaitExpired(what, expected="that", seen="this")
+
+    def stays(self, seconds: float, within: float) -> None:
+        self.asked.append(("stays", tuple(RULES), within))
+        self.log.append(("stays", f"{seconds:g}"))
+        if self.broken:
+            raise PlatformWrong("all stays as it must be", expected="that", seen="this")
 
     def settled(self, within: float) -> None:
         self.log.append(("settled",))
@@ -318,11 +329,36 @@ def test_what_a_step_asks_for(step: Step, watch: FakeWatch, kind: str, text: str
     assert set(watch.asked[0][1]) == rules
 
 
+@pytest.mark.parametrize("machines_of", [("coreos-0", "coreos-1", "coreos-2"), ("coreos-0", "coreos-1")])
+def test_entry_points_are_the_first_machines(step: Step, machines: FakeMachines, machines_of: tuple[str, ...]) -> None:
+    machines.entries = machines_of
+
+    step("given", f"the entry points are the first {len(machines_of)} machines")
+    if len(machines_of) == 3:
+        step("given", "the entry points are the first 5 machines")
+    else:
+        with pytest.raises(PlatformWrong, match="the first machines are the entry points"):
+            step("given", "the entry points are the first 5 machines")
+
+
+def test_no_entry_point_is_too_few(step: Step, machines: FakeMachines) -> None:
+    machines.entries = ()
+
+    with pytest.raises(PlatformWrong, match="the first machines are the entry points"):
+        step("given", "the entry points are the first 5 machines")
+
+
+def test_all_is_asked_to_stay(step: Step, watch: FakeWatch, log: list[tuple[str, ...]]) -> None:
+    step("then", "all stays as it must be for 5 seconds, within 60 seconds")
+
+    assert log == [("stays", "5")] and watch.asked == [("stays", tuple(RULES), 60)]
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "seen"),
     [
         ("given", "every machine listens on ports 22, 873 and 2380", "[22, 873, 2380]"),
-        ("then", "ports 22 and 443 of every machine are open to the outside", "[22, 443]"),
+        ("then", "port 22 of every machine and port 443 of every entry point are open to the outside", "(22, 443)"),
         ("then", "ports 873 and 2379 of every machine are closed to the outside", "[873, 2379]"),
         ("then", "every machine reaches the healthy etcd cluster of the first 3 machines within 60 seconds", "3"),
         ("then", 'every file of "sites" is on every machine, byte for byte, within 10 seconds', "sites"),
@@ -646,7 +682,7 @@ def start_traffic(started: Started) -> Callable[[str, str, int], None]:
 def test_every_machine_runs_a_site(step: Step, unit_states: FakeStates, started: Started) -> None:
     unit_states.looks = {"blog.service": [["coreos-0", "coreos-1"]], "jpblog.service": [["coreos-2"]]}
 
-    with pytest.raises(PlatformWrong, match="there is a machine that runs no site"):
+    with pytest.raises(PlatformWrong, match="there is an entry point that runs no site"):
         step("given", AT_A_MACHINE)
 
     assert started == []
@@ -657,6 +693,17 @@ def test_machine_that_was_lost_is_not_asked(
 ) -> None:
     unit_states.looks = {"blog.service": [["coreos-0"]], "jpblog.service": [["coreos-0"]]}
     machines.lost = {"coreos-1"}
+
+    step("given", AT_A_MACHINE)
+
+    assert {address for _, address, _ in started} == {"192.0.2.12"}
+
+
+def test_machine_that_is_no_entry_point_is_not_asked(
+    step: Step, unit_states: FakeStates, machines: FakeMachines, started: Started
+) -> None:
+    unit_states.looks = {"blog.service": [["coreos-0"]], "jpblog.service": [["coreos-0"]]}
+    machines.entries = ["coreos-0", "coreos-2"]
 
     step("given", AT_A_MACHINE)
 
@@ -735,8 +782,8 @@ def test_unit_of_every_machine_is_changed(
 
     assert log == [
         ("change", f"blog-dynamic-amb.service is {way} on every machine"),
-        ("run", "coreos-0", f"sudo systemctl {done} blog-dynamic-amb.service"),
-        ("run", "coreos-2", f"sudo systemctl {done} blog-dynamic-amb.service"),
+        ("run", "coreos-0", where_it_is(done, "blog-dynamic-amb.service")),
+        ("run", "coreos-2", where_it_is(done, "blog-dynamic-amb.service")),
     ]
 
 
@@ -766,6 +813,11 @@ def test_unit_that_does_not_run_once_is_the_platforms_fault(
     assert raised.value.paste == "fleetctl list-units"
 
 
+def where_it_is(verb: str, unit: str) -> str:
+    """What does it to a unit on a machine that has it, and nothing on another."""
+    return f"! systemctl cat {unit} >/dev/null 2>&1 || sudo systemctl {verb} {unit}"
+
+
 @pytest.fixture
 def put_back() -> Iterator[ExitStack]:
     """Closed by the tests that are about it."""
@@ -780,7 +832,7 @@ def put_back() -> Iterator[ExitStack]:
         (
             'unit "etcd-amb.service" is stopped on every machine',
             {
-                *(("run", name, "sudo systemctl start etcd-amb.service") for name in ADDRESSES),
+                *(("run", name, where_it_is("start", "etcd-amb.service")) for name in ADDRESSES),
                 ("expected no more",),
             },
         ),
@@ -1477,7 +1529,7 @@ def of_outputs(folder: Path, machines: int = 3, name_server: str = "192.0.2.4") 
     folder.mkdir()
     addresses = {f"coreos-{number}": f"192.0.2.{10 + number}" for number in range(machines)}
     outputs: dict[str, Any] = {"entrypoint-ip": "192.0.2.10", "machines": addresses, "ssh-user": "core"}
-    outputs |= {"known-hosts": "", "sites": {}, "name-server": name_server}
+    outputs |= {"known-hosts": "", "sites": {}, "name-server": name_server, "entry-points": list(addresses)}
     (folder / "outputs.json").write_text(json.dumps(outputs))
     return folder
 

@@ -19,7 +19,7 @@ from harness.drivers.terraform import target_data
 from harness.model import tfvars
 from harness.runs.acceptance import target_takes
 from harness.runs.workplace import targets
-from harness.setup.limits import LIMITS, MEMORY
+from harness.setup.limits import LIMITS, MEMORY, PROCESSOR
 from tests.transcripts.machines import document
 
 ROOT = Path(__file__).parent.parent
@@ -27,7 +27,7 @@ BLOCK = re.compile(r'^(variable|output)\s+"([^"]+)"\s*\{', re.MULTILINE)
 # what must not be read as HCL: strings, heredocs are none in variables and outputs, comments
 PASSED_OVER = re.compile(r'"(?:[^"\\]|\\.)*"|#[^\n]*|//[^\n]*|/\*.*?\*/', re.DOTALL)
 OPENS, CLOSES = "({[", ")}]"
-TAKEN = (MEMORY, *LIMITS)
+TAKEN = (MEMORY, PROCESSOR, *LIMITS)
 TAKES = dict.fromkeys(TAKEN, 7)
 WAYS = ("off", "on", "gone")
 FREEZES = ("freeze", "thaw")

@@ -37,6 +37,7 @@ class Machines:
                 seen=outputs.entry_point,
                 paste="terraform output",
             )
+        self._entry_points = outputs.entry_points
         self._lost: set[str] = set()
         # what went through another machine goes nowhere
         self._way_in = WayIn(self.addresses, entry_points[0], lambda: self.names, lambda: self.close(), recorder)
@@ -52,6 +53,11 @@ class Machines:
     def names(self) -> list[str]:
         """The machines that are counted: all but those that this run itself took away."""
         return [name for name in self.addresses if name not in self._lost]
+
+    @property
+    def entry_points(self) -> list[str]:
+        """Those of them that readers may come in through."""
+        return [name for name in self.names if name in self._entry_points]
 
     def lose(self, name: str) -> None:
         """This run takes a machine away: it is not counted, and no connection goes through it."""
@@ -103,10 +109,11 @@ class Machines:
             raise CommandFailed([command], result.rc, stdout, stderr, where=name)
         return stdout
 
-    def on_all(self, ask: Callable[[str], T]) -> dict[str, T]:
-        """`ask(name)` for every machine, side by side: machine -> answer. The first error is raised."""
+    def on_all(self, ask: Callable[[str], T], names: Iterable[str] | None = None) -> dict[str, T]:
+        """`ask(name)` for every machine, or those that are named, side by side: machine -> answer. The first error is
+        raised."""
         with ThreadPoolExecutor(max_workers=32) as pool:
-            answers = {name: pool.submit(ask, name) for name in self.names}
+            answers = {name: pool.submit(ask, name) for name in (self.names if names is None else names)}
         return {name: answer.result() for name, answer in answers.items()}
 
     def close(self) -> None:

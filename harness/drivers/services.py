@@ -1,7 +1,8 @@
 """Services: where their instances really answer, what is registered of them in etcd, and what their ambassadors know.
 
 An app's container is named after its unit: `blog` of blog.service, `blog-2` of blog@2.service. Its sidekick keeps the
-key /services/SERVICE/MACHINE:CONTAINER; SERVICE-dynamic-amb is the container of a service's ambassador on each machine.
+key /services/SERVICE/MACHINE:CONTAINER; SERVICE-dynamic-amb is the container of a service's ambassador on each entry
+point.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Services:
             except (ValueError, KeyError, TypeError, AttributeError) as wrong:
                 raise AnswerNotUnderstood(f"the ambassador of {service} on {name}", answer, repr(wrong)) from wrong
 
-        return self._machines.on_all(ask_one)
+        return self._machines.on_all(ask_one, self._machines.entry_points)
 
     def inject(self, service: str, name: str, value: str, ttl: int) -> None:
         """Puts a registration that no sidekick made; it is gone after `ttl` seconds."""

@@ -57,13 +57,21 @@ class Outputs:
     known_hosts: str
     sites: dict[str, str]
     name_server: str
+    entry_points: tuple[str, ...]
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Outputs:
         """From output name -> value. Raises AnswerNotUnderstood."""
         try:
-            names = ("entrypoint-ip", "machines", "ssh-user", "known-hosts", "sites", "name-server")
-            return cls(*(raw[name] for name in names))
+            return cls(
+                entry_point=raw["entrypoint-ip"],
+                machines=raw["machines"],
+                ssh_user=raw["ssh-user"],
+                known_hosts=raw["known-hosts"],
+                sites=raw["sites"],
+                name_server=raw["name-server"],
+                entry_points=tuple(raw["entry-points"]),
+            )
         except KeyError as missing:
             raise AnswerNotUnderstood("terraform output", str(sorted(raw)), f"no output {missing}") from missing
 

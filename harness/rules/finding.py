@@ -80,7 +80,8 @@ class Rule:
 
     It `explains` findings of these other rules whose subjects stand on its own (ALL: of any rule that comes later).
     `lag` is how many seconds late its sources are: what it finds counts when two looks that are further apart agree.
-    A rule that `compares` is given the first look and the newest. What a `costly` one needs is not in every look.
+    A rule that `compares` is given the first look and the newest. What a `costly` one needs is not in every look. One
+    that `excuses` is given all looks: what it finds is no fault by itself, and counts where it explains all others.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Rule:
     lag: float
     compares: bool
     costly: bool
+    excuses: bool
 
 
 RULES: dict[str, Rule] = {}
@@ -104,12 +106,13 @@ def rule(
     lag: float = 0.0,
     compares: bool = False,
     costly: bool = False,
+    excuses: bool = False,
 ) -> Callable[[Callable[..., Found]], Callable[..., Found]]:
     """Puts a function into the table of rules, in its order: what can explain is defined before what it explains."""
 
     def add(finds: Callable[..., Found]) -> Callable[..., Found]:
         name = finds.__name__.replace("_", "-")
-        RULES[name] = Rule(name, layer, claim, finds, explains, lag, compares, costly)
+        RULES[name] = Rule(name, layer, claim, finds, explains, lag, compares, costly, excuses)
         return finds
 
     return add
@@ -121,6 +124,11 @@ def rule(
 def on(machine: str, command: str) -> str:
     """A command to paste that is run on a machine, in the operator's shell (step 4 makes the ssh_config)."""
     return f"ssh -F ssh_config {machine} {shlex.quote(command)}"
+
+
+def asked_for() -> list[str]:
+    """The rules that somebody may ask whether they hold: all but excuses."""
+    return [name for name, rule in RULES.items() if not rule.excuses]
 
 
 def answering(now: Snapshot) -> Iterator[tuple[str, Machine]]:

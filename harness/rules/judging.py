@@ -69,6 +69,8 @@ def judge(looks: Sequence[Snapshot], expected: Collection[tuple[str, Subject]] =
 
 
 def _found(rule: Rule, looks: Sequence[Snapshot], at: int) -> list[Wrong]:
+    if rule.excuses:
+        return list(rule.finds(looks[: at + 1]))
     return list(rule.finds(looks[0], looks[at]) if rule.compares else rule.finds(looks[at]))
 
 
@@ -83,7 +85,15 @@ def _first_seen(rule: Rule, subject: Subject, looks: Sequence[Snapshot]) -> floa
 
 
 def causes(findings: Sequence[Finding], now: Snapshot) -> tuple[Cause, ...]:
-    """The findings that no other explains, the deepest first, each with those that it explains."""
+    """The findings that no other explains, the deepest first, each with those that it explains. An excuse that does not
+    explain all the others is none."""
+    found = _causes(findings, now)
+    if len(found) > 1:
+        found = _causes([finding for finding in findings if not RULES[finding.rule].excuses], now)
+    return found
+
+
+def _causes(findings: Sequence[Finding], now: Snapshot) -> tuple[Cause, ...]:
     foundations = Foundations(now)
     ordered = sorted(findings, key=_depth)
     explained = {
@@ -130,4 +140,5 @@ def _explains(cause: Finding, finding: Finding, foundations: Foundations) -> boo
         return finding.rule in explains and finding.rule != cause.rule
     if ALL not in explains and finding.rule not in explains:
         return False
-    return cause.subject in foundations.below(finding.subject)
+    # all stand on processors
+    return RULES[cause.rule].excuses or cause.subject in foundations.below(finding.subject)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from statistics import median
 
 from harness.rules.finding import (
     ALL,
@@ -33,6 +35,19 @@ FOR_OTHERS = {"texts", "containers", "ambassadors", "routes", "etcd", "metrics",
 CLOCK_AT_MOST = 1.0
 # A machine that is very busy for a moment takes a connection late
 NETWORK_LAG = 1.0
+# A machine tells all of itself in half a second. One that takes ten times as long, while so many processes for each of
+# its processors run or wait to, is too slow for any limit
+SLOW, CROWDED = 5.0, 5.0
+PROCESSORS = Subject("processors")
+# What comes late on such machines, or not in time: no content, no setting and no text is wrong because of them
+LATE = (
+    "machine-answers", "answer-is-whole", "boot-finished", "docker-answers", "system-unit-runs",
+    "no-system-unit-failed", "machine-listens", "etcd-is-healthy", "etcd-has-one-leader", "etcd-keeps-its-leader",
+    "fleet-answers", "fleet-lists", "fleet-views-agree", "unit-is-placed", "unit-is-reported", "unit-runs",
+    "unit-runs-nowhere-else", "unit-keeps-running", "container-runs", "registrations-are-known",
+    "instance-is-registered", "registration-is-right", "ambassador-follows", "ambassador-reaches",
+    "port-is-open", "site-answers", "site-is-whole", "stranger-gets-nothing", "name-leads",
+)  # fmt: skip
 # Of a file system, or of the memory: the share that is to be free
 FREE_AT_LEAST = 0.05
 
@@ -46,6 +61,26 @@ def backing_service_answers(now: Snapshot) -> Found:
     for name, reason in now.outside.backing.items():
         if reason:
             yield Wrong(Subject("backing service", name), "an answer", reason)
+
+
+@rule("environment", "the machines have the processors that they need", explains=LATE, excuses=True)
+def processors_suffice(looks: Sequence[Snapshot]) -> Found:
+    """By the slowest look in which most machines were slow; where one alone is, its processors are not the reason."""
+    slowest = max(looks, key=_slowness)
+    if _slowness(slowest) < SLOW:
+        return
+    load = median(machine.load / machine.processors for _, machine in answering(slowest))
+    expected = (
+        f"looks at a machine that take 0.5 s, or fewer than {CROWDED:g} processes that run or wait for each processor"
+    )
+    seen = f"{_slowness(slowest):.1f} s, and a load of {load:.0f} for each processor"
+    yield Wrong(PROCESSORS, expected, seen, slowest.asked, "uptime; head /proc/pressure/cpu")
+
+
+def _slowness(look: Snapshot) -> float:
+    """Seconds that a look took on most machines which are crowded; 0 where most are not."""
+    worked = [machine.worked if machine.load >= CROWDED * machine.processors else 0.0 for _, machine in answering(look)]
+    return median(worked) if worked else 0.0
 
 
 @rule("config", "the operator's ssh-agent holds a key", explains=("machine-answers",))
@@ -322,13 +357,22 @@ def fleet_lists(now: Snapshot) -> Found:
             yield Wrong(subject, "not listed by fleet", "listed, and no machine of this cluster")
 
 
-@rule("bootstrap", "every machine tells fleet its own name", explains=("unit-is-placed",))
+@rule(
+    "bootstrap",
+    "every machine tells fleet its own name, and whether it is an entry point",
+    explains=("unit-is-placed",),
+)
 def fleet_metadata(now: Snapshot) -> Found:
     for machine_id, listed in (now.fleet.machines if now.fleet else {}).items():
         name = now.names.get(machine_id)
-        if name and listed.metadata.get("name") != name:
-            seen = f"metadata name={listed.metadata.get('name', '')}"
-            yield Wrong(at("fleet", name), f"metadata name={name}", seen, paste="fleetctl list-machines --full")
+        if not name:
+            continue
+        intended = {"name": name, "entry": "yes" if name in now.intended.entry_points else "no"}
+        told = {key: listed.metadata.get(key, "") for key in intended}
+        if told != intended:
+            expected, seen = (",".join(f"{key}={value}" for key, value in it.items()) for it in (intended, told))
+            paste = "fleetctl list-machines --full"
+            yield Wrong(at("fleet", name), f"metadata {expected}", f"metadata {seen}", paste=paste)
 
 
 @rule("bootstrap", "every machine's fleet sees the same machines", lag=FLEET_LAG)

@@ -130,7 +130,12 @@ class Placing:
         if rules.is_global:
             for machine_id in sorted(able - here):
                 machine = named(self._now, machine_id)
-                yield Wrong(unit_of(name, machine), "on every machine", "this machine reports none", paste=paste)
+                yield Wrong(
+                    unit_of(name, machine),
+                    "on every machine that its rules allow",
+                    "this machine reports none",
+                    paste=paste,
+                )
         elif not here:
             yield Wrong(unit_of(name), "on a machine", f"on none ({len(able)} would be allowed)", paste=paste)
         for machine_id in sorted(here):

@@ -56,11 +56,11 @@ def contents_are_held(now: Snapshot) -> Found:
 # -- entry -------------------------------------------------------------------------------------------------------------
 
 
-@rule("entry", "SSH and HTTP of every machine are open to the outside", costly=True)
+@rule("entry", "SSH of every machine and HTTP of every entry point are open to the outside", costly=True)
 def port_is_open(now: Snapshot) -> Found:
     for name, found in (now.outside.ports or {}).items():
         for port in sorted(set(now.intended.ports) - set(found)):
-            if port != 80 or now.intended.started:
+            if port != 80 or (now.intended.started and name in now.intended.entry_points):
                 yield Wrong(Subject("port", str(port), name), "open to the outside", "closed")
 
 
@@ -85,7 +85,7 @@ def entry_has_routes(now: Snapshot) -> Found:
 
 @rule(
     "entry",
-    "every machine, asked as the entry point, answers for each site with what was deployed last",
+    "every entry point answers for each site with what was deployed last",
     explains=("site-is-whole", "site-is-as-deployed", "sites-are-apart"),
 )
 def site_answers(now: Snapshot) -> Found:
@@ -147,16 +147,16 @@ def stranger_gets_nothing(now: Snapshot) -> Found:
         yield Wrong(Subject("entry point"), "status 404 for a name that is no site's", seen)
 
 
-@rule("entry", "the sites' names lead to one machine of the cluster")
+@rule("entry", "the sites' names lead to one entry point of the cluster")
 def name_leads(now: Snapshot) -> Found:
     names = now.outside.names if now.intended.started else None
-    machines = now.intended.machines.values()
-    first = next((address for address in (names or {}).values() if address in machines), "")
+    entry_points = [now.intended.machines[name] for name in now.intended.entry_points]
+    first = next((address for address in (names or {}).values() if address in entry_points), "")
     for domain, address in (names or {}).items():
         paste = f"dig @{now.intended.name_server} {domain}"
-        if address not in machines:
+        if address not in entry_points:
             seen = address or "no address"
-            yield Wrong(Subject("name", domain), "the address of a machine", seen, paste=paste)
+            yield Wrong(Subject("name", domain), "the address of an entry point", seen, paste=paste)
         elif address != first:
             seen = f"{address}, and another name leads elsewhere"
-            yield Wrong(Subject("name", domain), "the same machine as the other names", seen, paste=paste)
+            yield Wrong(Subject("name", domain), "the same entry point as the other names", seen, paste=paste)

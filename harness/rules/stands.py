@@ -214,7 +214,7 @@ class Foundations:
             yield Subject("entry point", "", machine)
             yield Subject("filter", "", machine)
         else:
-            yield from (Subject("site", name, other) for other in self._machines)
+            yield from (Subject("site", name, other) for other in self._now.intended.entry_points)
         if machine and name in services(self._now):
             yield Subject("ambassador of", name, machine)
             yield from (Subject("container", name, other) for other in self._instances(name))

@@ -13,7 +13,7 @@ import msgspec
 
 from harness.errors import PlatformWrong, WaitExpired
 from harness.record.log import Recorder, redacted
-from harness.rules.finding import FLEET_LAG, RULES, Finding, Subject
+from harness.rules.finding import FLEET_LAG, RULES, Finding, Subject, asked_for
 from harness.rules.judging import Cause, Judgement, causes, judge
 from harness.seams.patience import patience
 from harness.seams.wait import Clock
@@ -147,7 +147,7 @@ class Watch:
 
     def others(self) -> list[str]:
         """The rules that nobody has asked for by name yet, in this run."""
-        return [name for name in RULES if name not in self.chosen]
+        return [name for name in asked_for() if name not in self.chosen]
 
     def diagnose(self, within: float = LOOK_LIMIT) -> tuple[Cause, ...]:
         """What is wrong by now, with all that it takes to know it, in the record; a look takes `within` seconds at
@@ -166,13 +166,25 @@ class Watch:
 
     def settled(self, within: float = SETTLE) -> None:
         """All rules hold, or do so soon. Raises RuleBroken."""
-        # what was changed on purpose may have begun again, or elected another leader
-        rules = [name for name, rule in RULES.items() if not rule.costly and not rule.compares]
-        self._until("all is as it must be", rules, within * patience())
+        self._until("all is as it must be", _after_a_change(), within * patience())
+
+    def stays(self, seconds: float, within: float) -> None:
+        """Looks until all rules have held for so many seconds on end. Raises RuleBroken."""
+        what, rules = "all stays as it must be", _after_a_change()
+        with self._waiting(what, within=within, hold_for=seconds) as wait:
+            self._need(rules, fresh=True)
+            ends = self._clock.monotonic() + within * patience()
+            since = self._looked
+            while (judged := wait.saw(self._judge().of(rules), self._looks[-1])).all or self._looked - since < seconds:
+                if self._clock.monotonic() >= ends and judged.all:
+                    raise self._broken(f"{what}: not within {within:g} s", judged)
+                self._pause()
+                self._look(costly=False)
+                since = self._looked if judged.all else since
 
     def names(self, what: str, expected: Collection[tuple[str, str]], within: float) -> None:
         """Looks until these causes are named (rule, and subject in words), and no other. Raises WaitExpired."""
-        rules = [name for name, rule in RULES.items() if not rule.compares]
+        rules = [name for name in asked_for() if not RULES[name].compares]
         with self._waiting(what, within=within, hold_for=0) as wait:
             self.changed()
             self._look(costly=True)
@@ -287,6 +299,12 @@ class Watch:
         found = causes(every.findings if judged.findings else every.all, self._looks[-1])
         emit_causes(self._recorder, found, self._looks[-1].number)
         return RuleBroken(what, next(cause for cause in found if asked & {it.key for it in cause.all}))
+
+
+def _after_a_change() -> list[str]:
+    """All rules but costly ones, and those that compare: what was changed on purpose may have begun again, or elected
+    another leader."""
+    return [name for name in asked_for() if not RULES[name].costly and not RULES[name].compares]
 
 
 def snapshot_file(folder: Path, number: int) -> Path:

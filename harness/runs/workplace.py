@@ -38,6 +38,7 @@ from harness.runs.agent import Agent, Keys
 from harness.runs.leftovers import Leftovers
 from harness.runs.run import Run
 from harness.seams.patience import patience
+from harness.setup.limits import processors
 from harness.setup.toolchain import Toolchain
 from harness.text import did_you_mean
 
@@ -107,7 +108,7 @@ class Workplace:
         environment |= self._start_agent(environment)
         OperatorShell.open(self.run.process, self.shell_state, self.operators, environment)
         made = {"run_id": self.run_id, "ssh_public_key": user.public, "ssh_host_keys": self._host_keys()}
-        self.hand_over({**made, "patience": patience()})
+        self.hand_over({**made, "patience": patience(), "processors": processors()})
 
     def put_key(self, private: str) -> None:
         """Keeps the operator's private SSH key, for their eyes only."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import tempfile
 import time
@@ -19,10 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import EnvironmentFailed
+from harness.seams.patience import MOST, patience
 
 # Terraform, its provider, pytest and the ground
 HARNESS_MIB = 512
 MEMORY = "memory_mib"
+# Of one processor, in percent: what a machine takes while its cluster starts, for all to be in time
+PROCESSOR = "processor_percent"
 # The file of promises, and in a promise the moment when it ends, in seconds since the epoch
 PROMISED = "promised"
 UNTIL = "until"
@@ -87,7 +91,8 @@ def room_for(machines: int, takes: Mapping[str, int], proc: Path = Path("/proc")
 
     Raises EnvironmentFailed, which says what to change, when this machine has no room for it.
     """
-    wanted = {name: each * machines for name, each in takes.items()}
+    _require_processors(machines, takes.get(PROCESSOR, 0))
+    wanted = {name: each * machines for name, each in takes.items() if name != PROCESSOR}
     wanted[MEMORY] = wanted.get(MEMORY, 0) + HARNESS_MIB
     with exclusive(PROMISED) as file:
         promises = _promises(file, proc)
@@ -102,6 +107,25 @@ def room_for(machines: int, takes: Mapping[str, int], proc: Path = Path("/proc")
         yield room
     finally:
         room.give_back()
+
+
+def processors() -> int:
+    """Those of this machine."""
+    return os.cpu_count() or 1
+
+
+def _require_processors(machines: int, each: int) -> None:
+    """What waits longer needs less at a time. Raises EnvironmentFailed, which names the PATIENCE to give."""
+    here = processors()
+    needed = math.ceil(machines * each / (100 * here))
+    if needed <= patience():
+        return
+    fits = math.floor(patience()) * 100 * here // each
+    longer = f"be patient (PATIENCE={needed}), or " if needed <= MOST else ""
+    raise EnvironmentFailed(
+        f"{machines} machines are too many for {here} processor{'' if here == 1 else 's'} within the runbook's time "
+        f"limits: {longer}ask for {fits} machines at most (MACHINES={fits})"
+    )
 
 
 def _require_memory(machines: int, each: int, free: int) -> None:

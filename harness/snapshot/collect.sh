@@ -9,12 +9,19 @@
 #
 # Each part is between `@@ NAME TIME` and `@. NAME STATUS`: one that is cut off has no end, one that failed a status.
 # It changes nothing, starts nothing (Docker's socket would), and no part of it may take longer than a few seconds.
-since=$1 units=$2 sites=$3 members=$4 whole=$5 etcd_answers='' fleet_answers=yes
+since=$1 units=$2 sites=$3 members=$4 whole=$5 etcd_answers='' fleet_answers=yes docker_runs=''
+
+# The time of day in hundredths of a second, without a program that tells it: the kernel counts them since it booted.
+since_boot() { read -r up _ < /proc/uptime && up=${up%.*}${up#*.}; }
+since_boot
+boot=$(($(date +%s%2N) - up))
 
 part() {
     part=$1
     shift
-    printf '@@ %s %s\n' "$part" "$(date +%s.%3N)"
+    since_boot
+    now=$((boot + up))
+    printf '@@ %s %s.%s\n' "$part" "${now%??}" "${now#"${now%??}"}"
     "$@" 2>/dev/null
     printf '\n@. %s %s\n' "$part" $?
 }
@@ -46,13 +53,14 @@ units() {
 
 texts() { cd /run/fleet/units && limited sha256sum -- *; }
 
-docker() {
-    limited systemctl is-active --quiet docker && get --unix-socket /run/docker.sock "http://docker/containers/$1"
-}
+docker() { [ "$docker_runs" ] && get --unix-socket /run/docker.sock "http://docker/containers/$1"; }
 
 # all of them, and of those that ended how; one that is gone by now says nothing
 containers() {
-    docker 'json?all=1' || return
+    limited systemctl is-active --quiet docker && docker_runs=yes
+    all=$(docker 'json?all=1') || return
+    printf '%s\n' "$all"
+    case $all in *'"State":"exited"'* | *'"State":"dead"'*) ;; *) return ;; esac
     ended='%7B%22status%22%3A%5B%22exited%22%2C%22dead%22%5D%7D'
     for id in $(docker "json?all=1&filters=$ended" | grep -o '"Id":"[0-9a-f]*"' | cut -d'"' -f4); do
         printf '\n'
@@ -93,9 +101,7 @@ etcd() {
     # status 503 is an answer: not healthy
     curl --silent --max-time 3 http://127.0.0.1:2379/health && etcd_answers=yes || return
     printf '\n'
-    get http://127.0.0.1:2379/v2/stats/self
-    printf '\n'
-    get http://127.0.0.1:2379/v2/members
+    get --write-out '\n' http://127.0.0.1:2379/v2/stats/self http://127.0.0.1:2379/v2/members
 }
 
 metrics() {

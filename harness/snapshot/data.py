@@ -40,6 +40,7 @@ class Intended(Struct, frozen=True, omit_defaults=True):
 
     machines: Mapping[str, str]  # name -> address
     entry_point: str
+    entry_points: tuple[str, ...]  # names of the machines that readers may come in through
     sites: Mapping[str, str]  # name -> host name
     name_server: str
     members_at_most: int
@@ -147,7 +148,8 @@ class Machine(Struct, frozen=True, omit_defaults=True):
     filter: str = ""  # digest of what is loaded
     sshd: Mapping[str, str] = {}
     rooms: Mapping[str, Room] = {}  # mount point, and "memory"
-    load: float = 0.0
+    load: float = 0.0  # processes that run or wait to, on average of the last minute
+    processors: int = 1
     journal: tuple[Line, ...] = ()
     contents: Mapping[str, Release] = {}  # site -> what is current
     helpers: Mapping[str, str] = {}  # path -> SHA-256, of those that are not as they are intended; "" of a missing one
@@ -226,7 +228,7 @@ class Outside(Struct, frozen=True, omit_defaults=True):
 
     ports: Mapping[str, tuple[int, ...]] | None  # machine -> those of the intended and the closed ones that are open
     names: Mapping[str, str] | None  # host name -> address; None without a name server
-    sites: Mapping[str, Mapping[str, Answer]]  # site -> machine that was asked as the entry point -> answer
+    sites: Mapping[str, Mapping[str, Answer]]  # site -> entry point (its machine) -> answer
     stranger: Answer | None  # to a name that is no site's
     walks: Mapping[str, Walk] | None  # None: not walked in this look
     backing: Mapping[str, str]  # backing service -> why it does not answer, "" where it does

@@ -40,6 +40,7 @@ def intended(
     return Intended(
         machines={name: outputs.machines[name] for name in machines},
         entry_point=outputs.entry_point,
+        entry_points=tuple(name for name in outputs.entry_points if name in machines),
         sites=outputs.sites,
         name_server=outputs.name_server,
         members_at_most=MEMBERS_AT_MOST,

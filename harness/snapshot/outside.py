@@ -56,7 +56,7 @@ class OutsideView:
         self._keys = begun(keys_in_agent)
         self._backing = {name: begun(partial(_unanswered, url)) for name, url in backing.items()}
         self._sites = {
-            site: {name: begun(partial(self._answer, site, address)) for name, address in intended.machines.items()}
+            site: {name: begun(partial(self._answer, site, intended.machines[name])) for name in intended.entry_points}
             for site in intended.sites
         }
         self._stranger = begun(lambda: _asked(lambda: cluster.page_of(STRANGER, TIMEOUTS)))

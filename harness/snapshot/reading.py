@@ -82,6 +82,7 @@ def machine(printed: str, sent: float, received: float, helpers: Mapping[str, st
         sshd=parts.read("sshd", _sshd, {}),
         rooms=rooms,
         load=load.size / 1000,
+        processors=max(load.free, 1),
         journal=parts.read("journal", _journal, ()),
         contents=parts.read("contents", _contents, {}),
         helpers=_differing(held, helpers) if held is not None else {},

@@ -10,6 +10,13 @@ locals {
   # The first ten addresses belong to the gateway and the ground.
   machines = { for index in range(var.machines) : "coreos-${index}" => cidrhost(local.ipam.subnet, 10 + index) }
 
+  # As many as etcd has members: more would carry no more, for each of them stands for all of the cluster.
+  entry_points = [for index in range(min(var.machines, 5)) : "coreos-${index}"]
+
+  # Where many machines share a processor each of them is slower, and is not to be taken for a lost one: from more than
+  # four a processor on all time limits inside the machines are twice as long, from more than eight on three times...
+  crowd = ceil(var.machines / (4 * var.processors))
+
   # Files for /home/core, as the first boot unpacks them: MODE PATH CONTENTS-IN-BASE64
   helpers_folder = "${path.module}/../../container"
   helpers = [for file in fileset(local.helpers_folder, "**") : join(" ", [
@@ -21,7 +28,8 @@ locals {
     MACHINE='${name}'
     ADDRESS='${address}'
     MACHINES='${join(" ", [for name, address in local.machines : "${name}=${address}"])}'
-    PATIENCE='${ceil(var.patience)}'
+    ENTRY='${contains(local.entry_points, name) ? "yes" : "no"}'
+    PATIENCE='${ceil(var.patience) * local.crowd}'
     DISCOVERY_URL='${var.discovery_url}'
     IMAGE_REGISTRY='${var.image_registry}'
     NETWORK='${local.ipam.subnet}'

@@ -3,6 +3,11 @@ output "entrypoint-ip" {
   value       = local.machines["coreos-0"]
 }
 
+output "entry-points" {
+  description = "Names of the machines that are entry points, through any of which the readers may come in."
+  value       = local.entry_points
+}
+
 output "machines" {
   description = "Name of each machine => its address inside the cluster."
   value       = local.machines

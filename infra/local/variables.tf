@@ -30,6 +30,16 @@ variable "patience" {
   }
 }
 
+variable "processors" {
+  type        = number
+  description = "Processors of the machine that all machines run on."
+
+  validation {
+    condition     = var.processors >= 1 && floor(var.processors) == var.processors
+    error_message = "processors must be a whole number, 1 or more."
+  }
+}
+
 variable "discovery_url" {
   type        = string
   description = "Where the etcd members of this cluster meet; a new one for every new cluster."

@@ -16,7 +16,15 @@ from tests.fakes import FakeRunner
 
 def outputs(machines: int) -> Outputs:
     addresses = {f"coreos-{number}": f"192.0.2.{10 + number}" for number in range(machines)}
-    return Outputs("192.0.2.10", addresses, "core", "", {"blog": "blog.example", "jpblog": "jp.example"}, "192.0.2.5")
+    return Outputs(
+        "192.0.2.10",
+        addresses,
+        "core",
+        "",
+        {"blog": "blog.example", "jpblog": "jp.example"},
+        "192.0.2.5",
+        tuple(addresses),
+    )
 
 
 @pytest.fixture

@@ -287,7 +287,9 @@ def connect(
 
     def make(known_hosts: str | None = None, user: str = "core") -> Machines:
         pinned = known(cluster) if known_hosts is None else known_hosts
-        made.append(Machines(Outputs(ADDRESSES["coreos-0"], ADDRESSES, user, pinned, {}, ""), recorder))
+        made.append(
+            Machines(Outputs(ADDRESSES["coreos-0"], ADDRESSES, user, pinned, {}, "", tuple(ADDRESSES)), recorder)
+        )
         return made[-1]
 
     yield make
@@ -560,7 +562,7 @@ def test_machine_that_does_not_exist(connect: Connect) -> None:
 
 def test_entry_point_that_is_no_machine(recorder: Recorder) -> None:
     with pytest.raises(PlatformWrong, match=r"entry point 192\.0\.2\.99 is no machine's address"):
-        Machines(Outputs("192.0.2.99", ADDRESSES, "core", "", {}, ""), recorder)
+        Machines(Outputs("192.0.2.99", ADDRESSES, "core", "", {}, "", ()), recorder)
 
 
 def test_both_streams_full_at_once_do_not_block(connect: Connect) -> None:

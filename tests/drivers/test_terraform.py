@@ -17,6 +17,7 @@ from tests.transcripts.machines import document
 
 LOCAL = Path(__file__).parent.parent.parent / "infra/local"
 MADE = ["coreos-0", "coreos-1", "coreos-2"]
+NAMES = ["entrypoint-ip", "entry-points", "machines", "ssh-user", "known-hosts", "sites", "name-server"]
 
 
 def read(plan: Any) -> Plan:
@@ -202,7 +203,7 @@ def test_outputs_before_anything_was_applied(runner: FakeRunner) -> None:
     assert raised.value.paste == "terraform -chdir=/nowhere output"
 
 
-@pytest.mark.parametrize("name", ["entrypoint-ip", "machines", "ssh-user", "known-hosts", "sites", "name-server"])
+@pytest.mark.parametrize("name", NAMES)
 def test_outputs_with_one_missing(runner: FakeRunner, name: str) -> None:
     outputs = document("outputs.json")
     del outputs[name]
@@ -216,7 +217,7 @@ def values_of_outputs() -> dict[str, Any]:
     return {name: output["value"] for name, output in document("outputs.json").items()}
 
 
-@pytest.mark.parametrize("name", ["entrypoint-ip", "machines", "ssh-user", "known-hosts", "sites", "name-server"])
+@pytest.mark.parametrize("name", NAMES)
 def test_outputs_from_elsewhere_with_one_missing(name: str) -> None:
     raw = values_of_outputs()
     del raw[name]

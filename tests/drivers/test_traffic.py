@@ -633,7 +633,7 @@ SITES = {"blog": DOMAIN, "jpblog": "jp.genkisugimoto.com"}
 
 @pytest.fixture
 def outputs() -> Outputs:
-    return Outputs("192.0.2.10", {"coreos-0": "192.0.2.10"}, "core", "", SITES, "192.0.2.4")
+    return Outputs("192.0.2.10", {"coreos-0": "192.0.2.10"}, "core", "", SITES, "192.0.2.4", ("coreos-0",))
 
 
 @pytest.fixture

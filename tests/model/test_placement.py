@@ -68,9 +68,9 @@ def objections(case: dict[str, Any]) -> dict[str, str]:
             states={name: tuple(on) for name, on in (placed | reported).items()},
         ),
         intended=Intended(
-            machines=dict.fromkeys(IDS, "192.0.2.1"), entry_point="192.0.2.1", sites={}, name_server="",
-            members_at_most=5, units={name: IntendedUnit((), "") for name in units}, started=True, deployed=(),
-            helpers={}, sshd={}, listening=(), ports=(), closed=(),
+            machines=dict.fromkeys(IDS, "192.0.2.1"), entry_point="192.0.2.1", entry_points=(), sites={},
+            name_server="", members_at_most=5, units={name: IntendedUnit((), "") for name in units}, started=True,
+            deployed=(), helpers={}, sshd={}, listening=(), ports=(), closed=(),
         ),
         machines={name: Machine(asked=0.0, seconds=0.0, machine_id=it) for name, it in IDS.items()},
         services=None, deployed=None, outside=nothing,

@@ -45,6 +45,13 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({"outside.backing.image registry": "status 503"}, "backing service image registry"),
         case({"outside.backing.image registry": ""}),
     ],
+    "processors-suffice": [
+        case({**on_all("worked", 5.0), **on_all("load", 40.0), **on_all("processors", 8)}, "processors"),
+        case({**on_all("worked", 4.9), **on_all("load", 40.0), **on_all("processors", 8)}),
+        case({**on_all("worked", 60.0), **on_all("load", 39.0), **on_all("processors", 8)}),
+        case({f"{ONE}.worked": 60.0, f"{ONE}.load": 100.0}),
+        case(lambda now: silent(now, *ID)),
+    ],
     "plan-is-empty": [
         case({"plan": ("machine[1] is created",)}, "plan"),
         case({"plan": None}),
@@ -188,6 +195,9 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
     "fleet-metadata": [
         case({f"fleet.machines.{ID['coreos-1']}.metadata.name": "coreos-0"}, "fleet on coreos-1"),
         case({f"fleet.machines.{ID['coreos-1']}.metadata": {}}, "fleet on coreos-1"),
+        case({f"fleet.machines.{ID['coreos-1']}.metadata.entry": "no"}, "fleet on coreos-1"),
+        case({f"fleet.machines.{ID['coreos-1']}.metadata.entry": REMOVED}, "fleet on coreos-1"),
+        case({"intended.entry_points": ("coreos-0", "coreos-2")}, "fleet on coreos-1"),
     ],
     "fleet-views-agree": [
         case({f"{ONE}.fleet": without(ID["coreos-0"])}, "fleet on coreos-1"),
@@ -364,6 +374,7 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({"outside.ports.coreos-1": (80,)}, "port 22 on coreos-1"),
         case({"outside.ports.coreos-1": ()}, "port 22 on coreos-1", "port 80 on coreos-1"),
         case({"outside.ports.coreos-1": (22,), "intended.started": False}),
+        case({"outside.ports.coreos-1": (22,), "intended.entry_points": ("coreos-0", "coreos-2")}),
         case({"outside.ports": None}),
     ],
     "port-is-closed": [
@@ -403,6 +414,10 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({"outside.names.genkisugimoto.com": ""}, "name genkisugimoto.com"),
         case({"outside.names.genkisugimoto.com": "192.0.2.99"}, "name genkisugimoto.com"),
         case({"outside.names.jp.genkisugimoto.com": "192.0.2.10"}, "name jp.genkisugimoto.com"),
+        case(
+            {"intended.entry_points": ("coreos-0", "coreos-1")},
+            *(f"name {name}" for name in green().outside.names or ()),
+        ),
         case({"outside.names": None}),
         case({"outside.names.genkisugimoto.com": "", "intended.started": False}),
     ],

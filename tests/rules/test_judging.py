@@ -751,3 +751,37 @@ def test_causes_of_one_kind_are_in_the_order_of_their_machines_numbers() -> None
     ]
 
     assert [cause.finding.subject.machine for cause in causes(wrong, green())] == ["coreos-1", "coreos-2", "coreos-10"]
+
+
+# -- an excuse ---------------------------------------------------------------------------------------------------------
+
+SLOW = {f"machines.{name}.{part}": value for name in ID for part, value in (("worked", 8.0), ("load", 40.0))}
+
+
+def test_machines_that_are_too_slow_are_why_a_unit_does_not_run_in_time() -> None:
+    found = shown(of(changed(green(), SLOW | stopped("jpblog.service", "coreos-0"))))
+
+    assert list(found) == ["processors-suffice: processors"]
+    assert "unit-runs: unit jpblog.service on coreos-0" in found["processors-suffice: processors"]
+
+
+def test_machines_that_are_too_slow_are_no_excuse_for_what_is_wrong_however_slow_they_are() -> None:
+    wrong = {"machines.coreos-1.filter": ""} | stopped("jpblog.service", "coreos-0")
+    found = shown(of(changed(green(), SLOW | wrong)))
+
+    assert list(found) == ["filter-is-loaded: filter on coreos-1", "unit-runs: unit jpblog.service on coreos-0"]
+
+
+def test_machines_that_are_slow_and_not_crowded_are_no_excuse() -> None:
+    idle = {name: 0.2 if name.endswith("load") else value for name, value in SLOW.items()}
+    found = shown(of(changed(green(), idle | stopped("jpblog.service", "coreos-0"))))
+
+    assert list(found) == ["unit-runs: unit jpblog.service on coreos-0"]
+
+
+def test_a_look_before_the_newest_tells_too_that_machines_were_too_slow() -> None:
+    broken = changed(green(), stopped("jpblog.service", "coreos-0"))
+    looks = [later(changed(broken, SLOW), 1), later(broken, 20)]
+
+    (cause,) = causes(judge(looks).findings, looks[-1])
+    assert cause.finding.rule == "processors-suffice" and cause.finding.since == looks[0].asked

@@ -34,7 +34,7 @@ UNITS = {unit.name for unit in read_units(ROOT / "units", ROOT / "units/app")}
 def cluster() -> Cluster:
     """Three machines, of which this run has taken one away."""
     sites = {"blog": "blog.example", "jpblog": "jp.example"}
-    outputs = Outputs("192.0.2.10", ADDRESSES, "core", "", sites, "192.0.2.4")
+    outputs = Outputs("192.0.2.10", ADDRESSES, "core", "", sites, "192.0.2.4", tuple(ADDRESSES))
     machines = SimpleNamespace(names=["coreos-0", "coreos-2"])
     return cast("Cluster", SimpleNamespace(outputs=outputs, machines=machines))
 

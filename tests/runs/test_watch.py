@@ -13,7 +13,7 @@ import pytest
 
 from harness.errors import EnvironmentFailed, ExitStatus, PlatformWrong, WaitExpired
 from harness.record.log import Recorder, Redactor, fold, read_events
-from harness.rules.finding import FLEET_LAG, RULES, Subject
+from harness.rules.finding import FLEET_LAG, RULES, Subject, asked_for
 from harness.runs import watch as module
 from harness.runs.watch import BOOTS, HOLDS, JOURNAL, KEPT, SETTLE, RuleBroken, Watch
 from harness.snapshot.data import (
@@ -57,7 +57,8 @@ def rules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 INTENDED = Intended(
-    machines=ADDRESSES, entry_point="192.0.2.10", sites={"blog": "blog.example"}, name_server="", members_at_most=5,
+    machines=ADDRESSES, entry_point="192.0.2.10", entry_points=tuple(ADDRESSES),
+    sites={"blog": "blog.example"}, name_server="", members_at_most=5,
     units={"blog.service": IntendedUnit(options=(), text="")}, started=True, deployed=("blog",), helpers={}, sshd={},
     listening=(), ports=(), closed=(),
 )  # fmt: skip
@@ -572,6 +573,25 @@ def test_what_has_to_settle_has_the_seconds_that_are_said(
     with pytest.raises(RuleBroken, match=f"all is as it must be: not within {within:g} s"):
         watch.settled(within)
     assert clock.now == 1000 + within
+
+
+def test_what_stays_holds_on_end(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
+    """What came and went is seen again until it stays away."""
+    watch.fresh, looker.takes = True, 1.0
+    looker.shows = [FINE, FINE, lacks(active="failed"), FINE]
+
+    watch.stays(2.0, within=60)
+
+    assert [when for when, _ in looker.looks] == [1000, 1001, 1002, 1003, 1004, 1005]
+    assert len(watch.others()) == len(asked_for())
+
+
+def test_what_comes_and_goes_does_not_stay(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
+    watch.fresh, looker.takes = True, 1.0
+    looker.shows = [FINE, lacks("coreos-1")] * 20
+
+    with pytest.raises(RuleBroken, match="all stays as it must be: not within 6 s"):
+        watch.stays(2.0, within=6)
 
 
 def test_what_costs_is_not_looked_at_after_each_change(watch: Watch, looker: FakeLooker) -> None:

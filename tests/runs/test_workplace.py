@@ -466,7 +466,7 @@ def test_ssh_finds_key_and_known_hosts_of_a_checkout_with_an_odd_path(
 
 
 def test_the_one_machine_of_a_small_cluster_is_its_entry_point(kept: Workplace) -> None:
-    kept.keep(Outputs("192.0.2.9", {"coreos-0": "192.0.2.9"}, "core", "", {}, ""))
+    kept.keep(Outputs("192.0.2.9", {"coreos-0": "192.0.2.9"}, "core", "", {}, "", ("coreos-0",)))
 
     assert "ProxyJump" not in (kept.folder / "ssh_config").read_text()
     assert sourced(kept)["FLEETCTL_TUNNEL"] == "192.0.2.9"

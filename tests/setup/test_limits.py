@@ -89,6 +89,48 @@ def test_too_little_memory_is_said_with_what_fits(proc: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("machines", "patience", "refused"),
+    [
+        (20, "1", ""),
+        (
+            21,
+            "1",
+            "21 machines are too many for 2 processors within the runbook's time limits: be patient (PATIENCE=2), "
+            "or ask for 20 machines at most (MACHINES=20)",
+        ),
+        (40, "2", ""),
+        (
+            41,
+            "2.5",
+            "41 machines are too many for 2 processors within the runbook's time limits: be patient (PATIENCE=3), "
+            "or ask for 40 machines at most (MACHINES=40)",
+        ),
+        (41, "3", ""),
+    ],
+)
+def test_too_few_processors_are_said_with_the_patience_that_it_takes(
+    proc: Path, monkeypatch: pytest.MonkeyPatch, machines: int, patience: str, refused: str
+) -> None:
+    monkeypatch.setattr(limits, "processors", lambda: 2)
+    monkeypatch.setenv("PATIENCE", patience)
+    said = ""
+    try:
+        with room_for(machines, {"processor_percent": 10}, proc):
+            pass
+    except EnvironmentFailed as failed:
+        said = str(failed)
+
+    assert said == refused
+
+
+def test_a_machine_of_one_processor_is_said_to_have_one(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "processors", lambda: 1)
+
+    with pytest.raises(EnvironmentFailed, match=r"for 1 processor within .*: ask for 1 machines at most"):
+        room_for(200, {"processor_percent": 100}, proc).__enter__()
+
+
 @pytest.mark.parametrize("takes", [LOCAL, {}])
 def test_where_no_machine_fits_nobody_is_told_to_ask_for_none(proc: Path, takes: dict[str, int]) -> None:
     memory(proc, HARNESS_MIB - 1)

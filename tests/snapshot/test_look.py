@@ -38,7 +38,9 @@ VERSION = "e09bf639c8fdb465"
 FILES = {"index.html": b"<p>home", "version.txt": VERSION.encode()}
 NOT_FOUND = '{"errorCode":100,"message":"Key not found","cause":"/services","index":7}'
 NO_LEADER = '{"errorCode":300,"message":"Raft Internal Error","cause":"no leader","index":7}'
-OUTPUTS = Outputs("192.0.2.10", dict(ADDRESSES), "core", "", dict(green().intended.sites), "192.0.2.4")
+OUTPUTS = Outputs(
+    "192.0.2.10", dict(ADDRESSES), "core", "", dict(green().intended.sites), "192.0.2.4", tuple(ADDRESSES)
+)
 
 
 def part(name: str, text: str) -> str:

@@ -33,7 +33,7 @@ FIELDS = {
     "listening": ("listening",),
     "filter": ("filter",),
     "sshd": ("sshd",),
-    "room": ("rooms", "load"),
+    "room": ("rooms", "load", "processors"),
     "journal": ("journal",),
     "contents": ("contents",),
     "helpers": ("helpers",),

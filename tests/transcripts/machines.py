@@ -115,7 +115,9 @@ class FolderMachines(Machines):
 
     def __init__(self, root: Path, names: Iterable[str] = NAMES) -> None:
         addresses = {name: f"192.0.2.{10 + index}" for index, name in enumerate(names)}
-        super().__init__(Outputs(addresses["coreos-0"], addresses, "core", "", {}, ""), Recorder(Path(os.devnull)))
+        super().__init__(
+            Outputs(addresses["coreos-0"], addresses, "core", "", {}, "", tuple(addresses)), Recorder(Path(os.devnull))
+        )
         self._way_in._refusal = lambda name: None  # type: ignore[method-assign]
         self.root = root
         self.before: Callable[[str, str], object] = lambda name, command: None

@@ -215,7 +215,7 @@ def of_outputs(tmp_path: Path) -> Callable[..., Path]:
 
     def make(machines: int = 3, name_server: str = "192.0.2.4") -> Path:
         addresses = {f"coreos-{index}": f"192.0.2.{10 + index}" for index in range(machines)}
-        outputs = Outputs("192.0.2.10", addresses, "core", "", {"blog": "a.example"}, name_server)
+        outputs = Outputs("192.0.2.10", addresses, "core", "", {"blog": "a.example"}, name_server, tuple(addresses))
         values = {name: it["value"] for name, it in json.loads(as_printed(outputs)).items()}
         (tmp_path / "outputs.json").write_text(json.dumps(values))
         return tmp_path
