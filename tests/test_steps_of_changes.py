@@ -745,6 +745,8 @@ WITH_A_UNIT = [
     'the machine of unit "blog.service" is lost',
     'the machine of unit "blog.service" is taken out of service',
     'sshd of the machine of unit "blog.service" hangs',
+    'the app of unit "blog.service" hangs',
+    'the container of unit "blog.service" is paused',
     '"docker.service" is killed on the machine of unit "blog.service"',
     '"docker.service" is killed 2 times, whenever it is up, on the machine of unit "blog.service"',
 ]
@@ -788,6 +790,14 @@ def put_back() -> Iterator[ExitStack]:
             {("run", "coreos-1", "sudo systemctl start fleet.socket fleet.service")},
         ),
         ('the machine of unit "blog.service" is lost', {("power on", "coreos-1")}),
+        (
+            'the app of unit "blog.service" hangs',
+            {("run", "coreos-1", "docker top blog -eo pid | sed 1d | xargs -r sudo kill -CONT")},
+        ),
+        (
+            'the container of unit "blog.service" is paused',
+            {("run", "coreos-1", "docker unpause blog || true")},
+        ),
         (
             'sshd of the machine of unit "blog.service" hangs',
             {("run", "coreos-1", "sudo systemctl kill --kill-whom=main --signal=CONT ssh.service")},
