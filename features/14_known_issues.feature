@@ -46,7 +46,7 @@ Feature: Known issues
   Scenario: An app that requires its sidekick, which is bound to it, stays dead when it is killed
     Given units "bound.service" and "bound-reg.service" are there in this scenario only
     When the operator runs `mkdir -p cycle`
-    And the operator runs `printf '[Service]\nExecStart=/bin/sleep infinity\nRestart=always\nRestartSec=3\n' > cycle/runs`
+    And the operator runs `printf '[Service]\nExecStart=/bin/sleep infinity\nExecStopPost=/bin/true\nRestart=always\nRestartSec=3\n' > cycle/runs`
     And the operator runs `{ printf '[Unit]\nRequires=bound-reg.service\n'; cat cycle/runs; } > cycle/bound.service`
     And the operator runs `{ printf '[Unit]\nBindsTo=bound.service\nAfter=bound.service\n'; cat cycle/runs; } > cycle/bound-reg.service`
     And the operator runs `printf '[X-Fleet]\nMachineOf=bound.service\n' >> cycle/bound-reg.service`

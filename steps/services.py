@@ -202,7 +202,33 @@ def unit_starts_again(cluster: Cluster, change: Change, unit: str) -> None:
 def container_is_killed(cluster: Cluster, change: Change, unit: str) -> None:
     machine = cluster.units.machine_running(unit)
     change(f"the container of {unit} is killed")
-    cluster.machines.run(machine, f"docker kill {shlex.quote(unit.removesuffix('.service').replace('@', '-'))}")
+    cluster.machines.run(machine, f"docker kill {shlex.quote(_container(unit))}")
+
+
+@when(phrase('the app of unit "{unit:Name}" hangs'), target_fixture="injected")
+def app_hangs(cluster: Cluster, change: Change, put_back: ExitStack, unit: str) -> list[tuple[str, str]]:
+    """It takes connections and answers nothing."""
+    machine, container = cluster.units.machine_running(unit), _container(unit)
+    signal = f"docker top {shlex.quote(container)} -eo pid | sed 1d | xargs -r sudo kill"
+    change(f"the app of {unit} hangs")
+    put_back.callback(cluster.machines.run, machine, f"{signal} -CONT")
+    cluster.machines.run(machine, f"{signal} -STOP")
+    return [("instance-answers", f"container {container} on {machine}")]
+
+
+@when(phrase('the container of unit "{unit:Name}" is paused'), target_fixture="injected")
+def container_is_paused(cluster: Cluster, change: Change, put_back: ExitStack, unit: str) -> list[tuple[str, str]]:
+    machine, container = cluster.units.machine_running(unit), _container(unit)
+    change(f"the container of {unit} is paused")
+    # one that was killed is paused no more
+    put_back.callback(cluster.machines.run, machine, f"docker unpause {shlex.quote(container)} || true")
+    cluster.machines.run(machine, f"docker pause {shlex.quote(container)}")
+    return [("container-runs", f"container {container} on {machine}")]
+
+
+def _container(unit: str) -> str:
+    """`blog` of blog.service, `blog-2` of blog@2.service."""
+    return unit.removesuffix(".service").replace("@", "-")
 
 
 @when(phrase('a registration of "{service:Name}" is left that leads to service "{other:Name}"'))

@@ -793,6 +793,8 @@ WITH_A_UNIT = [
     'the machine of unit "blog.service" is lost',
     'the machine of unit "blog.service" is taken out of service',
     'sshd of the machine of unit "blog.service" hangs',
+    'the app of unit "blog.service" hangs',
+    'the container of unit "blog.service" is paused',
     '"docker.service" is killed on the machine of unit "blog.service"',
     '"docker.service" is killed 2 times, whenever it is up, on the machine of unit "blog.service"',
 ]
@@ -843,6 +845,14 @@ def put_back() -> Iterator[ExitStack]:
         ('the machine of unit "blog.service" is lost', {("power on", "coreos-1")}),
         ('the machine of unit "blog.service" freezes', {("power thaw", "coreos-1")}),
         ("every machine loses power", {("power on", name) for name in ADDRESSES}),
+        (
+            'the app of unit "blog.service" hangs',
+            {("run", "coreos-1", "docker top blog -eo pid | sed 1d | xargs -r sudo kill -CONT")},
+        ),
+        (
+            'the container of unit "blog.service" is paused',
+            {("run", "coreos-1", "docker unpause blog || true")},
+        ),
         (
             'sshd of the machine of unit "blog.service" hangs',
             {("run", "coreos-1", "sudo systemctl kill --kill-whom=main --signal=CONT ssh.service")},
