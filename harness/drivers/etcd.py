@@ -102,8 +102,7 @@ class Etcd:
         """Sets a key, for `ttl` seconds where that is given, and only where its value is `instead_of`, where that is.
         Raises CommandFailed when etcd does not take it."""
         lives = "" if ttl is None else f" -d ttl={ttl}"
-        before = "" if instead_of is None else f" --data-urlencode {shlex.quote(f'prevValue={instead_of}')}"
-        self._machines.run(self._machines.entry_point, f"{_put(key, value)}{before}{lives}")
+        self._machines.run(self._machines.entry_point, f"{_put(key, value, instead_of)}{lives}")
 
     def put_all(self, keys: Mapping[str, str]) -> None:
         """Sets keys in their order, by one command. Raises CommandFailed with the first that etcd does not take."""
@@ -132,8 +131,10 @@ class Etcd:
         return _member_names(self._machines.run(self._machines.entry_point, ASK, ok=range(256)))
 
 
-def _put(key: str, value: str) -> str:
-    return f"{CURL} --fail -X PUT {shlex.quote(KEYS + key)} --data-urlencode {shlex.quote(f'value={value}')}"
+def _put(key: str, value: str, instead_of: str | None = None) -> str:
+    before = "" if instead_of is None else f" --data-urlencode {shlex.quote(f'prevValue={instead_of}')}"
+    data = shlex.quote(f"value={value}")
+    return f"{CURL} --fail -X PUT {shlex.quote(KEYS + key)}{before} --data-urlencode {data}"
 
 
 def _member_names(answer: str) -> set[str]:
