@@ -4,10 +4,9 @@ Feature: 6. Start the services
   machine, is what counts.
 
   @mutates @builds
-  Scenario: Every unit runs and keeps running
+  Scenario: Every unit comes up
     When the operator runs `fleetctl start --no-block units/*.service units/app/*.service`
     Then every unit is active and running within 60 seconds
-    And every unit keeps its main process and restart count for 10 seconds
 
   Scenario: Every unit runs
     Then every unit is active and running within 10 seconds

@@ -44,11 +44,6 @@ def units_run(watch: Watch, seconds: int) -> None:
     watch.until("every unit is active and running", (*RUNS, "container-runs"), seconds)
 
 
-@then(parsers.parse("every unit keeps its main process and restart count for {seconds:d} seconds"))
-def units_keep_running(watch: Watch, seconds: int) -> None:
-    watch.holds("every unit keeps its main process", (*RUNS, "unit-keeps-running"), seconds)
-
-
 @then(parsers.parse("no unit runs where fleet does not have it within {seconds:d} seconds"))
 def units_run_nowhere_else(watch: Watch, seconds: int) -> None:
     watch.until("no unit runs where fleet does not have it", (*SEEN, "unit-is-held", "unit-runs-nowhere-else"), seconds)

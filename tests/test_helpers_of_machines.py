@@ -1349,12 +1349,12 @@ class FirstBoot:
         needed = ("IMAGE_REGISTRY", "NETWORK", "GATEWAY", "BLOG_DOMAIN", "JPBLOG_DOMAIN", "NAME_SERVER", "NAME_KEY",
                   "AUTHORIZED_KEY", "HOST_KEY", "HOST_KEY_PUBLIC")  # fmt: skip
         given = "".join(f"{name}=x\n" for name in needed) + "HELPERS='644 blog/README.txt eA=='\nPATIENCE=1\n"
-        given += f"MACHINE=coreos-{machine} ADDRESS=192.0.2.{10 + machine} DISCOVERY_URL={DISCOVERY_URL}\n"
+        given += f"MACHINE=coreos-{machine} ENTRY=yes ADDRESS=192.0.2.{10 + machine} DISCOVERY_URL={DISCOVERY_URL}\n"
         script = self._folder / "user-data"
         script.write_text(f"{given}MACHINES='{THREE} coreos-3=192.0.2.13'\n{text}")
         done = run(["sh", str(script), *([how] if how else [])])
         assert done.returncode == 0, done.stderr
-        told = self.configuration.read_text().partition("ELECTION_TIMEOUT=")[2].splitlines()[1:]
+        told = self.configuration.read_text().partition("ETCD_PRE_VOTE=")[2].splitlines()[1:]
         return [line for line in told if not line.startswith("ETCD_INITIAL_CLUSTER_TOKEN=")]
 
 

@@ -179,9 +179,6 @@ class FakeWatch:
         if self.broken & set(rules):
             raise PlatformWrong(what, expected="that", seen="this")
 
-    def holds(self, what: str, rules: Collection[str], seconds: float) -> None:
-        self.asked.append(("holds", tuple(rules), seconds))
-
     def names(self, what: str, expected: Collection[tuple[str, str]], within: float) -> None:
         self.asked.append(("names", tuple(rule for rule, _ in expected), within))
         if self.broken & {rule for rule, _ in expected}:

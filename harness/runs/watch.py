@@ -118,20 +118,6 @@ class Watch:
                 self._pause()
                 self._look(costly=any(RULES[found.rule].costly for found in judged.all))
 
-    def holds(self, what: str, rules: Collection[str], seconds: float) -> None:
-        """Looks for so many seconds; these rules have to hold all the while. Raises RuleBroken."""
-        self.chosen |= set(rules)
-        with self._waiting(what, within=0, hold_for=seconds) as wait:
-            self.changed()
-            self._need(rules, fresh=True)
-            began = self._clock.monotonic()
-            while not (judged := wait.saw(self._judge().of(rules), self._looks[-1])).findings:
-                if self._clock.monotonic() - began >= seconds:
-                    return
-                self._pause()
-                self._look(costly=False)
-            raise self._broken(f"{what}: held only {self._clock.monotonic() - began:.1f} of {seconds:g} s", judged)
-
     @property
     def first(self) -> Snapshot:
         """The first look."""
@@ -169,8 +155,9 @@ class Watch:
         self._until("all is as it must be", _after_a_change(), within * patience())
 
     def stays(self, seconds: float, within: float) -> None:
-        """Looks until all rules have held for so many seconds on end. Raises RuleBroken."""
-        what, rules = "all stays as it must be", _after_a_change()
+        """Looks until all rules have held for so many seconds on end, those too that compare with how these seconds
+        began. Raises RuleBroken."""
+        what, rules = "all stays as it must be", [name for name in asked_for() if not RULES[name].costly]
         with self._waiting(what, within=within, hold_for=seconds) as wait:
             self._need(rules, fresh=True)
             ends = self._clock.monotonic() + within * patience()
@@ -179,6 +166,8 @@ class Watch:
                 if self._clock.monotonic() >= ends and judged.all:
                     raise self._broken(f"{what}: not within {within:g} s", judged)
                 self._pause()
+                if judged.all:
+                    self.changed()
                 self._look(costly=False)
                 since = self._looked if judged.all else since
 

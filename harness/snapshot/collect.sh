@@ -129,7 +129,8 @@ fleet() {
 }
 
 # Of each member's machine: ADDRESS, and which share of 5 connections it takes, or refuses, within a second. Nobody
-# retries before that, so that a lost packet shows. Members only: a hundred machines would have ten thousand pairs.
+# retries before that, so that a lost packet shows. Members only: a hundred machines would have ten thousand pairs. A
+# machine that boots, whose etcd is not up yet, need not wait for others that do.
 # shellcheck disable=SC2016
 tries='use Socket; use Fcntl; my (@waiting, %reached); my $left = 0.9;
     for my $to (@ARGV) { for (1 .. 5) {
@@ -146,7 +147,7 @@ tries='use Socket; use Fcntl; my (@waiting, %reached); my $left = 0.9;
         @waiting = @still }
     printf "%s %.1f\n", $_, ($reached{$_} // 0) / 5 for @ARGV'
 # shellcheck disable=SC2086
-reached() { limited perl -e "$tries" $members; }
+reached() { [ "$etcd_answers" ] && limited perl -e "$tries" $members; }
 
 # HOST-NAME AMBASSADOR, of each route of the entry point
 routes() {

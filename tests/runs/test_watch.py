@@ -477,44 +477,13 @@ def test_a_look_without_what_costs_is_not_enough_for_who_needs_it(watch: Watch, 
     assert [costly for _, costly in looker.looks] == [False, True]
 
 
-# -- holds -----------------------------------------------------------------------------------------------------------
-
-
-def test_what_holds_all_the_while_is_looked_at_all_the_while(
-    watch: Watch, looker: FakeLooker, clock: FakeClock, events: Events
-) -> None:
-    watch.holds("every unit keeps running", (RUNS, KEEPS), 10)
-
-    assert clock.now == 1010 and len(looker.looks) == 10 / EVERY + 1
-    (started,), (ended,) = events("wait.started"), events("wait.ended")
-    assert (started["within"], started["hold_for"], ended["outcome"]) == (0, 10, "reached")
-
-
-def test_what_holds_no_more_ends_the_wait(watch: Watch, looker: FakeLooker, document: Any) -> None:
-    looker.shows = [FINE, FINE, FINE, lacks(pid=8), FINE]
-
-    with pytest.raises(RuleBroken, match=r"held only 1\.5 of 10 s; unit blog\.service on coreos-1: .* started again"):
-        watch.holds("every unit keeps running", (RUNS, KEEPS), 10)
-
-    assert len(looker.looks) == 4
-    assert [cause["finding"]["rule"] for cause in document()["causes"]] == [KEEPS]
-
-
-def test_what_is_to_hold_is_compared_with_how_it_was_when_that_was_asked(watch: Watch, looker: FakeLooker) -> None:
-    """What changed before belongs to somebody else."""
-    watch.until("every unit runs", (RUNS,), 10)
-    looker.shows = [lacks(pid=8)]
-
-    watch.holds("every unit keeps running", (RUNS, KEEPS), 5)
-
-
 # -- what is asked for -----------------------------------------------------------------------------------------------
 
 
 def test_others_are_those_that_nobody_asked_for_by_name(watch: Watch) -> None:
     assert watch.others() == list(RULES)
     watch.until("every machine answers", (SILENT, SHARED), 10)
-    watch.holds("every unit keeps running", (KEEPS,), 1)
+    watch.until("every unit keeps running", (KEEPS,), 1)
 
     assert set(watch.others()) == {VIEWS, RUNS, WHOLE}
 
@@ -584,6 +553,16 @@ def test_what_stays_holds_on_end(watch: Watch, looker: FakeLooker, clock: FakeCl
 
     assert [when for when, _ in looker.looks] == [1000, 1001, 1002, 1003, 1004, 1005]
     assert len(watch.others()) == len(asked_for())
+
+
+def test_what_began_again_has_not_stayed(watch: Watch, looker: FakeLooker) -> None:
+    """It is compared with how it was when the seconds began, and they begin anew with it."""
+    watch.fresh, looker.takes = True, 1.0
+    looker.shows = [FINE, FINE, lacks(pid=8)]
+
+    watch.stays(2.0, within=60)
+
+    assert [when for when, _ in looker.looks] == [1000, 1001, 1002, 1003, 1004, 1005]
 
 
 def test_what_comes_and_goes_does_not_stay(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
