@@ -94,6 +94,9 @@ Feature: Recovery: etcd
     And the operator runs `ssh -F ssh_config coreos-1 sudo etcd-anew`
     And the operator runs `ssh -F ssh_config coreos-2 sudo etcd-anew`
     Then fleet lists every machine within 60 seconds
+    # what is started while it is being stopped would be stopped
+    And nothing is left of units "blog.service" and "jpblog.service" within 60 seconds
+    And nothing is left of units "entry.service" and "blog-dynamic-amb.service" within 30 seconds
     When the operator runs `fleetctl load units/*.service units/app/*.service`
     And the operator runs `fleetctl start --no-block units/*.service units/app/*.service`
     Then every unit is active and running within 60 seconds

@@ -161,10 +161,12 @@ def test_an_answer_is_read(collect: Collect) -> None:
 def test_who_takes_connections_or_refuses_them_is_reached(collect: Collect) -> None:
     """One that is silent is not: of a full queue the kernel drops what comes."""
     with socket.create_server(("127.0.23.80", 2380), backlog=0):
-        printed = collect(members="127.0.0.1 127.0.23.80", timeout='shift; exec /usr/bin/timeout 9 "$@"')
-        here = reading.machine(printed, 0.0, 0.0, {})
+        asked: dict[str, str] = {"members": "127.0.0.1 127.0.23.80", "timeout": 'shift; exec /usr/bin/timeout 9 "$@"'}
+        here = reading.machine(collect(curl="echo '{}'", **asked), 0.0, 0.0, {})
+        boots = reading.machine(collect(**asked), 0.0, 0.0, {})
 
     assert here.reached["127.0.0.1"] == 1 and 0 < here.reached["127.0.23.80"] < 1
+    assert boots.reached == {}  # its etcd is not up: nobody is tried
 
 
 def test_contents_that_did_not_change_are_not_read_again(collect: Collect, machine: Path) -> None:
