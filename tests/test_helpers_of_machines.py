@@ -13,7 +13,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -1535,24 +1535,29 @@ class KeepPlaces:
         stand_in("systemctl", f'echo "$*" >> {self._calls}')
         stand_in("nft", f"case $1 in -f) cat > /dev/null; echo shut ;; delete) echo open ;; esac >> {self._calls}")
 
-    def __call__(
-        self, *moments: tuple[bool, int], asked: str = "2379/health", yes: str = '{"health":"true"}'
-    ) -> list[str]:
-        """What it does in these moments; it ends with the last."""
+    def __call__(self, *moments: tuple[bool, int], proxy: Sequence[int] = ()) -> list[str]:
+        """What it does in these moments; it ends with the last. A `proxy` is given how many machines fleet lists each
+        time that it is asked."""
         self._calls.write_text("")
         for number, (quorum, listed) in enumerate(moments, 1):
-            (self._folder / f"quorum-{number}").write_text(yes if quorum else '{"health":"false"}')
+            (self._folder / f"quorum-{number}").write_text(f'{{"health":"{str(quorum).lower()}"}}')
             (self._folder / f"listed-{number}").write_text('"id":\n' * listed)
         count = self._folder / "moment"
         count.write_text("0")
         self._stand_in("sleep", f"[ -e {self._folder}/quorum-$(($(cat {count}) + 1)) ]")
         key = "/_coreos.com/fleet/machines"
+        lists = f"cat {self._folder}/listed-$n"
+        if proxy:
+            asked = self._folder / "asked"
+            asked.write_text("\n".join('"id":' * number for number in proxy))
+            lists = f"head -1 {asked} | sed 's/:/:\\n/g'; sed -i 1d {asked}"
+            self._stand_in("sleep", f"[ -s {asked} ]")
         self._stand_in(
             "curl",
             f"""n=$(cat {count})
             case "$*" in
-                *{asked}*) n=$((n + 1)); echo $n > {count}; cat {self._folder}/quorum-$n ;;
-                *fleet.sock*) cat {self._folder}/listed-$n ;;
+                *2379/health*) n=$((n + 1)); echo $n > {count}; cat {self._folder}/quorum-$n ;;
+                *fleet.sock*) {lists} ;;
                 *PUT*engine-leader*nobody*) echo hold >> {self._calls} ;;
                 *DELETE*engine-leader*nobody*) echo release >> {self._calls} ;;
                 *machines) echo '"key":"{key}/aa" "key":"{key}/bb" "key":"{key}/cc"' ;;
@@ -1582,7 +1587,8 @@ def keep_places(tmp_path: Path, stand_in: Callable[[str, str], None]) -> KeepPla
 
 
 def test_when_a_quorum_returns_nobody_leads_fleet_until_all_are_back(keep_places: KeepPlaces) -> None:
-    assert keep_places(WELL, LOST, LOST_AND_NOTICED, (True, 0), WELL) == ["shut", "hold", "open", KILLS, "release"]
+    moments = (WELL, LOST, LOST, LOST_AND_NOTICED, (True, 0), WELL)
+    assert keep_places(*moments) == ["shut", "hold", "open", KILLS, "release"]
 
 
 def test_a_fleet_that_noticed_nothing_is_not_killed(keep_places: KeepPlaces) -> None:
@@ -1591,7 +1597,7 @@ def test_a_fleet_that_noticed_nothing_is_not_killed(keep_places: KeepPlaces) -> 
 
 def test_an_etcd_that_knows_no_unit_is_kept_from_fleet_until_one_comes(keep_places: KeepPlaces, tmp_path: Path) -> None:
     """A backup comes while it waits, and the door opens behind it; without one it opens at the end of the limit."""
-    moments = (WELL, LOST, LOST_AND_NOTICED, (True, 0), WELL)
+    moments = (WELL, LOST, LOST, LOST_AND_NOTICED, (True, 0), WELL)
     keep_places.units.write_text("{}")
     assert keep_places(*moments) == ["shut", "hold", "open", KILLS, "release"]
     asked_in_vain = int((tmp_path / "now").read_text())
@@ -1618,9 +1624,10 @@ def test_a_machine_that_boots_has_nothing_to_keep(keep_places: KeepPlaces) -> No
     assert keep_places((False, 0), (False, 0), (True, 0), WELL) == []
 
 
-def test_a_proxy_asks_its_members(keep_places: KeepPlaces) -> None:
+@pytest.mark.parametrize(("lists", "does"), [((3, 3, 3), []), ((3, 0, 0), [KILLS]), ((0, 0, 0), []), ((3, 0, 3), [])])
+def test_a_proxy_starts_its_fleet_anew_and_leads_nothing(
+    keep_places: KeepPlaces, stand_in: Callable[[str, str], None], tmp_path: Path, lists: Sequence[int], does: list[str]
+) -> None:
+    """By how many machines its fleet lists, each time that it is asked."""
     keep_places.configuration.write_text("ETCD_PROXY=on\n")
-    moments = (WELL, LOST, LOST_AND_NOTICED, (True, 0), WELL)
-
-    done = keep_places(*moments, asked="machines?quorum=true", yes='{"action":"get"}')
-    assert done == ["shut", "hold", "open", KILLS, "release"]
+    assert keep_places(WELL, proxy=lists) == does
