@@ -49,7 +49,7 @@ Feature: Recovery: apps and daemons
     Then every unit is active and running within 20 seconds
     And site "blog" is right again within 20 seconds
 
-  @destructive @requires_three_machines
+  @destructive @slow @requires_three_machines
   Scenario: containerd is killed under the containers
     Given the sites are asked 20 times a second each, at a machine that runs neither
     When "containerd.service" is killed on the machine of unit "blog.service"
@@ -59,7 +59,7 @@ Feature: Recovery: apps and daemons
     And at most 200 of at least 60 requests to site "blog" failed, and none was answered wrongly
     And every unit is active and running within 20 seconds
 
-  @destructive @requires_three_machines
+  @destructive @slow @requires_three_machines
   Scenario: fleetd is killed, and what it started goes on
     Given the sites are asked 20 times a second each, at a machine that runs neither
     When "fleet.service" is killed on the machine of unit "blog.service"

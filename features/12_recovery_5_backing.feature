@@ -3,7 +3,7 @@ Feature: Recovery: backing services
   What the cluster was made with may be away: what runs goes on, and what ran on a machine starts there again. What
   needs it waits, says for what, and goes on by itself when it is back.
 
-  @destructive @requires_three_machines
+  @destructive @slow @requires_three_machines
   Scenario: An app starts again while the registry is away
     Given the sites are asked 20 times a second each, at a machine that runs neither
     When fault "registry-gone" is injected

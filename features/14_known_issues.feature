@@ -4,7 +4,7 @@ Feature: Known issues
   (without one it crashed once, fleet issue 139) and right host keys, and says what is missing. (A machine that is gone
   is in the feature on recovery.)
 
-  @destructive
+  @destructive @slow
   Scenario: systemd gives up on a unit that ends at once, unless it has RestartSec=3
     Given units "gives-up.service" and "keeps-on.service" are there in this scenario only
     When the operator runs `mkdir -p known`
@@ -42,7 +42,7 @@ Feature: Known issues
     And the operator runs `timeout 5 fleetctl status blog.service || echo "status $?"` within 10 seconds
     Then the answer says "status 124"
 
-  @destructive
+  @destructive @slow
   Scenario: An app that requires its sidekick, which is bound to it, stays dead when it is killed
     Given units "bound.service" and "bound-reg.service" are there in this scenario only
     When the operator runs `mkdir -p cycle`
