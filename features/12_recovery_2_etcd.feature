@@ -19,11 +19,12 @@ Feature: Recovery: etcd
     And the processes of all units are noted
     When fault "etcd-without-quorum" is injected
     Then what was injected is named, and nothing else, within 20 seconds
-    When the operator runs `fleetctl list-machines || echo "status $?"` within 10 seconds
-    Then the answer says "status 1"
     And every unit has the process that was noted, and no other began, for 10 seconds
     And at most 0 of at least 300 requests to site "blog" failed, and none was answered wrongly
     And at most 0 of at least 300 requests to site "jpblog" failed, and none was answered wrongly
+    # by then fleet has noticed
+    When the operator runs `fleetctl list-machines || echo "status $?"` within 10 seconds
+    Then the answer says "status 1"
     When fault "etcd-without-quorum" is undone
     Then all is as it must be within 20 seconds
     And every unit has the process that was noted, and no other began, for 10 seconds
