@@ -1560,7 +1560,7 @@ class KeepPlaces:
                 *fleet.sock*) {lists} ;;
                 *PUT*engine-leader*nobody*) echo hold >> {self._calls} ;;
                 *DELETE*engine-leader*nobody*) echo release >> {self._calls} ;;
-                *machines) echo '"key":"{key}/aa" "key":"{key}/bb" "key":"{key}/cc"' ;;
+                *machines*recursive*) echo '"key":"{key}/aa/object" "key":"{key}/bb/object" "key":"{key}/cc/object"' ;;
                 *job*) cat {self.units} ;;
             esac""",
         )
