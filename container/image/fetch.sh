@@ -10,6 +10,8 @@ image=$1 registry=${1%%/*} patience=${PATIENCE:-1}
 # any answer will do; Docker itself would wait half a minute for one
 curl --silent --output /dev/null --max-time $((3 * patience)) "http://$registry/v2/" || {
     echo "waiting for the image registry $registry, which does not answer: $image is not on this machine"
+    # the journal asks whose line it is while its writer is there
+    sleep 0.5
     exit 1
 }
 exec timeout $((60 * patience)) docker pull --quiet "$image"
