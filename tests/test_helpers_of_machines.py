@@ -1592,7 +1592,7 @@ def test_when_a_quorum_returns_nobody_leads_fleet_until_all_are_back(keep_places
 
 
 def test_a_fleet_that_noticed_nothing_is_not_killed(keep_places: KeepPlaces) -> None:
-    assert keep_places(WELL, LOST, LOST, (True, 1), WELL) == ["shut", "hold", "open", "release"]
+    assert keep_places(WELL, LOST, LOST, LOST, (True, 1), WELL) == ["shut", "hold", "open", "release"]
 
 
 def test_an_etcd_that_knows_no_unit_is_kept_from_fleet_until_one_comes(keep_places: KeepPlaces, tmp_path: Path) -> None:
