@@ -291,34 +291,39 @@ def another_shell(
     return opened
 
 
+def _taking(
+    way: Callable[[str], None],
+    back: Callable[[str], None],
+    what: str,
+    cluster: Cluster,
+    change: Callable[[str], None],
+    put_back: contextlib.ExitStack,
+) -> Callable[[str], None]:
+    """Takes a machine away in one way, which is not counted until it is back."""
+
+    def taken(name: str) -> None:
+        change(f"{name} {what}")
+        put_back.callback(back, name)
+        way(name)
+        cluster.machines.lose(name)
+
+    return taken
+
+
 @pytest.fixture
 def lose(
     power: Power, cluster: Cluster, change: Callable[[str], None], put_back: contextlib.ExitStack
 ) -> Callable[[str], None]:
     """Takes a machine away, as a power cut does."""
-
-    def lost(name: str) -> None:
-        change(f"{name} is lost")
-        put_back.callback(power.on, name)
-        power.off(name)
-        cluster.machines.lose(name)
-
-    return lost
+    return _taking(power.off, power.on, "is lost", cluster, change, put_back)
 
 
 @pytest.fixture
 def freeze(
     power: Power, cluster: Cluster, change: Callable[[str], None], put_back: contextlib.ExitStack
 ) -> Callable[[str], None]:
-    """Makes a machine stand still, which is not counted meanwhile."""
-
-    def frozen(name: str) -> None:
-        change(f"{name} freezes")
-        put_back.callback(power.thaw, name)
-        power.freeze(name)
-        cluster.machines.lose(name)
-
-    return frozen
+    """Makes a machine stand still."""
+    return _taking(power.freeze, power.thaw, "freezes", cluster, change, put_back)
 
 
 @pytest.fixture
