@@ -212,6 +212,8 @@ part ambassadors ambassadors
 part routes routes
 part etcd etcd
 part metrics metrics
+# its socket takes connections before it runs, and would start it
+systemctl is-active --quiet fleet.service >/dev/null 2>&1 || fleet_answers=
 part fleet fleet machines
 part reached reached
 part listening listening
