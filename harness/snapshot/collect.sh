@@ -213,7 +213,7 @@ part routes routes
 part etcd etcd
 part metrics metrics
 # its socket takes connections before it runs, and would start it
-systemctl is-active --quiet fleet.service >/dev/null 2>&1 || fleet_answers=
+[ "$(systemctl is-active fleet.service 2>/dev/null)" = active ] || fleet_answers=
 part fleet fleet machines
 part reached reached
 part listening listening
