@@ -36,6 +36,7 @@ from ambassador.register import EngineSilent, Registration, Watchdog, kill, publ
 from harness.seams.patience import patience
 
 IMAGE = Path(__file__).parent.parent / "units/images/ambassador"
+ETCD_CONFIGURE = Path(__file__).parent.parent / "container/etcd/configure.sh"
 HOST = "127.0.0.1"
 DOMAIN = "blog.example"
 SERVICE = "blog"
@@ -301,7 +302,6 @@ def answers(port: int, count: int) -> Counter[tuple[int, str]]:
 REPLACED = {
     "port": "bind :",
     "socket": "/run/haproxy.sock",
-    "etcd": '"${MACHINE_ADDRESS}:2379"',
     "checks": "inter 500ms downinter 100ms",
 }
 # Ten times as often as in a container, so that no test waits long for one
@@ -1085,10 +1085,20 @@ def followed(folder: Path, etcd: str, **how: float) -> Iterator[Following]:
 
 
 @contextlib.contextmanager
-def etcd_ambassador(folder: Path, etcd: str) -> Iterator[str]:
-    """The etcd ambassador, through which every container finds etcd; its address."""
+def etcd_ambassador(folder: Path, own: str, *others: str) -> Iterator[str]:
+    """The etcd ambassador, through which every container finds its machine's `own` etcd, or those of `others`; its
+    address."""
     (port,) = free_ports(1)
-    written = configuration("etcd.cfg", folder, port=str(port), etcd=etcd)
+    etcds = {f"coreos-{number}": etcd for number, etcd in enumerate((own, *others))}
+    written = folder / "etcd.cfg"
+    machine = {"MACHINE_NAME": "coreos-0", "MACHINE_ADDRESS": "coreos-0"}
+    machines = " ".join(f"{name}={name}" for name in etcds)
+    subprocess.run([ETCD_CONFIGURE, written], env=os.environ | machine | {"MACHINES": machines}, check=True)
+    text = written.read_text().replace("bind :2379", f"bind {HOST}:{port}").replace("inter 1s", "inter 50ms")
+    for name, etcd in etcds.items():
+        assert text.count(f" {name}:2379") == (1 if int(name[7:]) < 5 else 0)
+        text = text.replace(f" {name}:2379", f" {etcd}")
+    written.write_text(text)
     started = Program([program("haproxy"), "-db", "-f", str(written)], folder / "etcd-amb.log")
     try:
         eventually(lambda: listens(port), within=5)
@@ -1109,6 +1119,37 @@ def etcd_proxy(folder: Path, etcd: RealEtcd) -> Iterator[str]:
         yield f"{HOST}:{port}"
     finally:
         started.kill()
+
+
+def test_another_members_etcd_is_asked_while_the_machines_own_takes_no_connection(
+    etcd: RealEtcd, tmp_path: Path
+) -> None:
+    own = RealEtcd(tmp_path)
+    (nobody,) = free_ports(1)
+    try:
+        own.client.put("/whose", "own", 60)
+        etcd.client.put("/whose", "another", 60)
+        with etcd_ambassador(tmp_path, own.address, f"{HOST}:{nobody}", etcd.address) as address:
+            assert whose(address) == "own"
+            own.kill()
+            eventually(lambda: whose(address) == "another", within=2)
+            own.start()
+            eventually(lambda: whose(address) == "own", within=2)
+    finally:
+        own.kill()
+
+
+def whose(address: str) -> str:
+    with contextlib.suppress(EtcdSilent):
+        return str(Etcd(address).get("/whose").node["value"])
+    return ""
+
+
+def test_machines_beyond_the_fifth_have_no_etcd_that_others_ask(etcd: RealEtcd, tmp_path: Path) -> None:
+    beyond = [f"{HOST}:{port}" for port in free_ports(5)]
+    etcd.client.put("/whose", "own", 60)
+    with etcd_ambassador(tmp_path, etcd.address, *beyond) as address:
+        assert whose(address) == "own"
 
 
 def test_instances_are_followed_through_etcds_proxy_and_its_ambassador(etcd: RealEtcd, tmp_path: Path) -> None:

@@ -975,6 +975,7 @@ class Nginx:
 
 WEB = str(CONTAINER / "web/configure.sh")
 ENTRY = str(CONTAINER / "entry/configure.sh")
+ETCD = str(CONTAINER / "etcd/configure.sh")
 DOMAINS = {"BLOG_DOMAIN": "blog.example", "JPBLOG_DOMAIN": "jp.blog.example"}
 
 
@@ -984,7 +985,9 @@ def nginx(tmp_path: Path) -> Nginx:
 
 
 @pytest.mark.parametrize(
-    "argv", [[WEB], [WEB, "OUT"], [WEB, "OUT", "blog"], [ENTRY], [ENTRY, "OUT"]], ids=lambda argv: " ".join(argv)[-24:]
+    "argv",
+    [[WEB], [WEB, "OUT"], [WEB, "OUT", "blog"], [ENTRY], [ENTRY, "OUT"], [ETCD], [ETCD, "OUT"]],
+    ids=lambda argv: " ".join(argv)[-24:],
 )
 def test_a_configuration_that_lacks_something_is_not_written_over_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str]
