@@ -85,6 +85,27 @@ Feature: Recovery: etcd
     And at most 400 of at least 300 requests to site "blog" failed, and none was answered wrongly
     And at most 400 of at least 300 requests to site "jpblog" failed, and none was answered wrongly
 
+  @destructive @slow @requires_three_machines
+  Scenario: All data is lost, and there is no backup
+    Given the sites are asked 20 times a second each, at a machine that runs neither
+    When fault "etcd-data-lost" is injected
+    Then what was injected is named, and nothing else, within 20 seconds
+    And at most 0 of at least 100 requests to site "blog" failed, and none was answered wrongly
+    When the operator runs `ssh -F ssh_config coreos-0 sudo etcd-anew alone`
+    And the operator runs `ssh -F ssh_config coreos-1 sudo etcd-anew`
+    And the operator runs `ssh -F ssh_config coreos-2 sudo etcd-anew`
+    Then fleet lists every machine within 60 seconds
+    # what is started while it is being stopped would be stopped
+    And nothing is left of units "blog.service" and "jpblog.service" within 60 seconds
+    And nothing is left of units "entry.service" and "blog-dynamic-amb.service" within 30 seconds
+    And nothing is left of units "etcd-amb.service" and "blog-docker-reg.service" within 30 seconds
+    When the operator runs `fleetctl load units/*.service units/app/*.service`
+    And the operator runs `fleetctl start --no-block units/*.service units/app/*.service`
+    Then every unit is active and running within 60 seconds
+    When the operator runs `./bin/deploy-blog blog sites/blog`
+    And the operator runs `./bin/deploy-blog jpblog sites/jpblog`
+    Then all is as it must be within 30 seconds
+
   @destructive @slow @requires_three_machines @requires_power
   Scenario: A machine is replaced while the discovery service is away
     Given fault "discovery-service-gone" is injected
