@@ -8,6 +8,7 @@ from pytest_bdd import given, parsers, then
 
 from harness.drivers.cluster import Cluster
 from harness.drivers.fleetctl import Fleetctl
+from harness.drivers.units import UnitState
 from harness.runs.watch import Watch
 from harness.seams.wait import Waiter
 from steps.phrases import SEEN, phrase, require
@@ -124,9 +125,15 @@ def unit_is_given_up(cluster: Cluster, unit: str) -> None:
 
 @then(phrase('nothing is left of units "{one:Name}" and "{other:Name}" within {seconds:d} seconds'))
 def units_are_gone(cluster: Cluster, fleetctl: Fleetctl, waiter: Waiter, one: str, other: str, seconds: int) -> None:
+    def left() -> tuple[list[str], dict[str, UnitState]]:
+        states = {f"{unit} on {name}": it for unit in (one, other) for name, it in cluster.units.states(unit).items()}
+        # of a unit whose file is gone systemd remembers that it failed, until it is started again
+        there = {unit: it for unit, it in states.items() if (it.load, it.active) != ("not-found", "failed")}
+        return sorted({one, other} & fleetctl.units()), there
+
     waiter.until(
         f"fleet and the machines know nothing of {one} and {other}",
-        lambda: (sorted({one, other} & fleetctl.units()), cluster.units.states(one) | cluster.units.states(other)),
+        left,
         lambda found: not any(found),
         within=seconds,
         paste="fleetctl list-unit-files",

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -209,6 +209,15 @@ def test_units_that_are_gone_in_the_end(waiter: Waiter, clock: FakeClock) -> Non
     of_units.units_are_gone(cluster, fleetctl, waiter, FIRST, SECOND, 10)
 
     assert len(clock.slept) == 1
+
+
+def test_of_units_that_are_gone_systemd_may_remember_a_failure(waiter: Waiter, clock: FakeClock) -> None:
+    cluster: Any = FakeCluster({"coreos-1": replace(DEAD, load="not-found")})
+    fleetctl: Any = FakeFleetctl(set())
+
+    of_units.units_are_gone(cluster, fleetctl, waiter, FIRST, SECOND, 10)
+
+    assert not clock.slept
 
 
 # -- another shell ---------------------------------------------------------------------------------------------------
