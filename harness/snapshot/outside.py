@@ -7,6 +7,7 @@ import socket
 import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from functools import partial
 
 import requests
@@ -29,6 +30,9 @@ LATE = "no answer in time"
 # is frozen takes the connection and says nothing
 ASK_LIMIT = 2.0
 TIMEOUTS = (1.0, 3.0)
+
+# A site's walk, and URL -> digest of each page
+Walked = tuple[Walk, dict[str, str]]
 
 
 class OutsideView:
@@ -68,6 +72,7 @@ class OutsideView:
         """What was answered; what is costly and was not asked for is as it was before. `machines` are this look's.
         Sites whose walks have not ended by `ends` (seconds of the monotonic clock) were not walked."""
         late = Answer(failed=LATE)
+        walking = self._walking(machines, ends) if self._costly else None
         names = {domain: result_by(future, ends) or ("", LATE) for domain, future in self._names.items()}
         sites = {
             site: {name: result_by(it, ends) or late for name, it in asked.items()}
@@ -82,7 +87,7 @@ class OutsideView:
             names={domain: address for domain, (address, _) in names.items()} if names else None,
             sites=sites,
             stranger=result_by(self._stranger, ends) or late,
-            walks=self._walks(machines, sites, ends) if self._costly else before.walks if before else None,
+            walks=self._walks(walking, ends) if walking is not None else before.walks if before else None,
             keys=result_by(self._keys, ends),
             backing=backing,
             kernel=result_by(self._kernel, ends) if self._kernel else None,
@@ -104,23 +109,25 @@ class OutsideView:
         except PlatformWrong as failed:
             return failed.seen, ""
 
-    def _walks(
-        self, machines: Mapping[str, Machine], answers: Mapping[str, Mapping[str, Answer]], ends: float
-    ) -> dict[str, Walk] | None:
+    def _walking(self, machines: Mapping[str, Machine], ends: float) -> dict[str, Future[Walked]]:
         """Each site walked once, and what was deployed fetched where the walk did not lead to it; one that does not
-        answer at its entry point is not walked. None where that takes too long."""
+        answer at its entry point is not walked."""
         entry = next((name for name, it in self._intended.machines.items() if it == self._intended.entry_point), "")
-        silent = {site: there[entry].failed for site, there in answers.items() if entry in there}
-        walking = {
-            name: begun(partial(self._walk, site, machines))
+        return {
+            name: begun(partial(self._walk_when_it_answers, site, self._sites[name].get(entry), machines, ends))
             for name, site in self._cluster.sites.items()
-            if not silent.get(name)
         }
-        walked = {name: result_by(walk, ends) for name, walk in walking.items()}
-        found: dict[str, tuple[Walk, dict[str, str]]] = {
-            name: walked.get(name) or (Walk(pages=0, failed=silent.get(name, "")), {}) for name in self._cluster.sites
-        }
-        if None in walked.values():
+
+    def _walk_when_it_answers(
+        self, site: Site, answer: Future[Answer] | None, machines: Mapping[str, Machine], ends: float
+    ) -> Walked:
+        silent = (result_by(answer, ends) or Answer(failed=LATE)).failed if answer else ""
+        return (Walk(pages=0, failed=silent), {}) if silent else self._walk(site, machines)
+
+    def _walks(self, walking: Mapping[str, Future[Walked]], ends: float) -> dict[str, Walk] | None:
+        """None where they take too long."""
+        found = {name: walked for name, walk in walking.items() if (walked := result_by(walk, ends))}
+        if len(found) < len(walking):
             return None
         bodies = {name: pages for name, (_, pages) in found.items()}
         return {
@@ -143,7 +150,7 @@ class OutsideView:
             for name, (walk, _) in found.items()
         }
 
-    def _walk(self, site: Site, machines: Mapping[str, Machine]) -> tuple[Walk, dict[str, str]]:
+    def _walk(self, site: Site, machines: Mapping[str, Machine]) -> Walked:
         held = {name: it.contents[site.name].digest for name, it in machines.items() if site.name in it.contents}
         # of a machine that has what most have: what one has by itself is no other one's to serve
         usual, _ = Counter(held.values()).most_common(1)[0] if held else ("", 0)
