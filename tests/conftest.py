@@ -14,8 +14,9 @@ from hypothesis import settings
 from harness.record.log import Recorder, Redactor, read_events
 from tests.fakes import FakeClock, FakeRunner
 
-# how long an example takes says something of this machine, and nothing of what is tested
-settings.register_profile("platform", deadline=None)
+# how long an example takes says something of this machine, and nothing of what is tested; of what all of the tests may
+# take, one minute, these have a part (`--hypothesis-profile=default` tries more)
+settings.register_profile("platform", deadline=None, max_examples=40)
 settings.load_profile("platform")
 
 

@@ -108,7 +108,7 @@ class Execution:
         }
         chosen = [*selection, *(["--read-only"] if read_only else [])]
         argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(self.run.root)]
-        argv += chosen if _names_files(chosen) else ["features", *chosen]
+        argv += chosen if _names_tests(chosen) else ["features", *chosen]
         limit = (READ_ONLY_LIMIT if read_only else RUNBOOK_LIMIT) * patience()
         log = self.run.folder / "pytest.log"
         with self.run.stage("runbook"):
@@ -169,8 +169,10 @@ def write_record(folder: Path) -> dict[str, Any]:
     return document
 
 
-def _names_files(selection: Sequence[str]) -> bool:
-    return any(word.startswith("features/") for word in selection)
+def _names_tests(selection: Sequence[str]) -> bool:
+    """Whether it says by itself what pytest is to collect. (A line of a feature is no path: with nothing but that
+    pytest would look for tests elsewhere.)"""
+    return any(word.startswith("features/") and ".feature" not in word for word in selection)
 
 
 def _unusable(status: int, lines: list[str]) -> HarnessError:

@@ -15,7 +15,7 @@ from harness.model import tfvars
 from harness.model.tfvars import Other
 
 NAME = "discovery_url"
-quick = settings(max_examples=150, deadline=None, database=None)
+quick = settings(deadline=None, database=None)
 
 MALFORMED = {
     "string not closed": ('a = 1\nb = "x\nc = 2\n', 2, 'add the missing "'),

@@ -606,10 +606,10 @@ def test_hiding_many_keys_costs_little(tmp_path: Path) -> None:
     coded = base64.b64encode(os.urandom(768)).decode()
 
     began = time.process_time()
-    for number in range(2000):
+    for number in range(500):
         recorder.emit("remote", machine="coreos-0", stdout=coded if number % 10 == 0 else text)
 
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 0.5
 
 
 def test_what_is_told_after_the_end_goes_nowhere(tmp_path: Path, events: Events, recorder: Recorder) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -723,7 +723,6 @@ def damage(snapshot: Snapshot, dice: random.Random) -> Snapshot:
     return change(snapshot, path, None if none else REMOVED)
 
 
-@settings(max_examples=50)
 @given(st.randoms(use_true_random=False), st.integers(1, 12))
 def test_damaged_snapshots_are_judged(dice: random.Random, count: int) -> None:
     now = green()

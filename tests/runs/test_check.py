@@ -337,8 +337,9 @@ def test_what_pytest_prints_is_kept_for_its_owner_and_without_secrets(
         ([], False, ["features", "--read-only"]),
         ([], True, ["features"]),
         (["-k", "blog"], False, ["features", "-k", "blog", "--read-only"]),
-        (["features/08_site.feature:7"], False, ["features/08_site.feature:7", "--read-only"]),
-        (["features/08_site.feature", "-x"], True, ["features/08_site.feature", "-x"]),
+        (["features/08_site.feature:7"], False, ["features", "features/08_site.feature:7", "--read-only"]),
+        (["features/08_site.feature", "-x"], True, ["features", "features/08_site.feature", "-x"]),
+        (["features/test_runbook.py::test_a"], True, ["features/test_runbook.py::test_a"]),
     ],
 )
 def test_pytest_is_told_what_is_selected_and_where_record_and_workplace_are(
