@@ -18,19 +18,15 @@ import secrets
 import shlex
 import sys
 import tarfile
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.drivers.cluster import Cluster, Connections
+from harness.commands.operators import cluster_here, run
 from harness.drivers.contents import Contents, Deployed, release_digest
 from harness.drivers.machines import Machines
 from harness.drivers.site import Site
-from harness.drivers.terraform import Terraform
-from harness.errors import CommandFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong
-from harness.record.log import Recorder
-from harness.seams.process import Processes
+from harness.errors import CommandFailed, Misconfigured, PlatformWrong
 from harness.seams.ssh import MachineUnreachable
 from harness.seams.wait import Waiter
 
@@ -263,38 +259,17 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("site", metavar="SITE", help="blog or jpblog")
     parser.add_argument("folder", metavar="DIR", type=Path, help="the folder with the site's contents")
-    try:
-        arguments = parser.parse_args(argv)
-    except SystemExit as wrong:
-        return ExitStatus.MISCONFIGURED if wrong.code else ExitStatus.VERIFIED
-    try:
-        version = deploy(arguments.site, arguments.folder)
-    except HarnessError as failed:
-        print(f"deploy-blog: {failed}", file=sys.stderr)
-        return failed.status
-    except KeyboardInterrupt as interrupted:
-        print("; ".join(["deploy-blog: interrupted", *map(str, interrupted.args)]), file=sys.stderr)
-        return ExitStatus.INTERRUPTED
-    print(version)
-    return ExitStatus.VERIFIED
+    return run(parser, argv, lambda arguments: deploy(arguments.site, arguments.folder))
 
 
 def deploy(site: str, folder: Path) -> str:
     """Deploys to the cluster that Terraform's outputs describe ($TARGET, default local); gives the new version."""
     version = secrets.token_hex(8)
-    target = Path("infra") / os.environ.get("TARGET", "local")
     if not re.fullmatch(r"[a-z][a-z0-9-]*", site):
         raise Misconfigured(f"{site!r} is no site's name: give blog or jpblog")
     archive = release_archive(folder, version)
-    if not target.is_dir():
-        raise Misconfigured(f"there is no {target} here: run this in the folder of the runbook")
-    with tempfile.TemporaryDirectory(prefix="deploy-blog-") as scratch:
-        recorder = Recorder(Path(scratch) / "events.jsonl")
-        process = Processes(recorder)
-        outputs = Terraform(process, target, os.environ).outputs()
-        if site not in outputs.sites:
-            raise Misconfigured(f"there is no site {site}: sites are {', '.join(sorted(outputs.sites))}")
-        with Connections(recorder) as connections:
-            cluster = Cluster(lambda: outputs, connections, process)
-            Deployment(cluster.sites[site], cluster.machines, Waiter(recorder), version).bring(archive)
+    with cluster_here("deploy-blog") as (cluster, recorder):
+        if site not in cluster.sites:
+            raise Misconfigured(f"there is no site {site}: sites are {', '.join(sorted(cluster.sites))}")
+        Deployment(cluster.sites[site], cluster.machines, Waiter(recorder), version).bring(archive)
     return version

@@ -8,20 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness import files
-from harness.drivers.cluster import Cluster, Connections
+from harness.commands.operators import cluster_here, run
 from harness.drivers.etcd import Etcd
-from harness.drivers.terraform import Terraform
-from harness.errors import CommandFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong
-from harness.record.log import Recorder
-from harness.seams.process import Processes
+from harness.errors import CommandFailed, Misconfigured, PlatformWrong
 
 KEYS = ("/_coreos.com/fleet/job", "/_coreos.com/fleet/unit", "/platform")
 
@@ -88,36 +82,16 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("do", choices=("save", "restore"), help="save: from the cluster; restore: into an empty etcd")
     parser.add_argument("file", metavar="FILE", type=Path, help="the backup: a JSON object, key -> value")
-    try:
-        arguments = parser.parse_args(argv)
-    except SystemExit as wrong:
-        return ExitStatus.MISCONFIGURED if wrong.code else ExitStatus.VERIFIED
-    try:
-        print(_done(arguments.do, arguments.file))
-    except HarnessError as failed:
-        print(f"etcd-backup: {failed}", file=sys.stderr)
-        return failed.status
-    except KeyboardInterrupt:
-        print("etcd-backup: interrupted", file=sys.stderr)
-        return ExitStatus.INTERRUPTED
-    return ExitStatus.VERIFIED
+    return run(parser, argv, lambda arguments: _done(arguments.do, arguments.file))
 
 
 def _done(do: str, file: Path) -> str:
-    """Does it on the cluster that Terraform's outputs describe ($TARGET, default local); a line that says what."""
-    target = Path("infra") / os.environ.get("TARGET", "local")
+    """Does it; a line that says what."""
     backup = read(file) if do == "restore" else {}
-    if not target.is_dir():
-        raise Misconfigured(f"there is no {target} here: run this in the folder of the runbook")
-    with tempfile.TemporaryDirectory(prefix="etcd-backup-") as scratch:
-        recorder = Recorder(Path(scratch) / "events.jsonl")
-        process = Processes(recorder)
-        outputs = Terraform(process, target, os.environ).outputs()
-        with Connections(recorder) as connections:
-            etcd = Cluster(lambda: outputs, connections, process).etcd
-            if do == "restore":
-                return f"{restore(etcd, backup)} of {len(backup)} keys restored"
-            found = saved(etcd)
+    with cluster_here("etcd-backup") as (cluster, _):
+        if do == "restore":
+            return f"{restore(cluster.etcd, backup)} of {len(backup)} keys restored"
+        found = saved(cluster.etcd)
     if not found:
         raise PlatformWrong("etcd knows of no unit and no deployment: there is nothing to save")
     files.write(file, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
