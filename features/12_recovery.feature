@@ -38,7 +38,7 @@ Feature: Recovery
     And fleet lists every machine within 60 seconds
     And every unit is active and running within 60 seconds
 
-  @destructive @requires_three_machines @requires_power
+  @destructive @requires_three_machines @requires_power @requires_remaking
   Scenario: A machine that is lost for good is replaced
     When machine "coreos-2" is lost for good
     And the operator runs `terraform -chdir=infra/$TARGET plan -var-file=../../terraform.tfvars -out=platform.plan`

@@ -87,7 +87,9 @@ class Seeding:
     def __init__(self, folder: Path, cluster: Cluster, shell: OperatorShell, process: Runner) -> None:
         self._folder = folder
         data = target_data(shell.cwd / "infra" / shell.env["TARGET"])
-        self._switches = {kind: Power(process, data.get(kind, {}), folder.name) for kind in SWITCHES.values()}
+        self._switches = {
+            kind: Power(process, data.get(kind, {}), folder.name, shell.cwd) for kind in SWITCHES.values()
+        }
         self._can = {(beginning, way) for beginning, kind in SWITCHES.items() for way in data.get(kind, {})}
         self._console: list[str] = data.get("console", [])
         self._cluster = cluster

@@ -21,6 +21,7 @@ ENTRIES = (
     "python-dev",
     "python-runtime",
     "registry",
+    "services",
     "system",
     "terraform-config",
     "terraform-shim",

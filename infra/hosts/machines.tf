@@ -21,6 +21,7 @@ locals {
     PATIENCE='${ceil(var.patience)}'
     DISCOVERY_URL='${var.discovery_url}'
     IMAGE_REGISTRY='${var.image_registry}'
+    PEERS='${join(", ", values(local.machines))}'
     BLOG_DOMAIN='${var.blog_domain}'
     JPBLOG_DOMAIN='${var.jpblog_domain}'
     NAME_SERVER='${var.name_server}'
