@@ -15,7 +15,9 @@ from harness.errors import EnvironmentFailed
 
 # What the names of entries begin with. `clean` removes by name: the folder may be one that holds other things too.
 ENTRIES = (
+    "bundle",
     "fleet",
+    "host-packages",
     "programs-of-tests",
     "provider",
     "python-dev",
