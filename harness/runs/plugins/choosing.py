@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_bdd.parser import Scenario
@@ -144,7 +145,7 @@ def missing(item: pytest.Item) -> str:
         return "builds the cluster, and this one stands"
     if not any(tag.startswith("requires_") for tag in tags):
         return ""
-    machines, most, name_server, power, has_state = _known(Path(made_by))
+    machines, most, name_server, data, has_state = _known(Path(made_by))
     lacks = {
         "requires_state": not has_state
         and "needs the operator's variables and Terraform's state, and this run knows the target's outputs only",
@@ -152,8 +153,10 @@ def missing(item: pytest.Item) -> str:
         "requires_name_server": (not name_server and "needs a name server, and this cluster's entry point is fixed")
         or (not shutil.which("dig") and "needs dig: install bind9-dnsutils"),
         "requires_one_more": machines >= most and "needs room for one machine more, and this is the most",
-        "requires_power": not power and "needs machines that can be switched off, and this target's cannot",
-        "requires_remaking": "gone" not in power
+        "requires_power": not data.get("power") and "needs machines that can be switched off, and this target's cannot",
+        "requires_docker_disk": "/var/lib/docker" not in data.get("fills", ())
+        and "needs a disk of Docker's own to fill, and this target's machines have none",
+        "requires_remaking": "gone" not in data.get("power", ())
         and "needs a plan that makes a lost machine again, and on this target no plan notices that one is lost",
     }
     reason = next((reason for tag, reason in lacks.items() if tag in tags and reason), "")
@@ -174,13 +177,13 @@ def _refused_cuts(workplace: Path) -> str:
     return f"{cannot}: {refused}" if refused else "" if commands else cannot
 
 
-def _known(workplace: Path) -> tuple[int, int, str, set[str], bool]:
-    """What a workplace says of its cluster: number of machines, how many there could be, name server, in what ways
-    machines can be switched, and whether there is more than the target's outputs."""
+def _known(workplace: Path) -> tuple[int, int, str, dict[str, Any], bool]:
+    """What a workplace says of its cluster: number of machines, how many there could be, name server, the data of its
+    target, and whether there is more than the target's outputs."""
     outputs = workplace / OUTPUTS
     if outputs.exists():
         given = Outputs.read(json.loads(outputs.read_text()))
-        return len(given.machines), MACHINES_AT_MOST, given.name_server, set(), False
+        return len(given.machines), MACHINES_AT_MOST, given.name_server, {}, False
     nowhere = Recorder(Path(os.devnull))
     shell = OperatorShell(Processes(nowhere), workplace / SHELL_STATE)
     nowhere.close()  # nothing is typed
@@ -192,7 +195,7 @@ def _known(workplace: Path) -> tuple[int, int, str, set[str], bool]:
     machines = variables.get("machines")
     known = machines if isinstance(machines, int) else 1
     most = _listed(target, data["a_machine_for_each"]) if "a_machine_for_each" in data else MACHINES_AT_MOST
-    return known, most, handed_over.get("name_server", ""), set(data.get("power", ())), True
+    return known, most, handed_over.get("name_server", ""), data, True
 
 
 def _listed(target: Path, variable: str) -> int:

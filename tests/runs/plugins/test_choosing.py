@@ -187,6 +187,7 @@ POWER = "needs machines that can be switched off, and this target's cannot"
 REMAKING = "needs a plan that makes a lost machine again, and on this target no plan notices that one is lost"
 
 
+DISK = "needs a disk of Docker's own to fill, and this target's machines have none"
 MOST = "needs room for one machine more, and this is the most"
 
 
@@ -204,6 +205,7 @@ def built(tmp_path: Path) -> Callable[..., Path]:
         name_server: str = "192.0.2.4",
         power: tuple[str, ...] = ("off", "gone"),
         hosts: int | None = None,
+        fills: bool = True,
     ) -> Path:
         operators = tmp_path / "operator"
         target = operators / "infra/local"
@@ -212,6 +214,7 @@ def built(tmp_path: Path) -> Callable[..., Path]:
         if example:
             (operators / "terraform.tfvars").write_text(f"machines = {machines}  # of them\n")
         data: dict[str, Any] = {"power": {way: ["true"] for way in power}} if power else {}
+        data["fills"] = ["/var/lib/docker"] if fills else []
         if hosts is not None:
             data["a_machine_for_each"] = "hosts"
             addresses = "".join(f'  "192.0.2.{10 + index}",\n' for index in range(hosts))
@@ -259,6 +262,7 @@ NEEDS = (
     "requires_three_machines",
     "requires_name_server",
     "requires_power",
+    "requires_docker_disk",
     "requires_remaking",
     "requires_one_more",
 )
@@ -272,6 +276,7 @@ NEEDS = (
         ({"name_server": ""}, ["requires_name_server"], NAMES),
         ({"power": ()}, ["requires_power"], POWER),
         ({"power": ("off", "on")}, ["requires_power", "requires_remaking"], REMAKING),
+        ({"fills": False}, ["requires_docker_disk"], DISK),
         ({"machines": 3, "hosts": 3}, ["requires_one_more"], MOST),
         ({"machines": 100}, ["requires_one_more"], MOST),
         ({"machines": 2, "power": ()}, ["requires_power", "requires_three_machines"], few(2)),
