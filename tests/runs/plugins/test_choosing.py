@@ -278,6 +278,7 @@ NEEDS = (
         ({"power": ("off", "on")}, ["requires_power", "requires_remaking"], REMAKING),
         ({"fills": False}, ["requires_docker_disk"], DISK),
         ({"machines": 3, "hosts": 3}, ["requires_one_more"], MOST),
+        ({"machines": 4, "example": 4}, ["requires_one_added"], "needs a machine that was added, and none was"),
         ({"machines": 100}, ["requires_one_more"], MOST),
         ({"machines": 2, "power": ()}, ["requires_power", "requires_three_machines"], few(2)),
         ({"power": ()}, [*NEEDS, "destructive"], POWER),
@@ -312,6 +313,12 @@ def test_network_is_cut_where_the_target_can_and_its_machines_do(
 
     assert missing(workplace, "requires_network_cuts") == reason
     assert missing(workplace, "requires_three_machines") == ""
+
+
+def test_a_machine_that_was_added_can_be_taken_out_though_there_is_room_for_no_other(
+    built: Callable[..., Path], missing: Callable[..., str]
+) -> None:
+    assert missing(built(machines=4, example=3, hosts=4), "requires_one_added") == ""
 
 
 def test_network_of_a_cluster_that_is_known_by_outputs_is_not_cut(
@@ -363,7 +370,7 @@ def test_needs_are_all_tried_here() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
 
     needs = {tag.partition(":")[0] for tag in declared if tag.startswith("requires_")}
-    assert needs == {*NEEDS, "requires_network_cuts"}
+    assert needs == {*NEEDS, "requires_one_added", "requires_network_cuts"}
 
 
 # -- what pytest collects --------------------------------------------------------------------------------------------
