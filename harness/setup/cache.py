@@ -23,6 +23,7 @@ ENTRIES = (
     "python-dev",
     "python-runtime",
     "registry",
+    "services",
     "system",
     "terraform-config",
     "terraform-shim",

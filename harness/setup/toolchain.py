@@ -59,6 +59,8 @@ DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ONLY_OF_THE_IMAGE = ("boot-machine", "registry.yml")
 # What a unit's image starts where the unit names nothing
 ENTRYPOINTS = {"web": ("/usr/sbin/nginx",)}
+# Of the machine image, what a ground on hosts brings along
+SERVICES = ("/usr/bin/etcd", "/usr/bin/docker-registry", "/etc/platform/registry.yml")
 # Programs that the tests use, and the Debian packages that hold them
 PACKAGES_OF_TESTS = {
     "curl": "curl",
@@ -89,6 +91,7 @@ class Toolchain:
     facts: dict[str, str] = field(default_factory=dict)
     machine_image: str = ""
     registry_storage: Path = Path()
+    services_archive: Path = Path()
     host_bundle: Path = Path()
     terraform_config: Path = Path()
     _fleet: Path = Path()
@@ -109,6 +112,11 @@ class Toolchain:
         """Folders of programs, to be found before the person's own; in an order that does not depend on which task
         ended first."""
         return [self.programs[task] for task in sorted(self.programs)]
+
+    @property
+    def boots_from(self) -> str:
+        """What a machine boots from: the folder of the bundle, where that was set up, else the image's tag."""
+        return str(self.host_bundle) if self.host_bundle.name else self.machine_image
 
     def prepare(self, tasks: Iterable[str]) -> None:
         """Does these tasks and all they stand on. The first failure ends what runs beside it, and is raised.
@@ -333,6 +341,30 @@ class Toolchain:
         )
         return _fresh(self.registry_storage, before)
 
+    def services(self) -> str:
+        """The discovery service's and the registry's programs, and the registry's storage, as one archive: for a ground
+        on hosts that have none of them."""
+        before = time.time()
+
+        def build(folder: Path) -> None:
+            container = self.process.run(["docker", "create", self.machine_image]).stdout.strip()
+            try:
+                for file in SERVICES:
+                    self.process.run(["docker", "cp", f"{container}:{file}", str(folder)])
+            finally:
+                self.process.run(["docker", "rm", "--volumes", container])
+            storage = self.registry_storage
+            names = [Path(file).name for file in SERVICES]
+            argv = ["tar", "-cf", str(folder / "services.tar"), "-C", str(folder), *names]
+            argv += [f"--transform=s/^{storage.name}/registry/", "-C", str(storage.parent), storage.name]
+            self.process.run(argv)
+            for name in names:
+                (folder / name).unlink()
+
+        folder = self.cache.entry("services", key_of(self.machine_image, str(self.registry_storage)), build)
+        self.services_archive = folder / "services.tar"
+        return _fresh(folder, before)
+
     def programs_of_tests(self) -> str:
         """The real programs that the harness's own tests use: from PATH, else Debian's packages, unpacked and not
         installed (they would start services), with those that they stand on and this system lacks."""
@@ -389,12 +421,13 @@ Toolchain.TASKS = {
     "ambassador image": (("docker engine",), Toolchain.ambassador_image),
     "bundle for hosts": (("fleet", "system packages"), Toolchain.bundle),
     "image registry": (("machine image", "web image", "ambassador image"), Toolchain.registry),
+    "services archive": (("image registry",), Toolchain.services),
     "programs of tests": (("disk space",), Toolchain.programs_of_tests),
 }
 
 
 # what each command of bin/platform stands on
-FOR_A_RUN = ("terraform", "terraform provider", "fleet", "image registry", "bundle for hosts")
+FOR_A_RUN = ("terraform", "terraform provider", "fleet", "image registry")
 FOR_TESTS = ("programs of tests", "terraform")
 
 
