@@ -101,6 +101,16 @@ def test_all_keys_of_a_host_are_pinned_as_lines_of_a_known_hosts_file(place: Pla
     assert f"{ADDRESSES[1]} {host_key}".splitlines() == KNOWN.splitlines()[3:6]
 
 
+def test_a_fixed_entry_point_shows_the_key_of_any_entry_point(place: Place) -> None:
+    outputs = place.plan(entrypoint_ip="192.168.7.7")["planned_values"]["outputs"]
+
+    assert outputs["entrypoint-ip"]["value"] == "192.168.7.7"
+    assert outputs["known-hosts"]["value"].splitlines()[9:] == [
+        line.replace(address, "192.168.7.7") for address in ADDRESSES[:3] for line in KNOWN.splitlines()
+        if line.startswith(f"{address} ")
+    ]  # fmt: skip
+
+
 def test_lines_for_several_names_and_remarks_are_read(place: Place) -> None:
     line = f"# of one\n\nhost-1,{ADDRESSES[0]}\t{KEYS[2]} remark\n"
     (place.folder / "known_hosts").write_text(line)

@@ -63,6 +63,13 @@ class Outputs:
     name_server: str
     entry_points: tuple[str, ...]
 
+    @property
+    def way_in(self) -> str:
+        """The machine whose address the entry point's is; where that is a fixed one, which leads to any of the entry
+        points, the first of these. "" where it leads nowhere."""
+        at = [name for name, address in self.machines.items() if address == self.entry_point]
+        return next(iter([*at, *(name for name in self.entry_points if name in self.machines)]), "")
+
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Outputs:
         """From output name -> value. Raises AnswerNotUnderstood."""

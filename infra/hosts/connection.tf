@@ -13,7 +13,7 @@ locals {
     for line in fileexists(local.known_hosts_file) ? split("\n", file(local.known_hosts_file)) : [] :
     split(" ", replace(trimspace(line), "/[ \t]+/", " ")) if !startswith(trimspace(line), "#")
   ]
-  host_keys = { for address in distinct(concat(values(local.machines), [local.entrypoint])) : address => [
+  host_keys = { for address in values(local.machines) : address => [
     for words in local.known : "${words[1]} ${words[2]}" if length(words) >= 3 && contains(split(",", words[0]), address)
   ] }
 

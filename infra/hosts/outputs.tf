@@ -29,10 +29,14 @@ output "ssh-user" {
 
 output "known-hosts" {
   description = "The machines' public host keys as lines of a known_hosts file."
-  value = join("", [
-    for address in distinct(concat([local.entrypoint], values(local.machines))) :
+  value = join("", concat([
+    for name, address in local.machines :
     join("", [for key in local.host_keys[address] : "${address} ${key}\n"])
-  ])
+    ], [
+    # a fixed address leads to any of the entry points
+    for name in contains(values(local.machines), local.entrypoint) ? [] : local.entry_points :
+    join("", [for key in local.host_keys[local.machines[name]] : "${local.entrypoint} ${key}\n"])
+  ]))
 }
 
 output "ssh-config" {
