@@ -1,8 +1,9 @@
 # A table of contents: every target is a command of bin/platform, where the logic and the exit status are.
 # (make itself ends with 2 whatever a command ended with: cron and scripts call bin/platform.)
-# TARGET, MACHINES, KEEP, LIST, RUN, SYSTEM and PATIENCE reach the command as they are; ARGS (FILES) is what stands behind it.
+# TARGET, MACHINES, KEEP, LIST, N, RUN, SYSTEM and PATIENCE reach the command as they are; ARGS (FILES) is what stands
+# behind it.
 
-.PHONY: help acceptance recovery up check down nightly diagnose drill shell runbook setup test try-system lint-units lint bench clean
+.PHONY: help acceptance recovery up check down nightly diagnose drill shell runbook setup test try-system hosts lint-units lint bench clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -45,6 +46,9 @@ test: ## the harness's own tests: offline, without Docker
 
 try-system: ## both commands of the README in a bare SYSTEM (bookworm, trixie), from nothing
 	@bin/platform try-system
+
+hosts: ## make N stock hosts (plain Debian, as containers) for TARGET=hosts, or remove them
+	@bin/platform hosts $(ARGS)
 
 lint-units: ## what fleet would make of unit files, before anything is loaded
 	@bin/platform lint-units $(FILES)

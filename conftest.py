@@ -25,7 +25,7 @@ from harness.drivers.fleetctl import Fleetctl
 from harness.drivers.power import Power
 from harness.drivers.shell import OperatorShell
 from harness.drivers.site import Page, Site
-from harness.drivers.terraform import Outputs, Terraform, target_data
+from harness.drivers.terraform import NothingApplied, Outputs, Terraform, target_data
 from harness.drivers.traffic import Traffic, remembered
 from harness.errors import Misconfigured
 from harness.model import tfvars
@@ -211,8 +211,12 @@ def variables(operator: OperatorShell) -> Callable[[], Mapping[str, Any]]:
 
 
 @pytest.fixture
-def registration(variables: Callable[[], Mapping[str, Any]], recorder: Recorder) -> Registration:
-    return Registration.at(variables()["discovery_url"], recorder)
+def registration(variables: Callable[[], Mapping[str, Any]], cluster: Cluster, recorder: Recorder) -> Registration:
+    url = variables()["discovery_url"]
+    try:
+        return cluster.registration(url)
+    except NothingApplied:
+        return Registration.at(url, recorder)
 
 
 # -- what changes, and the requests all the while ----------------------------------------------------------------------
@@ -263,8 +267,8 @@ def change(traffic: dict[str, Traffic], watch: Watch) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def power(process: Processes, target: Path, workplace: Path, read_only: bool) -> Power:
-    return Power(process, target_data(target)["power"], workplace.name, read_only=read_only)
+def power(process: Processes, first_shell: OperatorShell, target: Path, workplace: Path, read_only: bool) -> Power:
+    return Power(process, target_data(target)["power"], workplace.name, first_shell.cwd, read_only=read_only)
 
 
 @pytest.fixture

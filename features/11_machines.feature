@@ -19,7 +19,7 @@ Feature: Changing machines
     And every unit is launched on a machine that its rules allow within 60 seconds
     And every unit is active and running within 60 seconds
 
-  @mutates @requires_one_more
+  @mutates @requires_one_added
   Scenario: A machine is taken out again
     When the operator lowers the number of machines by 1
     And the operator runs `terraform -chdir=infra/$TARGET plan -var-file=../../terraform.tfvars -out=platform.plan`

@@ -38,7 +38,7 @@ Feature: Recovery
     And fleet lists every machine within 60 seconds
     And every unit is active and running within 60 seconds
 
-  @destructive @requires_three_machines @requires_power
+  @destructive @requires_three_machines @requires_power @requires_remaking
   Scenario: A machine that is lost for good is replaced
     When machine "coreos-2" is lost for good
     And the operator runs `terraform -chdir=infra/$TARGET plan -var-file=../../terraform.tfvars -out=platform.plan`
@@ -53,7 +53,7 @@ Feature: Recovery
     And every unit is active and running within 60 seconds
     And every site serves exactly what was deployed last within 10 seconds
 
-  @destructive @requires_three_machines
+  @destructive @requires_three_machines @requires_docker_disk
   Scenario: Docker's disk is full on a machine, and is freed
     Given the sites are asked 20 times a second each, at a machine that runs neither
     When fault "disk-full" is injected

@@ -106,7 +106,7 @@ Feature: Recovery: etcd
     And the operator runs `./bin/deploy-blog jpblog sites/jpblog`
     Then all is as it must be within 30 seconds
 
-  @destructive @slow @requires_three_machines @requires_power
+  @destructive @slow @requires_three_machines @requires_power @requires_remaking
   Scenario: A machine is replaced while the discovery service is away
     Given fault "discovery-service-gone" is injected
     When machine "coreos-2" is lost for good
@@ -119,7 +119,7 @@ Feature: Recovery: etcd
     When fault "discovery-service-gone" is undone
     Then all is as it must be within 30 seconds
 
-  @destructive @slow @requires_three_machines @requires_power @requires_one_more
+  @destructive @slow @requires_three_machines @requires_power @requires_remaking @requires_one_more
   Scenario: A machine is added while another is lost, and is taken out again
     When the operator raises the number of machines by 1
     And machine "coreos-1" is lost for good

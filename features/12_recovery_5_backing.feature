@@ -15,7 +15,7 @@ Feature: Recovery: backing services
     When fault "registry-gone" is undone
     Then all is as it must be within 20 seconds
 
-  @destructive @slow @requires_three_machines @requires_power
+  @destructive @slow @requires_three_machines @requires_power @requires_remaking
   Scenario: A machine is replaced while the registry is away
     Given fault "registry-gone" is injected
     When machine "coreos-2" is lost for good

@@ -163,6 +163,13 @@ def _suite_argument(options: argparse.ArgumentParser) -> None:
     options.add_argument("suite", nargs="?", default=os.environ.get("SYSTEM") or "bookworm", help="such as trixie")
 
 
+def _hosts_options(options: argparse.ArgumentParser) -> None:
+    options.add_argument("number", nargs="?", type=_number, metavar="N", default=os.environ.get("N") or "3")
+    system = os.environ.get("SYSTEM") or "bookworm"
+    options.add_argument("--system", default=system, help="such as trixie (also: SYSTEM=trixie)")
+    options.add_argument("--remove", action="store_true", help="remove them")
+
+
 def _files_argument(options: argparse.ArgumentParser) -> None:
     options.add_argument("files", nargs="+", type=Path, metavar="FILE", help="unit files, of anybody")
 
@@ -319,6 +326,12 @@ def _try_system(arguments: argparse.Namespace) -> int:
     return try_system(ROOT, arguments.suite)
 
 
+def _hosts(arguments: argparse.Namespace) -> None:
+    from harness.commands.hosts import make_hosts, remove_hosts
+
+    print(remove_hosts(ROOT) if arguments.remove else make_hosts(ROOT, arguments.number, arguments.system))
+
+
 def _bench(arguments: argparse.Namespace) -> None:
     if arguments.facts:
         from harness.commands.bench_facts import table_of_facts
@@ -408,6 +421,12 @@ COMMANDS = {
         "both commands of the README in a bare SYSTEM (bookworm, trixie), from nothing",
         "In namespaces of its own, with a clean clone of HEAD; needs root. Prints the README's row about that system.",
         (_suite_argument,),
+    ),
+    "hosts": Command(
+        _hosts,
+        "make N stock hosts (plain Debian, as containers) for TARGET=hosts, or remove them",
+        "Those that are there stay; they last until --remove.",
+        (_hosts_options,),
     ),
     "lint-units": Command(
         _lint_units,

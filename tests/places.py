@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,11 @@ from harness.seams.process import Runner
 # of each process that runs tests its own: what a teardown looks for, it ends
 RUN_ID = f"20260801-120000-{os.getpid() & 0xFFFF:04x}"
 EXAMPLE = '# a comment\nmachines = 3  # of them\ndiscovery_url = ""\n'
+# What a target is handed, as far as it declares it
+HANDED = (
+    "run_id", "patience", "processors", "image_registry", "machine_image", "name_server", "name_key", "ssh_public_key",
+    "ssh_host_keys",
+)  # fmt: skip
 PERSONS_AGENT = "/the/persons/own"
 OUTPUTS = Outputs(
     entry_point="192.0.2.10",
@@ -75,6 +80,11 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     shutil.rmtree(folder)
 
 
+def declaring(names: Iterable[str]) -> str:
+    """Variables as a root module declares them."""
+    return "".join(f'variable "{name}" {{\n  type = string\n}}\n' for name in names)
+
+
 def checkout(root: Path) -> Path:
     """A checkout of the least that a run copies, and leaves out."""
     for name in OPERATORS_FILES:
@@ -83,6 +93,7 @@ def checkout(root: Path) -> Path:
     for name in ("infra/local/target.json", "infra/local/terraform.tfvars", "infra/local/.terraform/x", "bin/platform"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("{}")
+    (root / "infra/local/variables.tf").write_text(declaring(HANDED))
     (root / "terraform.example.tfvars").write_text(EXAMPLE)
     (root / "README.md").write_text("## Operation\n\n```\n$ true\n```\n")
     return root

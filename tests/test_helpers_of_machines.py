@@ -1349,7 +1349,7 @@ class FirstBoot:
         """What etcd is told of its cluster."""
         text = (ROOT / "infra/first-boot").read_text().replace("/etc/", f"{self._folder}/etc/")
         text = text.replace("/home/core", f"{self._folder}/home/core").replace("30 * PATIENCE", "2 * PATIENCE")
-        needed = ("IMAGE_REGISTRY", "NETWORK", "GATEWAY", "BLOG_DOMAIN", "JPBLOG_DOMAIN", "NAME_SERVER", "NAME_KEY",
+        needed = ("IMAGE_REGISTRY", "PEERS", "BLOG_DOMAIN", "JPBLOG_DOMAIN", "NAME_SERVER", "NAME_KEY",
                   "AUTHORIZED_KEY", "HOST_KEY", "HOST_KEY_PUBLIC")  # fmt: skip
         given = "".join(f"{name}=x\n" for name in needed) + "HELPERS='644 blog/README.txt eA=='\nPATIENCE=1\n"
         given += f"MACHINE=coreos-{machine} ENTRY=yes ADDRESS=192.0.2.{10 + machine} DISCOVERY_URL={DISCOVERY_URL}\n"

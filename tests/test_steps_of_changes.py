@@ -1547,7 +1547,7 @@ def of_run(
     """The workplace of a run; `chosen` is the number of machines of the operator's own variables."""
     target = folder / "operator/infra/some"
     target.mkdir(parents=True)
-    (target / "target.json").write_text(json.dumps({"power": {}} if power else {}))
+    (target / "target.json").write_text(json.dumps({"power": {"off": ["true"]}} if power else {}))
     (target / "run.auto.tfvars.json").write_text(json.dumps({"name_server": name_server}))
     (folder / "operator/terraform.example.tfvars").write_text(f"machines = {machines}\n")
     if chosen is not None:

@@ -20,6 +20,7 @@ from harness.model import tfvars
 from harness.runs.acceptance import target_takes
 from harness.runs.workplace import targets
 from harness.setup.limits import LIMITS, MEMORY, PROCESSOR
+from harness.setup.toolchain import Toolchain
 from tests.transcripts.machines import document
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +30,11 @@ PASSED_OVER = re.compile(r'"(?:[^"\\]|\\.)*"|#[^\n]*|//[^\n]*|/\*.*?\*/', re.DOT
 OPENS, CLOSES = "({[", ")}]"
 TAKEN = (MEMORY, PROCESSOR, *LIMITS)
 TAKES = dict.fromkeys(TAKEN, 7)
-WAYS = ("off", "on", "gone")
+WAYS = ("off", "on")
+# where a plan notices it, and makes the machine again
+GONE = "gone"
+# what only knows the machines of one run
+SSH = "-F ssh_config"
 FREEZES = ("freeze", "thaw")
 CUTS = ("cut", "deafen", "thin")
 SWITCH = ["virsh", "destroy", "{run_id}-{machine}"]
@@ -45,12 +50,13 @@ def faults_of_targets(root: Path) -> list[str]:
     faults = [] if found else ["there is no target"]
     for folder in sorted(found):
         text = "\n".join(file.read_text() for file in sorted(folder.glob("*.tf")))
-        faults += [f"{folder.name}: {fault}" for fault in _faults(text, contract)]
+        own = json.loads((folder / "target.json").read_text()).get("own_variables", [])
+        faults += [f"{folder.name}: {fault}" for fault in _faults(text, contract, own)]
     return faults
 
 
 def faults_of_example(root: Path) -> list[str]:
-    """Names that terraform.example.tfvars sets and the contract does not have."""
+    """Names that terraform.example.tfvars sets, and not every target has."""
     contract = json.loads((root / "infra/contract.json").read_text())
     return sorted(set(tfvars.read((root / "terraform.example.tfvars").read_text())) - set(contract["variables"]))
 
@@ -77,16 +83,21 @@ def faults_of_power(data: Mapping[str, Any]) -> list[str]:
     if not power:
         return []
     faults = [f"power has no {way}" for way in WAYS if way not in power]
-    faults += [f"power {way}, which nobody switches" for way in power if way not in (*WAYS, *FREEZES)]
+    faults += [f"power {way}, which nobody switches" for way in power if way not in (*WAYS, GONE, *FREEZES)]
     for way, command in power.items():
         try:
             words = [part.format(run_id="<run>", machine="<machine>") for part in command]
         except (KeyError, IndexError, ValueError, AttributeError) as wrong:
             faults.append(f"power {way}: {wrong!r}")
             continue
-        if not any("<run>" in word and "<machine>" in word for word in words):
+        if not any(_names_machine(word) for word in words):
             faults.append(f"power {way}: `{' '.join(words)}` names no machine of a run")
     return faults
+
+
+def _names_machine(word: str) -> bool:
+    """By the run's id, or by what is in the run's own ssh_config."""
+    return "<machine>" in word and ("<run>" in word or SSH in word)
 
 
 def faults_of_network(data: Mapping[str, Any]) -> list[str]:
@@ -98,17 +109,18 @@ def faults_of_network(data: Mapping[str, Any]) -> list[str]:
     faults = [f"network has no {way}" for way in (*CUTS, "heal", "try") if way not in network]
     for way, command in network.items():
         words = " ".join(part.format(run_id="<run>", machine="<machine>", others="<others>") for part in command)
-        needed = ["<run>"] + ["<machine>"] * (way != "try") + ["<others>"] * (way in CUTS)
+        needed = ["<run>"] * (SSH not in words) + ["<machine>"] * (way != "try") + ["<others>"] * (way in CUTS)
         faults += [f"network {way}: `{words}` names no {word[1:-1]}" for word in needed if word not in words]
     return faults
 
 
-def _faults(text: str, contract: dict[str, object]) -> Iterator[str]:
+def _faults(text: str, contract: dict[str, Any], own: list[str]) -> Iterator[str]:
     variables, outputs = blocks(text, "variable"), blocks(text, "output")
-    types, sensitive = contract["variables"], contract["sensitive"]
-    assert isinstance(types, dict) and isinstance(sensitive, list)
-    yield from _differ("variable", set(variables), set(types))
-    yield from _differ("output", set(outputs), set(contract["outputs"]))  # type: ignore[call-overload]
+    types, sensitive = contract["variables"] | contract["optional"], contract["sensitive"]
+    yield from (f"own variable {name} is the contract's" for name in own if name in types)
+    yield from (f"own variable {name} is not declared" for name in own if name not in variables)
+    yield from _differ("variable", set(variables) - set(contract["optional"]), {*contract["variables"], *own})
+    yield from _differ("output", set(outputs), set(contract["outputs"]))
     for name, body in variables.items():
         if name in types and _squeezed(body.get("type", "none")) != _squeezed(types[name]):
             yield f"variable {name} is of type {body.get('type', 'none')}, not {types[name]}"
@@ -179,10 +191,12 @@ def test_the_example_leaves_the_discovery_url_to_the_runbook() -> None:
 def test_target_tells_the_harness_what_its_outputs_do_not(target: str) -> None:
     data = json.loads((ROOT / "infra" / target / "target.json").read_text())
 
-    for query in ("machines_made", "openings"):
+    for query in ("machines_made", "destroyed", "openings"):
         jmespath.compile(data[query])
-    console = [part.format(run_id="run", machine="coreos-0", command="true") for part in data["console"]]
-    assert "true" in console[-1] and any("run" in part and "coreos-0" in part for part in console)
+    if "console" in data:
+        console = [part.format(run_id="run", machine="coreos-0", command="true") for part in data["console"]]
+        assert "true" in console[-1] and any("run" in part and "coreos-0" in part for part in console)
+    assert set(data.get("set_up", ())) <= set(Toolchain.TASKS)
     assert faults_of_takes(data) == []
     assert faults_of_power(data) == []
     assert faults_of_network(data) == []
@@ -219,7 +233,7 @@ def test_guard_passes_what_is_taken(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changed", "fault"),
     [
-        ({"gone": None}, "power has no gone"),
+        ({"on": None}, "power has no on"),
         ({"reset": SWITCH}, "power reset, which nobody switches"),
         ({"off": ["poweroff"]}, "power off: `poweroff` names no machine of a run"),
         ({"off": ["docker", "kill", "{machine}"]}, "power off: `docker kill <machine>` names no machine of a run"),
@@ -257,7 +271,15 @@ def test_guard_notices_how_machines_are_cut_off(changed: dict[str, Any], fault: 
 
 def test_machines_of_this_machine_can_be_switched() -> None:
     """A target that cannot leaves the scenarios of recovery out."""
-    assert target_data(ROOT / "infra/local")["power"].keys() == {*WAYS, *FREEZES}
+    assert target_data(ROOT / "infra/local")["power"].keys() == {*WAYS, GONE, *FREEZES}
+
+
+def test_hosts_are_switched_by_whoever_has_a_switch_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOST_POWER", raising=False)
+    assert "power" not in target_data(ROOT / "infra/hosts")
+
+    monkeypatch.setenv("HOST_POWER", "/opt/power")
+    assert target_data(ROOT / "infra/hosts")["power"].keys() == {*WAYS, *FREEZES}
 
 
 def test_the_recorded_outputs_are_those_of_the_contract() -> None:
@@ -286,7 +308,7 @@ def change(tmp_path: Path) -> Callable[[str, str, str], Path]:
     return replace
 
 
-VARIABLES, OUTPUTS = "infra/local/variables.tf", "infra/local/outputs.tf"
+VARIABLES, OUTPUTS, TARGET = "infra/local/variables.tf", "infra/local/outputs.tf", "infra/local/target.json"
 MACHINES = 'variable "machines" {\n  type        = number\n'
 KEYS = "map(object({ private = string, public = string }))"
 
@@ -322,7 +344,15 @@ HOST_KEYS, NAME_KEY = block_of(VARIABLES, "ssh_host_keys"), block_of(VARIABLES, 
         (VARIABLES, HOST_KEYS, unmarked(HOST_KEYS, ""), "variable ssh_host_keys is not marked sensitive"),
         (VARIABLES, HOST_KEYS, unmarked(HOST_KEYS, "# "), "variable ssh_host_keys is not marked sensitive"),
         (VARIABLES, NAME_KEY, unmarked(NAME_KEY, ""), "variable name_key is not marked sensitive"),
-        (VARIABLES, 'variable "name_server"', 'variable "names"', "variable name_server is missing"),
+        (VARIABLES, 'variable "name_server"', 'variable "names"', "variable names is not in the contract"),
+        (VARIABLES, 'variable "image_registry"', 'variable "registry"', "variable image_registry is missing"),
+        (TARGET, '{\n  "about"', '{\n  "own_variables": ["size"],\n  "about"', "own variable size is not declared"),
+        (
+            TARGET,
+            '{\n  "about"',
+            '{\n  "own_variables": ["name_key"],\n  "about"',
+            "own variable name_key is the contract's",
+        ),
         (OUTPUTS, 'output "name-server"', 'output "names"', "output name-server is missing"),
         (VARIABLES, MACHINES, f"{MACHINES}  sensitive = true\n", "variable machines is marked sensitive"),
         (VARIABLES, '  description = "Host name of the blog."\n', "", "variable blog_domain has no description"),
@@ -348,6 +378,18 @@ def test_guard_passes_text_that_only_looks_like_hcl(change: Callable[[str, str, 
     root = change(OUTPUTS, "Who logs in on a machine.", r"Who { logs \" in = on # a machine.")
 
     assert faults_of_targets(root) == []
+
+
+def test_guard_passes_a_variable_of_the_targets_own(change: Callable[[str, str, str], Path]) -> None:
+    root = change(TARGET, '{\n  "about"', '{\n  "own_variables": ["size"],\n  "about"')
+    with (root / VARIABLES).open("a") as file:
+        file.write('variable "size" {\n  type = string\n  description = "Of each machine."\n}\n')
+
+    assert faults_of_targets(root) == []
+
+
+def test_guard_passes_a_target_that_does_without_what_is_optional(change: Callable[[str, str, str], Path]) -> None:
+    assert faults_of_targets(change(VARIABLES, NAME_KEY, "")) == []
 
 
 def test_guard_reads_every_target(change: Callable[[str, str, str], Path]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
 from harness.drivers.contents import Contents
-from harness.drivers.etcd import Etcd
+from harness.drivers.etcd import Etcd, Registration
 from harness.drivers.machines import Machines, open_ports
 from harness.drivers.name_server import NameServer
 from harness.drivers.services import Services
@@ -98,6 +99,11 @@ class Cluster:
         """What the entry point answers to a host name, be it a site's or nobody's."""
         session = open_session(self.outputs.entry_point, [domain], self._recorder, timeouts=timeouts)
         return Site(domain, domain, session).fetch("/")
+
+    def registration(self, url: str) -> Registration:
+        """What a discovery URL says; asked of the machines where the service is on one of them, else from here."""
+        here = urllib.parse.urlsplit(url).hostname in self.outputs.machines.values()
+        return Registration.on(self.machines, url) if here else Registration.at(url, self._recorder)
 
     def open_ports(self, ports: Iterable[int]) -> dict[str, list[int]]:
         """Machine -> those of the ports that are open to the outside."""

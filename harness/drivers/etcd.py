@@ -6,7 +6,7 @@ import json
 import shlex
 import socket
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,19 +47,32 @@ class Registration:
         return cls.read(url, open_session(str(address), [host], recorder))
 
     @classmethod
+    def on(cls, machines: Machines, url: str) -> Registration:
+        """From the discovery service of a cluster whose filter lets nobody else ask. Raises CommandFailed when it does
+        not answer, AnswerNotUnderstood."""
+        return cls._from(url, lambda asked: machines.run(machines.entry_point, f"{CURL} {shlex.quote(asked)}"))
+
+    @classmethod
     def read(cls, url: str, session: requests.Session) -> Registration:
         """From the discovery service. Raises EnvironmentFailed when it does not answer, AnswerNotUnderstood."""
 
-        def get(path: str) -> dict[str, Any]:
+        def ask(asked: str) -> str:
             try:
-                answer = session.get(url + path, timeout=5)
+                # not .json(): its error counts as one of the request
+                return session.get(asked, timeout=5).text
             except (SiteUnreachable, LeadsAstray) as refused:
                 raise EnvironmentFailed(f"the discovery service does not answer: {refused}") from refused
+
+        return cls._from(url, ask)
+
+    @classmethod
+    def _from(cls, url: str, ask: Callable[[str], str]) -> Registration:
+        def get(path: str) -> dict[str, Any]:
+            answer = ask(url + path)
             try:
-                # not answer.json(): its error counts as one of the request
-                return dict(json.loads(answer.text)["node"])
+                return dict(json.loads(answer)["node"])
             except (ValueError, KeyError, TypeError) as wrong:
-                raise AnswerNotUnderstood(url + path, answer.text, f"no node: {wrong}") from wrong
+                raise AnswerNotUnderstood(url + path, answer, f"no node: {wrong}") from wrong
 
         # _config is hidden from the listing: names that begin with an underscore are
         size = get("/_config/size").get("value", "")

@@ -29,8 +29,7 @@ class Machines:
     def __init__(self, outputs: Outputs, recorder: Recorder) -> None:
         # by number: coreos-2 before coreos-10
         self.addresses: Mapping[str, str] = dict(sorted(outputs.machines.items(), key=lambda it: (len(it[0]), it[0])))
-        entry_points = [name for name, address in outputs.machines.items() if address == outputs.entry_point]
-        if not entry_points:
+        if not outputs.way_in:
             raise PlatformWrong(
                 f"the entry point {outputs.entry_point} is no machine's address",
                 expected=f"one of {sorted(outputs.machines.values())}",
@@ -40,7 +39,7 @@ class Machines:
         self._entry_points = outputs.entry_points
         self._lost: set[str] = set()
         # what went through another machine goes nowhere
-        self._way_in = WayIn(self.addresses, entry_points[0], lambda: self.names, lambda: self.close(), recorder)
+        self._way_in = WayIn(self.addresses, outputs.way_in, lambda: self.names, lambda: self.close(), recorder)
         self._recorder = recorder
         self._user = outputs.ssh_user
         self._known_hosts = outputs.known_hosts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from harness.errors import CommandFailed, Misconfigured, ReadOnly
 from harness.seams.process import Runner
@@ -10,14 +11,21 @@ from harness.seams.process import Runner
 
 class Power:
     """The switches of a cluster's machines, of their network, or of its backing services: none is asked, and none can
-    tidy up."""
+    tidy up. They are typed in `folder`, the operator's, which has an ssh_config for the machines."""
 
     def __init__(
-        self, process: Runner, commands: Mapping[str, Sequence[str]], run_id: str, *, read_only: bool = False
+        self,
+        process: Runner,
+        commands: Mapping[str, Sequence[str]],
+        run_id: str,
+        folder: Path | None = None,
+        *,
+        read_only: bool = False,
     ) -> None:
         self._process = process
         self._commands = commands
         self._run_id = run_id
+        self._folder = folder
         self._read_only = read_only
 
     def off(self, machine: str) -> None:
@@ -56,4 +64,4 @@ class Power:
         if way not in self._commands:
             raise Misconfigured(f"target.json of this target has no command for power {way}: add it")
         words = {"run_id": self._run_id, "machine": machine, "others": ", ".join(others)}
-        self._process.run([part.format(**words) for part in self._commands[way]])
+        self._process.run([part.format(**words) for part in self._commands[way]], cwd=self._folder)

@@ -6,6 +6,8 @@ python-terraform builds the command lines; its `cmd` is overridden, because it s
 from __future__ import annotations
 
 import json
+import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from python_terraform import Terraform as PythonTerraform
 from harness.errors import AnswerNotUnderstood, Misconfigured, PlatformWrong, ReadOnly
 from harness.seams.process import Result, Runner
 
+# A variable that a root module declares
+VARIABLE = re.compile(r'^variable\s+"([^"]+)"', re.MULTILINE)
 # Characters of an attribute's value in a line about a change
 VALUE_SHOWN = 120
 
@@ -59,6 +63,13 @@ class Outputs:
     name_server: str
     entry_points: tuple[str, ...]
 
+    @property
+    def way_in(self) -> str:
+        """The machine whose address the entry point's is; where that is a fixed one, which leads to any of the entry
+        points, the first of these. "" where it leads nowhere."""
+        at = [name for name, address in self.machines.items() if address == self.entry_point]
+        return next(iter([*at, *(name for name in self.entry_points if name in self.machines)]), "")
+
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Outputs:
         """From output name -> value. Raises AnswerNotUnderstood."""
@@ -80,10 +91,10 @@ class Outputs:
 class Plan:
     """What a plan would do.
 
-    `made` are names of the machines it makes, `destroyed` addresses of what it destroys (a replacement destroys),
+    `made` are names of the machines it makes, `destroyed` addresses of what it destroys (a replacement destroys) and
+    `openings` what it opens to the outside beyond the cluster's own network, all as the target's queries find them;
     `changed` has a line for all that would be different afterwards, outputs too: of a resource that is updated one for
-    each attribute. `openings` is what it opens to the outside beyond the cluster's own network, as the target's queries
-    find it.
+    each attribute.
     """
 
     made: list[str]
@@ -97,7 +108,7 @@ class Plan:
         changes = document.get("resource_changes", [])
         return cls(
             made=sorted(jmespath.search(queries["machines_made"], document) or []),
-            destroyed=[change["address"] for change in changes if "delete" in change["change"]["actions"]],
+            destroyed=jmespath.search(queries["destroyed"], document) or [],
             changed=[
                 line
                 for change in changes
@@ -238,7 +249,8 @@ class Terraform:
 
 
 def target_data(folder: Path) -> dict[str, Any]:
-    """What the harness must know of a target and its outputs do not tell: infra/TARGET/target.json."""
+    """What the harness must know of a target and its outputs do not tell: infra/TARGET/target.json, without what needs
+    a variable of the environment (`needs`) that is not set."""
     try:
         data = json.loads((folder / "target.json").read_text())
     except FileNotFoundError as missing:
@@ -246,4 +258,10 @@ def target_data(folder: Path) -> dict[str, Any]:
     except ValueError as wrong:
         raise Misconfigured(f"{folder}/target.json is no JSON: {wrong}") from wrong
     assert isinstance(data, dict)
-    return data
+    lacking = [name for name, variable in data.get("needs", {}).items() if not os.environ.get(variable)]
+    return {name: value for name, value in data.items() if name not in lacking}
+
+
+def declared(folder: Path) -> set[str]:
+    """Names of the variables that a root module declares: what is handed to it."""
+    return {name for file in folder.glob("*.tf") for name in VARIABLE.findall(file.read_text())}

@@ -119,7 +119,7 @@ class Acceptance:
             with self.run.stage("setup"):
                 takes = target_takes(self._root, self._target)
                 room = stack.enter_context(room_for(self._wanted, takes))
-                execution.toolchain.prepare(FOR_A_RUN)
+                execution.toolchain.prepare(set_up_for(self._root, self._target))
                 execution.toolchain.forget_build_files()
             with self.run.stage("ground"):
                 self.workplace.open(execution.toolchain, self._target, self._machines)
@@ -196,6 +196,12 @@ def down(root: Path, folder: Path) -> None:
         finally:
             run.recorder.close()
             write_record(folder)
+
+
+def set_up_for(root: Path, target: str) -> tuple[str, ...]:
+    """What a run on this target stands on: tasks of the toolchain."""
+    known = target in targets(root)  # another one is refused where the workplace is opened
+    return tuple(target_data(root / "infra" / target).get("set_up", FOR_A_RUN)) if known else FOR_A_RUN
 
 
 def target_takes(root: Path, target: str) -> dict[str, int]:

@@ -53,7 +53,7 @@ class Check:
         try:
             raw = {name: output["value"] for name, output in json.loads(text).items()}
             cluster = Outputs.read(raw)
-            if cluster.entry_point not in cluster.machines.values():
+            if not cluster.way_in:
                 raise ValueError(f"the entry point {cluster.entry_point} is no machine's address")
         except (HarnessError, ValueError, TypeError, KeyError, AttributeError) as wrong:
             raise Misconfigured(f"{outputs} is not what `terraform output -json` prints: {wrong}") from wrong

@@ -48,6 +48,7 @@ class Fault:
     within: float = 20.0
     status: int = 1
     others: tuple[str, ...] = ()
+    fills: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,11 @@ class Seeding:
     def __init__(self, folder: Path, cluster: Cluster, shell: OperatorShell, process: Runner) -> None:
         self._folder = folder
         data = target_data(shell.cwd / "infra" / shell.env["TARGET"])
-        self._switches = {kind: Power(process, data.get(kind, {}), folder.name) for kind in SWITCHES.values()}
+        self._switches = {
+            kind: Power(process, data.get(kind, {}), folder.name, shell.cwd) for kind in SWITCHES.values()
+        }
         self._can = {(beginning, way) for beginning, kind in SWITCHES.items() for way in data.get(kind, {})}
+        self._fills: list[str] = data.get("fills", [])
         self._console: list[str] = data.get("console", [])
         self._cluster = cluster
         self._shell = shell
@@ -125,6 +129,8 @@ class Seeding:
         """What this target cannot do, and the fault needs; "" where it can be seeded."""
         if fault.on.startswith(CONSOLE) and not self._console:
             return "this target's machines have no console"
+        if fault.fills and fault.fills not in self._fills:
+            return f"this target's machines have no disk of its own for {fault.fills}, to be filled"
         beginning, _ = _switch(fault.on)
         ways = [way for way in (fault.inject, fault.undo) if beginning and (beginning, way) not in self._can]
         if ways:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import requests
 
-from harness.drivers.terraform import Terraform
+from harness.drivers.terraform import Terraform, declared
 from harness.errors import CommandFailed, EnvironmentFailed, HarnessError, Misconfigured, PlatformWrong
 from harness.runs.workplace import Workplace
 from harness.seams.wait import NotYet, Waiter
@@ -26,6 +26,8 @@ from harness.setup.toolchain import Toolchain
 SUBNETS = ipaddress.IPv4Network("10.208.0.0/12")
 GROUND_LIMIT = 30.0
 DNS = 53
+# What a ground need not make where the environment names it
+GIVEN = ("discovery_service", "image_registry", "name_server")
 # How often another run may take the subnet between our look and the engine's
 SUBNETS_TRIED = 5
 
@@ -56,34 +58,49 @@ def _made(workplace: Workplace, toolchain: Toolchain) -> tuple[str, dict[str, st
     run, module = workplace.run, workplace.run.root / "infra/ground" / workplace.target
     shutil.copytree(module, workplace.ground_folder, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*"))
     workplace.ground_folder.chmod(0o700)  # Terraform's state holds what its variables hold
+    for file in workplace.target_folder.glob("*.auto.tfvars"):  # what the target's operator says of it
+        shutil.copy2(file, workplace.ground_folder)
     ground = workplace.ground()
-    fixed = {
-        "run_id": workplace.run_id,
-        "machine_image": toolchain.machine_image,
-        "registry_storage": str(toolchain.registry_storage),
-        "name_key": base64.b64encode(secrets.token_bytes(32)).decode(),
-    }
-    run.redact.add("key of the name server", fixed["name_key"])
+    variables = _variables(workplace, toolchain, declared(ground.folder))
+    run.redact.add("key of the name server", variables["name_key"])
     try:
         ground.init()
-        _apply_on_free_subnet(ground, fixed)
+        _apply(ground, {name: value for name, value in variables.items() if name in declared(ground.folder)})
         outputs = ground.raw_outputs()
     except PlatformWrong as failed:
         raise EnvironmentFailed(f"the ground could not be made: {failed}") from failed
-    discovery, registry = outputs["discovery-service"], outputs["image-registry"]
-    health = discovery.partition("/v2/keys")[0] + "/health"
-    _until_ground_answers(run.waiter, outputs["name-server"], health, f"http://{registry}/v2/")
+    discovery, registry, names = (outputs[name] for name in ("discovery-service", "image-registry", "name-server"))
+    # what was given need not be reachable from here
+    urls = [] if variables.get("discovery_service") else [discovery.partition("/v2/keys")[0] + "/health"]
+    urls += [] if variables.get("image_registry") else [f"http://{registry}/v2/"]
+    _until_ground_answers(run.waiter, "" if variables.get("name_server") else names, *urls)
     return discovery, {
         "image_registry": registry,
-        "machine_image": toolchain.machine_image,
-        "name_server": outputs["name-server"],
-        "name_key": fixed["name_key"],
+        "machine_image": variables["machine_image"],
+        "name_server": names,
+        "name_key": variables["name_key"],
     }
 
 
-def _apply_on_free_subnet(ground: Terraform, fixed: dict[str, str]) -> None:
+def _variables(workplace: Workplace, toolchain: Toolchain, wanted: set[str]) -> dict[str, str]:
+    """All that a ground may be told. One that could do without making a service is told those that are given."""
+    given = {name: os.environ.get(name.upper(), "") for name in GIVEN if name in wanted}
+    key = base64.b64encode(secrets.token_bytes(32)).decode()
+    return given | {
+        "run_id": workplace.run_id,
+        "machine_image": toolchain.boots_from,
+        "registry_storage": str(toolchain.registry_storage),
+        "archive": str(toolchain.services_archive),
+        "target_folder": str(workplace.target_folder),
+        "name_key": os.environ.get("NAME_KEY", "") if given.get("name_server") else key,
+    }
+
+
+def _apply(ground: Terraform, variables: dict[str, str]) -> None:
+    """On a subnet that is free, where it is for the ground to have one."""
     for attempt in range(1, SUBNETS_TRIED + 1):
-        variables = fixed | {"subnet": str(free_subnet(Path("/proc/net/route").read_text(), random.Random()))}
+        if "subnet" in declared(ground.folder):
+            variables["subnet"] = str(free_subnet(Path("/proc/net/route").read_text(), random.Random()))
         file = ground.folder / "run.auto.tfvars.json"
         file.touch(mode=0o600)  # the name server's key is in it
         file.write_text(json.dumps(variables))
@@ -101,7 +118,8 @@ def _until_ground_answers(waiter: Waiter, name_server: str, *urls: str) -> None:
 
         def probe() -> list[int]:
             try:
-                socket.create_connection((name_server, DNS), timeout=2).close()
+                if name_server:
+                    socket.create_connection((name_server, DNS), timeout=2).close()
                 return [_status(session, url) for url in urls]
             except (requests.RequestException, OSError) as refused:
                 raise NotYet(type(refused).__name__) from refused
@@ -110,7 +128,7 @@ def _until_ground_answers(waiter: Waiter, name_server: str, *urls: str) -> None:
             waiter.until(
                 "discovery service, image registry and name server answer",
                 probe,
-                lambda statuses: set(statuses) == {200},
+                lambda statuses: set(statuses) <= {200},
                 within=GROUND_LIMIT,
             )
         except HarnessError as failed:

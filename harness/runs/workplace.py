@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.drivers.shell import OperatorShell
-from harness.drivers.terraform import Outputs, Terraform
+from harness.drivers.terraform import Outputs, Terraform, declared
 from harness.errors import EnvironmentFailed, HarnessError, Misconfigured
 from harness.model import tfvars
 from harness.record.log import Redactor
@@ -94,7 +94,7 @@ class Workplace:
         self.operators.mkdir(mode=0o700)  # Terraform's state holds the host keys
         for name in OPERATORS_FILES:
             source = self.run.root / name
-            ignore = shutil.ignore_patterns("__pycache__", ".terraform*", "*.tfstate*", "terraform.tfvars")
+            ignore = shutil.ignore_patterns("__pycache__", ".terraform*", "*.tfstate*", "terraform.tfvars", "*.key")
             if source.is_dir():
                 shutil.copytree(source, self.operators / name, symlinks=True, ignore=ignore)
             else:
@@ -143,11 +143,13 @@ class Workplace:
         return {name: {"private": key.private, "public": key.public} for name, key in keys.items()}
 
     def hand_over(self, variables: Mapping[str, object]) -> None:
-        """Gives the target what the operator does not choose, as a file Terraform reads by itself (*.auto.tfvars)."""
+        """Gives the target what the operator does not choose, as far as it declares it, as a file Terraform reads by
+        itself (*.auto.tfvars)."""
         file = self.target_folder / "run.auto.tfvars.json"
         known = json.loads(file.read_text()) if file.exists() else {}
+        wanted = declared(self.target_folder)
         file.touch(mode=0o600)
-        file.write_text(json.dumps(known | dict(variables)))
+        file.write_text(json.dumps(known | {name: value for name, value in variables.items() if name in wanted}))
 
     # -- used ----------------------------------------------------------------------------------------------------
 

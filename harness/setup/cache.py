@@ -15,12 +15,15 @@ from harness.errors import EnvironmentFailed
 
 # What the names of entries begin with. `clean` removes by name: the folder may be one that holds other things too.
 ENTRIES = (
+    "bundle",
     "fleet",
+    "host-packages",
     "programs-of-tests",
     "provider",
     "python-dev",
     "python-runtime",
     "registry",
+    "services",
     "system",
     "terraform-config",
     "terraform-shim",

@@ -55,8 +55,12 @@ sys.exit(status)
 CACHE_LABEL = "platform.cache"
 # What mmdebstrap checks Debian's packages with; Ubuntu has it in a package of its own
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# Files of the machine image that a host has no use for
+ONLY_OF_THE_IMAGE = ("boot-machine", "registry.yml")
 # What a unit's image starts where the unit names nothing
 ENTRYPOINTS = {"web": ("/usr/sbin/nginx",)}
+# Of the machine image, what a ground on hosts brings along
+SERVICES = ("/usr/bin/etcd", "/usr/bin/docker-registry", "/etc/platform/registry.yml")
 # Programs that the tests use, and the Debian packages that hold them
 PACKAGES_OF_TESTS = {
     "curl": "curl",
@@ -87,6 +91,8 @@ class Toolchain:
     facts: dict[str, str] = field(default_factory=dict)
     machine_image: str = ""
     registry_storage: Path = Path()
+    services_archive: Path = Path()
+    host_bundle: Path = Path()
     terraform_config: Path = Path()
     _fleet: Path = Path()
     _go: str = ""
@@ -106,6 +112,11 @@ class Toolchain:
         """Folders of programs, to be found before the person's own; in an order that does not depend on which task
         ended first."""
         return [self.programs[task] for task in sorted(self.programs)]
+
+    @property
+    def boots_from(self) -> str:
+        """What a machine boots from: the folder of the bundle, where that was set up, else the image's tag."""
+        return str(self.host_bundle) if self.host_bundle.name else self.machine_image
 
     def prepare(self, tasks: Iterable[str]) -> None:
         """Does these tasks and all they stand on. The first failure ends what runs beside it, and is raised.
@@ -267,6 +278,44 @@ class Toolchain:
         self.facts["machine image"] = self.machine_image
         return outcome
 
+    def bundle(self) -> str:
+        """What target `hosts` brings to a host: a folder with `prepare` and bundle.tar. Packages are in it for suites
+        that HOST_SUITES names, whose hosts reach no mirror of their own."""
+        before = time.time()
+        source, files = self.root / "infra/hosts", self.root / "infra/image/files"
+        suites = sorted(set(os.environ.get("HOST_SUITES", "").split()))
+        packages = {suite: self._host_packages(suite) for suite in suites}
+
+        def build(folder: Path) -> None:
+            contents = folder / "contents"
+            shutil.copytree(files, contents / "files", ignore=shutil.ignore_patterns(*ONLY_OF_THE_IMAGE))
+            (contents / "bin").mkdir()
+            for name in ("fleetd", "fleetctl"):
+                shutil.copy2(self._fleet / name, contents / "bin")
+            for suite, its in packages.items():
+                shutil.copytree(its, contents / "packages" / suite)
+            for place in (contents, folder):
+                shutil.copy2(source / "prepare", place)
+            # whatever this user's umask is
+            mode = ["--mode=u=rwX,go=rX", "--owner=0", "--group=0", "--sort=name"]
+            self.process.run(["tar", "-cf", str(folder / "bundle.tar"), "-C", str(contents), *mode, "."])
+            shutil.rmtree(contents)
+
+        inputs: list[Path | str] = [source / "prepare", files, str(self._fleet), *map(str, packages.values())]
+        self.host_bundle = self.cache.entry("bundle", key_of(*inputs, *ONLY_OF_THE_IMAGE), build)
+        return _fresh(self.host_bundle, before)
+
+    def _host_packages(self, suite: str) -> Path:
+        """The packages that a host of this suite lacks at most, as a source for apt."""
+        script = self.root / "infra/hosts/fetch-packages"
+        if not re.fullmatch(r"[a-z]+", suite):
+            raise Misconfigured(f"HOST_SUITES names {suite!r}, no suite: give names such as bookworm")
+
+        def build(folder: Path) -> None:
+            self.process.run(self.packages.as_root([str(script), suite, str(folder)]), within=1800)
+
+        return self.cache.entry("host-packages", key_of(script, self.root / "infra/hosts/prepare", suite), build)
+
     def _unit_image(self, name: str) -> str:
         """An image that units ask for as NAME:1, from the root that its own script makes."""
         source = self.root / "units/images" / name
@@ -291,6 +340,30 @@ class Toolchain:
             lambda folder: self.images.fill_registry(folder, self.machine_image, images),
         )
         return _fresh(self.registry_storage, before)
+
+    def services(self) -> str:
+        """The discovery service's and the registry's programs, and the registry's storage, as one archive: for a ground
+        on hosts that have none of them."""
+        before = time.time()
+
+        def build(folder: Path) -> None:
+            container = self.process.run(["docker", "create", self.machine_image]).stdout.strip()
+            try:
+                for file in SERVICES:
+                    self.process.run(["docker", "cp", f"{container}:{file}", str(folder)])
+            finally:
+                self.process.run(["docker", "rm", "--volumes", container])
+            storage = self.registry_storage
+            names = [Path(file).name for file in SERVICES]
+            argv = ["tar", "-cf", str(folder / "services.tar"), "-C", str(folder), *names]
+            argv += [f"--transform=s/^{storage.name}/registry/", "-C", str(storage.parent), storage.name]
+            self.process.run(argv)
+            for name in names:
+                (folder / name).unlink()
+
+        folder = self.cache.entry("services", key_of(self.machine_image, str(self.registry_storage)), build)
+        self.services_archive = folder / "services.tar"
+        return _fresh(folder, before)
 
     def programs_of_tests(self) -> str:
         """The real programs that the harness's own tests use: from PATH, else Debian's packages, unpacked and not
@@ -346,7 +419,9 @@ Toolchain.TASKS = {
     "machine image": (("base image", "fleet"), Toolchain.boot_image),
     "web image": (("docker engine",), Toolchain.web_image),
     "ambassador image": (("docker engine",), Toolchain.ambassador_image),
+    "bundle for hosts": (("fleet", "system packages"), Toolchain.bundle),
     "image registry": (("machine image", "web image", "ambassador image"), Toolchain.registry),
+    "services archive": (("image registry",), Toolchain.services),
     "programs of tests": (("disk space",), Toolchain.programs_of_tests),
 }
 

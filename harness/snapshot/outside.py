@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import socket
 import urllib.parse
 from collections import Counter
@@ -58,7 +59,7 @@ class OutsideView:
         self._ports = begun(self._open_ports) if costly else None
         self._kernel = begun(partial(_alarms, kernel)) if kernel else None
         self._keys = begun(keys_in_agent)
-        self._backing = {name: begun(partial(_unanswered, url)) for name, url in backing.items()}
+        self._backing = {name: begun(partial(self._unanswered, url)) for name, url in backing.items()}
         self._sites = {
             site: {name: begun(partial(self._answer, site, intended.machines[name])) for name in intended.entry_points}
             for site in intended.sites
@@ -108,6 +109,22 @@ class OutsideView:
             return "", silent.seen
         except PlatformWrong as failed:
             return failed.seen, ""
+
+    def _unanswered(self, url: str) -> str:
+        """Why a backing service does not answer; "" where it does. One on a machine answers to the cluster only."""
+        limit = ASK_LIMIT * patience()
+        try:
+            host = urllib.parse.urlsplit(url).hostname or ""
+            if host in self._intended.machines.values():
+                ask = f"curl -sS -m {limit:g} -o /dev/null -w '%{{http_code}}' {shlex.quote(url)}"
+                status = int(self._cluster.machines.run(self._cluster.machines.entry_point, ask))
+            else:
+                address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+                with open_session(str(address), [host], None, timeouts=(limit, limit)) as session:
+                    status = session.get(url).status_code
+        except (OSError, ValueError, HarnessError, requests.RequestException) as failed:
+            return getattr(failed, "seen", "") or str(failed)
+        return "" if status < 500 else f"status {status}"
 
     def _walking(self, machines: Mapping[str, Machine], ends: float) -> dict[str, Future[Walked]]:
         """Each site walked once, and what was deployed fetched where the walk did not lead to it; one that does not
@@ -191,16 +208,3 @@ def _asked(fetch: Callable[[], Page]) -> Answer:
         return Answer(failed=failed.seen or str(failed))
     version = page.text.strip()[:64] if page.media_type == "text/plain" else ""
     return Answer(status=page.status, version=version, media_type=page.media_type)
-
-
-def _unanswered(url: str) -> str:
-    """Why a backing service does not answer; "" where it does."""
-    limit = ASK_LIMIT * patience()
-    try:
-        host = urllib.parse.urlsplit(url).hostname or ""
-        address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
-        with open_session(str(address), [host], None, timeouts=(limit, limit)) as session:
-            status = session.get(url).status_code
-    except (OSError, ValueError, HarnessError, requests.RequestException) as failed:
-        return getattr(failed, "seen", "") or str(failed)
-    return "" if status < 500 else f"status {status}"

@@ -10,6 +10,9 @@ locals {
   # The first ten addresses belong to the gateway and the ground.
   machines = { for index in range(var.machines) : "coreos-${index}" => cidrhost(local.ipam.subnet, 10 + index) }
 
+  # All of the network but the gateway, which is the outside: the operator and beyond
+  peers = "${cidrhost(local.ipam.subnet, 2)}-${cidrhost(local.ipam.subnet, -2)}"
+
   # As many as etcd has members: more would carry no more, for each of them stands for all of the cluster.
   entry_points = [for index in range(min(var.machines, 5)) : "coreos-${index}"]
 
@@ -32,8 +35,7 @@ locals {
     PATIENCE='${ceil(var.patience) * local.crowd}'
     DISCOVERY_URL='${var.discovery_url}'
     IMAGE_REGISTRY='${var.image_registry}'
-    NETWORK='${local.ipam.subnet}'
-    GATEWAY='${local.ipam.gateway}'
+    PEERS='${local.peers}'
     BLOG_DOMAIN='${var.blog_domain}'
     JPBLOG_DOMAIN='${var.jpblog_domain}'
     NAME_SERVER='${var.name_server}'

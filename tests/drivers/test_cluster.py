@@ -83,6 +83,16 @@ def test_a_site_is_asked_at_the_entry_point_or_where_one_says(now: Callable[[], 
     assert address(cluster.site_at("blog", "192.0.2.12")._session) == "192.0.2.12"
 
 
+@pytest.mark.parametrize(("host", "where"), [("192.0.2.11", "on a machine"), ("192.0.2.4", "from here")])
+def test_a_discovery_url_is_asked_where_its_service_answers(
+    now: Callable[[], Cluster], monkeypatch: pytest.MonkeyPatch, host: str, where: str
+) -> None:
+    monkeypatch.setattr(module.Registration, "on", lambda machines, url: f"on a machine: {url}")
+    monkeypatch.setattr(module.Registration, "at", lambda url, recorder: f"from here: {url}")
+
+    assert now().registration(f"http://{host}:4379/token") == f"{where}: http://{host}:4379/token"
+
+
 def test_all_connections_are_ended(
     now: Callable[[], Cluster], connections: Connections, said: list[Outputs], monkeypatch: pytest.MonkeyPatch
 ) -> None:

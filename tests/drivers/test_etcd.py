@@ -166,6 +166,12 @@ def test_discovery_url_where_members_met() -> None:
     )
 
 
+def test_discovery_url_of_a_service_on_a_machine_is_asked_there(machines: RecordedMachines) -> None:
+    machines.on(URL, json.dumps(EMPTY)).on(f"{URL}/_config/size", json.dumps(SIZE))
+
+    assert Registration.on(machines, URL) == Registration(3, [])
+
+
 @pytest.mark.parametrize("size", ["", "three", "-1", "2.5", "3 "])
 def test_discovery_url_with_a_size_that_is_no_number(size: str) -> None:
     with pytest.raises(AnswerNotUnderstood, match="the size is no number"):

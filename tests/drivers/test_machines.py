@@ -565,6 +565,12 @@ def test_entry_point_that_is_no_machine(recorder: Recorder) -> None:
         Machines(Outputs("192.0.2.99", ADDRESSES, "core", "", {}, "", ()), recorder)
 
 
+def test_entry_point_that_is_fixed_leads_to_the_first_machine_that_is_one(recorder: Recorder) -> None:
+    outputs = Outputs("192.0.2.99", ADDRESSES, "core", "", {}, "", ("coreos-1", "coreos-2"))
+
+    assert Machines(outputs, recorder)._way_in._preferred == "coreos-1"
+
+
 def test_both_streams_full_at_once_do_not_block(connect: Connect) -> None:
     result = connect()["coreos-0"].run("big")
 

@@ -82,6 +82,18 @@ def test_local_machine_is_switched_as_its_target_says(runner: FakeRunner, way: s
     assert [call.argv for call in runner.details] == [argv]
 
 
+def test_hosts_are_switched_by_their_addresses_from_the_operators_folder(
+    runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOST_POWER", "/opt/power")
+    hosts = target_data(Path(__file__).parent.parent.parent / "infra/hosts")
+    Power(runner.on("sh"), hosts["power"], RUN_ID, Path("/run/operator")).off("coreos-1")
+
+    (call,) = runner.details
+    assert call.argv[2] == "exec $HOST_POWER off $(ssh -G -F ssh_config coreos-1 | sed -n 's/^hostname //p')"
+    assert call.cwd == Path("/run/operator")
+
+
 def test_every_way_is_the_targets_own(runner: FakeRunner) -> None:
     commands = {way: ["cloud", way, "--of={run_id}", "{machine}@{machine}", "{{as it is}}"] for way in WAYS}
     power = Power(runner.on("cloud"), commands, "RUN")

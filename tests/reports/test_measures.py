@@ -11,7 +11,9 @@ from harness.reports.measures import measured, over
 APPLY = "terraform -chdir=infra/$TARGET apply platform.plan"
 
 
-def run(seconds: float, *, machines: int = 3, outcome: str = "passed", line: str | None = APPLY) -> dict[str, Any]:
+def run(
+    seconds: float, *, machines: int = 3, outcome: str = "passed", line: str | None = APPLY, target: str = "local"
+) -> dict[str, Any]:
     steps = [{"seconds": 1.0}, {"seconds": seconds - 1.0}, {"seconds": None}]
     scenarios = [
         {"id": "plan", "tags": [], "outcome": "passed", "seconds": 1.0},
@@ -25,7 +27,7 @@ def run(seconds: float, *, machines: int = 3, outcome: str = "passed", line: str
         {"scenario": "lost", "line": APPLY},
     ]
     remotes = [{"scenario": "apply", "machine": f"coreos-{number}"} for number in range(machines)]
-    return {"scenarios": scenarios, "commands": commands, "remotes": remotes * 2}
+    return {"target": target, "scenarios": scenarios, "commands": commands, "remotes": remotes * 2}
 
 
 def test_a_bring_up_is_measured_with_its_bound() -> None:
@@ -34,6 +36,10 @@ def test_a_bring_up_is_measured_with_its_bound() -> None:
         "scenarios that break nothing 3.4 s (bound: 120 s)",
     ]
     assert over(run(2.44)) == []
+
+
+def test_machines_of_another_target_have_no_bounds() -> None:
+    assert measured(run(200.0, target="hosts")) == []
 
 
 def test_the_look_behind_the_scenario_is_no_part_of_the_bring_up() -> None:

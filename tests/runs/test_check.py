@@ -577,11 +577,11 @@ def test_a_file_that_is_no_outputs_is_wrong_usage_in_one_line(
 @pytest.mark.parametrize(
     ("machines", "reason"),
     [
-        ("coreos-0", "no attribute 'values'"),
-        (["192.0.2.10"], "no attribute 'values'"),
-        (None, "no attribute 'values'"),
+        ("coreos-0", "no attribute 'items'"),
+        (["192.0.2.10"], "no attribute 'items'"),
+        (None, "no attribute 'items'"),
         ({}, "the entry point 192.0.2.10 is no machine's address"),
-        ({"coreos-0": "192.0.2.11"}, "the entry point 192.0.2.10 is no machine's address"),
+        ({"another": "192.0.2.11"}, "the entry point 192.0.2.10 is no machine's address"),
     ],
 )
 def test_outputs_whose_machines_cannot_be_reached_are_wrong_usage(

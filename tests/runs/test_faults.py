@@ -198,6 +198,18 @@ def test_what_a_target_cannot_do_is_said(seeding: Seeding, on: str, inject: str,
     assert seeding.lacks(Fault("a", "provision", on, inject, "on", "rule", "x")) == lacking
 
 
+def test_a_disk_that_others_write_to_is_not_filled(seeding: Seeding) -> None:
+    fault = Fault("a", "bootstrap", "coreos-1", "fill", "empty", "rule", "x", fills="/var/lib/docker")
+
+    assert seeding.lacks(fault) == "this target's machines have no disk of its own for /var/lib/docker, to be filled"
+    seeding._fills.append("/var/lib/docker")
+    assert seeding.lacks(fault) == ""
+
+
+def test_every_fault_that_fills_says_which_disk() -> None:
+    assert [fault.name for fault in read_faults() if "fallocate" in fault.inject and not fault.fills] == []
+
+
 def test_what_a_killed_drill_left_is_undone(seeding: Seeding, machines: Machines, tmp_path: Path) -> None:
     killed = """
 import os, sys

@@ -23,7 +23,7 @@ from harness.seams.wait import Waiter
 from harness.setup.cache import Cache
 from harness.setup.toolchain import Toolchain
 from tests.fakes import FakeClock, FakeRunner
-from tests.places import a_run, recorded
+from tests.places import HANDED, a_run, declaring, recorded
 
 HEADER = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
 pytestmark = pytest.mark.usefixtures("temporary")
@@ -37,6 +37,7 @@ def place(root: Path, runner: FakeRunner) -> Iterator[Workplace]:
         environment = {"PATH": "/opt/tools", "TARGET": "local"}
         OperatorShell.open(runner, place.shell_state, place.operators, environment)
         place.target_folder.mkdir(parents=True)
+        (place.target_folder / "variables.tf").write_text(declaring(HANDED))
         yield place
 
 
@@ -110,7 +111,7 @@ def test_runs_at_once_take_different_subnets() -> None:
 def ground(root: Path) -> Path:
     module = root / "infra/ground/local"
     module.mkdir(parents=True)
-    (module / "main.tf").touch()
+    (module / "main.tf").write_text(declaring(("run_id", "machine_image", "subnet", "name_key")))
     return module
 
 
@@ -227,6 +228,41 @@ def test_a_ground_that_answers_is_handed_to_the_operator_and_the_target(
     assert ipaddress.IPv4Network(variables["subnet"]).subnet_of(SUBNETS)
 
 
+def test_a_ground_is_told_what_it_declares_and_what_the_operator_says_of_the_target(
+    place: Workplace, toolchain: Toolchain, runner: FakeRunner, ground: Path, service: str
+) -> None:
+    (ground / "main.tf").write_text(declaring(("run_id", "archive", "target_folder", "machine_image")))
+    (place.target_folder / "hosts.auto.tfvars").write_text('hosts = ["192.0.2.10"]\n')
+    toolchain.host_bundle, toolchain.services_archive = Path("/cache/bundle-1"), Path("/cache/services-1/services.tar")
+    runner.on("terraform").on("terraform output", printed(service))
+    make_ground(place, toolchain)
+
+    assert json.loads((place.ground_folder / "run.auto.tfvars.json").read_text()) == {
+        "run_id": place.run_id, "archive": "/cache/services-1/services.tar", "machine_image": "/cache/bundle-1",
+        "target_folder": str(place.target_folder),
+    }  # fmt: skip
+    assert (place.ground_folder / "hosts.auto.tfvars").read_text() == 'hosts = ["192.0.2.10"]\n'
+    handed_over = json.loads((place.target_folder / "run.auto.tfvars.json").read_text())
+    assert handed_over["machine_image"] == "/cache/bundle-1"
+
+
+def test_a_ground_that_can_do_without_is_told_what_is_given_and_that_is_not_waited_for(
+    place: Workplace, toolchain: Toolchain, runner: FakeRunner, ground: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"discovery_service": "http://192.0.2.1/d", "image_registry": "192.0.2.1:5000", "name_server": "192.0.2.1"}
+    (ground / "main.tf").write_text(declaring(given))
+    for name, value in {**given, "name_key": "c2VjcmV0"}.items():
+        monkeypatch.setenv(name.upper(), value)
+    said = {name.replace("_", "-"): {"value": value} for name, value in given.items()}
+    runner.on("terraform").on("terraform output", json.dumps(said))
+    make_ground(place, toolchain)
+
+    assert json.loads((place.ground_folder / "run.auto.tfvars.json").read_text()) == given
+    assert place.shell.env["DISCOVERY_SERVICE"] == given["discovery_service"]
+    handed_over = json.loads((place.target_folder / "run.auto.tfvars.json").read_text())
+    assert (handed_over["name_server"], handed_over["name_key"]) == ("192.0.2.1", "c2VjcmV0")
+
+
 @pytest.mark.parametrize("missing", ["DISCOVERY_SERVICE", "IMAGE_REGISTRY", "MACHINE_IMAGE"])
 def test_a_target_without_a_ground_must_be_given_one(
     place: Workplace, toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch, missing: str
@@ -287,6 +323,7 @@ def test_every_ground_has_a_key_of_its_own_for_its_name_server(
             place = Workplace(run, run.folder)
             OperatorShell.open(runner, place.shell_state, place.operators, {"PATH": "/opt/tools", "TARGET": "local"})
             place.target_folder.mkdir(parents=True)
+            (place.target_folder / "variables.tf").write_text(declaring(HANDED))
             make_ground(place, toolchain)
             keys.add(json.loads((place.ground_folder / "run.auto.tfvars.json").read_text())["name_key"])
 

@@ -312,12 +312,35 @@ def test_without_a_number_the_example_is_as_it_is(place: Workplace, toolchain: T
 def test_the_operators_folder_is_a_copy_without_state(opened: Workplace, root: Path) -> None:
     assert opened.shell.cwd == opened.operators
     assert sorted(path.name for path in opened.operators.iterdir()) == sorted(OPERATORS_FILES)
-    assert sorted(path.name for path in opened.target_folder.iterdir()) == ["run.auto.tfvars.json", "target.json"]
+    assert sorted(path.name for path in opened.target_folder.iterdir()) == [
+        "run.auto.tfvars.json",
+        "target.json",
+        "variables.tf",
+    ]
     assert sorted(path.name for path in (root / "infra/local").iterdir()) == [
         ".terraform",
         "target.json",
         "terraform.tfvars",
+        "variables.tf",
     ]
+
+
+def test_what_lets_the_operator_in_elsewhere_is_not_copied(
+    place: Workplace, toolchain: Toolchain, root: Path, agent: FakeAgent
+) -> None:
+    (root / "infra/local/hosts.key").touch()
+    place.open(toolchain, "local")
+
+    assert not (place.target_folder / "hosts.key").exists()
+
+
+def test_a_target_is_handed_only_what_it_declares(opened: Workplace) -> None:
+    file = opened.target_folder / "run.auto.tfvars.json"
+    (opened.target_folder / "variables.tf").write_text('variable "name_server" {\n  type = string\n}\n')
+    before = json.loads(file.read_text())
+    opened.hand_over({"name_server": "192.0.2.4", "name_key": "c2VjcmV0"})
+
+    assert json.loads(file.read_text()) == before | {"name_server": "192.0.2.4"}
 
 
 def test_nothing_steers_the_operators_tools_behind_the_runbook(opened: Workplace, agent: FakeAgent) -> None:

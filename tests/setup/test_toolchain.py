@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from graphlib import TopologicalSorter
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from harness.drivers.terraform import target_data
 from harness.errors import EnvironmentFailed, Misconfigured
 from harness.record.log import Recorder
 from harness.seams.wait import Waiter
@@ -58,8 +60,10 @@ def test_every_task_stands_on_tasks_there_are_and_none_on_itself() -> None:
 
 def test_what_commands_stand_on_are_tasks_and_no_task_is_for_nothing() -> None:
     graph = {name: below for name, (below, _) in Toolchain.TASKS.items()}
-    assert set(FOR_A_RUN) | set(FOR_TESTS) <= set(graph)
-    needed, queue = set(), [*FOR_A_RUN, *FOR_TESTS]
+    of_targets = [target_data(folder.parent).get("set_up", ()) for folder in (ROOT / "infra").glob("*/target.json")]
+    wanted = {*FOR_A_RUN, *FOR_TESTS}.union(*of_targets)
+    assert wanted <= set(graph)
+    needed, queue = set(), list(wanted)
     while queue:
         name = queue.pop()
         needed.add(name)
@@ -221,6 +225,63 @@ def test_the_registry_holds_every_image_that_units_ask_for(
     pushed = {call.rpartition("/")[2] for call in runner.calls if call.startswith("docker push")}
     assert pushed == asked_for == {f"{path.name}:1" for path in (ROOT / "units/images").iterdir()}
     assert before == [f"{name.partition(':')[0]} image" for name in sorted(asked_for, reverse=True)]
+
+
+@pytest.fixture
+def bundled(toolchain: Toolchain, runner: FakeRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was in the bundle when it was packed, and fleet's programs, which go into it."""
+    seen: list[str] = []
+
+    def pack() -> None:
+        folder = Path(shlex.split(runner.calls[-1])[4])
+        seen.extend(sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()))
+
+    runner.on("tar -cf", does=pack)
+    toolchain._fleet = tmp_path / "fleet-1"
+    toolchain._fleet.mkdir()
+    for name in ("fleetd", "fleetctl"):
+        (toolchain._fleet / name).write_text(name)
+    monkeypatch.delenv("HOST_SUITES", raising=False)
+    return seen
+
+
+def test_the_bundle_holds_what_a_host_lacks_and_is_made_once(
+    toolchain: Toolchain, runner: FakeRunner, bundled: list[str]
+) -> None:
+    toolchain.bundle()
+    toolchain.bundle()
+
+    assert len(runner.calls) == 1
+    assert {"prepare", "bin/fleetd", "bin/fleetctl", "files/usr/local/sbin/etcd-anew"} <= set(bundled)
+    assert not [name for name in bundled if name.endswith(("boot-machine", "registry.yml")) or "packages" in name]
+    assert (toolchain.host_bundle / "prepare").stat().st_mode & 0o111
+
+
+def test_the_bundle_holds_packages_of_the_suites_that_are_named(
+    toolchain: Toolchain, runner: FakeRunner, bundled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch() -> None:
+        (Path(shlex.split(runner.calls[-1])[-1]) / "etcd-server_1_amd64.deb").write_text("")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    runner.on(f"{ROOT}/infra/hosts/fetch-packages", does=fetch)
+    toolchain.bundle()
+    without = toolchain.host_bundle
+    monkeypatch.setenv("HOST_SUITES", "trixie bookworm trixie")
+    bundled.clear()
+    toolchain.bundle()
+
+    assert toolchain.host_bundle != without
+    packages = [name for name in bundled if name.startswith("packages/")]
+    assert packages == [f"packages/{suite}/etcd-server_1_amd64.deb" for suite in ("bookworm", "trixie")]
+
+
+def test_what_is_no_suite_has_no_packages(
+    toolchain: Toolchain, bundled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOST_SUITES", "bookworm,trixie")
+    with pytest.raises(Misconfigured, match="HOST_SUITES names 'bookworm,trixie', no suite"):
+        toolchain.bundle()
 
 
 def test_an_image_that_units_ask_for_is_made_from_its_own_root_and_starts_what_it_is_for(

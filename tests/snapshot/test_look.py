@@ -652,6 +652,19 @@ def test_a_backing_service_whose_url_is_wrong_does_not_end_the_look(cluster: Fak
     assert backing(cluster, url)
 
 
+@pytest.mark.parametrize(("said", "reason"), [("200", ""), ("404", ""), ("503", "status 503")])
+def test_a_backing_service_on_a_machine_is_asked_there(cluster: FakeCluster, said: str, reason: str) -> None:
+    cluster.answering.on("curl", said)
+
+    assert backing(cluster, f"http://{next(iter(OUTPUTS.machines.values()))}:5000/v2/") == reason
+
+
+def test_a_backing_service_on_a_machine_that_is_silent(cluster: FakeCluster) -> None:
+    cluster.answering.on("curl", CommandFailed(["curl"], 7, "000", "curl: (7) Connection refused"))
+
+    assert "refused" in backing(cluster, f"http://{next(iter(OUTPUTS.machines.values()))}:5000/v2/")
+
+
 @pytest.mark.parametrize(
     ("url", "port"),
     [("http://192.0.2.4/", 80), ("https://192.0.2.4/x", 443), ("http://192.0.2.4:5000/v2/", 5000)],

@@ -8,7 +8,9 @@ import os
 import re
 import shutil
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_bdd.parser import Scenario
@@ -144,15 +146,22 @@ def missing(item: pytest.Item) -> str:
         return "builds the cluster, and this one stands"
     if not any(tag.startswith("requires_") for tag in tags):
         return ""
-    machines, name_server, can_switch, has_state = _known(Path(made_by))
+    it = _known(Path(made_by))
     lacks = {
-        "requires_state": not has_state
+        "requires_state": not it.has_state
         and "needs the operator's variables and Terraform's state, and this run knows the target's outputs only",
-        "requires_three_machines": machines < 3 and f"needs 3 machines or more, to lose one, and there are {machines}",
-        "requires_name_server": (not name_server and "needs a name server, and this cluster's entry point is fixed")
+        "requires_three_machines": it.machines < 3
+        and f"needs 3 machines or more, to lose one, and there are {it.machines}",
+        "requires_name_server": (not it.name_server and "needs a name server, and this cluster's entry point is fixed")
         or (not shutil.which("dig") and "needs dig: install bind9-dnsutils"),
-        "requires_one_more": machines >= MACHINES_AT_MOST and "needs room for one machine more, and this is the most",
-        "requires_power": not can_switch and "needs machines that can be switched off, and this target's cannot",
+        "requires_one_more": it.machines >= it.most and "needs room for one machine more, and this is the most",
+        "requires_one_added": it.machines <= it.made_with and "needs a machine that was added, and none was",
+        "requires_power": not it.target.get("power")
+        and "needs machines that can be switched off, and this target's cannot",
+        "requires_docker_disk": "/var/lib/docker" not in it.target.get("fills", ())
+        and "needs a disk of Docker's own to fill, and this target's machines have none",
+        "requires_remaking": "gone" not in it.target.get("power", ())
+        and "needs a plan that makes a lost machine again, and on this target no plan notices that one is lost",
     }
     reason = next((reason for tag, reason in lacks.items() if tag in tags and reason), "")
     return reason or (_refused_cuts(Path(made_by)) if "requires_network_cuts" in tags else "")
@@ -167,28 +176,57 @@ def _refused_cuts(workplace: Path) -> str:
     process = Processes(nowhere)
     shell = OperatorShell(process, workplace / SHELL_STATE)
     commands = target_data(shell.cwd / "infra" / shell.env["TARGET"]).get("network")
-    refused = Power(process, commands, workplace.name).refused() if commands else ""
+    refused = Power(process, commands, workplace.name, shell.cwd).refused() if commands else ""
     nowhere.close()
     return f"{cannot}: {refused}" if refused else "" if commands else cannot
 
 
-def _known(workplace: Path) -> tuple[int, str, bool, bool]:
-    """What a workplace says of its cluster: number of machines, name server, whether machines can be switched off, and
-    whether there is more than the target's outputs."""
+@dataclass(frozen=True)
+class Known:
+    """What a workplace says of its cluster: number of machines now, when it was made and at most, its name server, what
+    target.json says, and whether there is more than the target's outputs."""
+
+    machines: int
+    made_with: int
+    most: int
+    name_server: str
+    target: dict[str, Any]
+    has_state: bool
+
+
+def _known(workplace: Path) -> Known:
     outputs = workplace / OUTPUTS
     if outputs.exists():
         given = Outputs.read(json.loads(outputs.read_text()))
-        return len(given.machines), given.name_server, False, False
+        number = len(given.machines)
+        return Known(number, number, MACHINES_AT_MOST, given.name_server, {}, has_state=False)
     nowhere = Recorder(Path(os.devnull))
     shell = OperatorShell(Processes(nowhere), workplace / SHELL_STATE)
     nowhere.close()  # nothing is typed
     target = shell.cwd / "infra" / shell.env["TARGET"]
+    data = target_data(target)
     example, chosen = (shell.cwd / name for name in (EXAMPLE, tfvars.FILE))
-    variables = tfvars.read((chosen if chosen.exists() else example).read_text())
+    made_with = _machines(example)
     handed_over = json.loads((target / "run.auto.tfvars.json").read_text())
-    machines = variables.get("machines")
-    known = machines if isinstance(machines, int) else 1
-    return known, handed_over.get("name_server", ""), "power" in target_data(target), True
+    return Known(
+        _machines(chosen) if chosen.exists() else made_with,
+        made_with,
+        _listed(target, data["a_machine_for_each"]) if "a_machine_for_each" in data else MACHINES_AT_MOST,
+        handed_over.get("name_server", ""),
+        data,
+        has_state=True,
+    )
+
+
+def _machines(file: Path) -> int:
+    machines = tfvars.read(file.read_text()).get("machines")
+    return machines if isinstance(machines, int) else 1
+
+
+def _listed(target: Path, variable: str) -> int:
+    """How many the operator lists in a variable of the target's own."""
+    lists = [tfvars.read(file.read_text(), file.name).get(variable) for file in target.glob("*.auto.tfvars")]
+    return sum(len(re.findall(r'"[^"]*"', it.source)) for it in lists if isinstance(it, tfvars.Other))
 
 
 def scenario_of(item: pytest.Item) -> Scenario:

@@ -184,6 +184,11 @@ def test_scenario_without_steps_is_chosen_by_its_line(root: Any, tmp_path: Path)
 STATE = "needs the operator's variables and Terraform's state, and this run knows the target's outputs only"
 NAMES = "needs a name server, and this cluster's entry point is fixed"
 POWER = "needs machines that can be switched off, and this target's cannot"
+REMAKING = "needs a plan that makes a lost machine again, and on this target no plan notices that one is lost"
+
+
+DISK = "needs a disk of Docker's own to fill, and this target's machines have none"
+MOST = "needs room for one machine more, and this is the most"
 
 
 def few(machines: int) -> str:
@@ -194,14 +199,27 @@ def few(machines: int) -> str:
 def built(tmp_path: Path) -> Callable[..., Path]:
     """The workplace of a run that built a cluster."""
 
-    def make(machines: int = 3, example: int | None = None, name_server: str = "192.0.2.4", power: bool = True) -> Path:
+    def make(
+        machines: int = 3,
+        example: int | None = None,
+        name_server: str = "192.0.2.4",
+        power: tuple[str, ...] = ("off", "gone"),
+        hosts: int | None = None,
+        fills: bool = True,
+    ) -> Path:
         operators = tmp_path / "operator"
         target = operators / "infra/local"
         target.mkdir(parents=True)
         (operators / "terraform.example.tfvars").write_text(f"machines = {example or machines}\n")
         if example:
             (operators / "terraform.tfvars").write_text(f"machines = {machines}  # of them\n")
-        (target / "target.json").write_text(json.dumps({"power": {"off": ["true"]}} if power else {}))
+        data: dict[str, Any] = {"power": {way: ["true"] for way in power}} if power else {}
+        data["fills"] = ["/var/lib/docker"] if fills else []
+        if hosts is not None:
+            data["a_machine_for_each"] = "hosts"
+            addresses = "".join(f'  "192.0.2.{10 + index}",\n' for index in range(hosts))
+            (target / "hosts.auto.tfvars").write_text(f'hosts = [\n{addresses}]\nuser = "debian"\n')
+        (target / "target.json").write_text(json.dumps(data))
         (target / "run.auto.tfvars.json").write_text(json.dumps({"name_server": name_server}))
         (tmp_path / "operator.json").write_text(json.dumps({"cwd": str(operators), "env": {"TARGET": "local"}}))
         return tmp_path
@@ -239,7 +257,15 @@ def missing(root: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     return ask
 
 
-NEEDS = ("requires_state", "requires_three_machines", "requires_name_server", "requires_power", "requires_one_more")
+NEEDS = (
+    "requires_state",
+    "requires_three_machines",
+    "requires_name_server",
+    "requires_power",
+    "requires_docker_disk",
+    "requires_remaking",
+    "requires_one_more",
+)
 
 
 @pytest.mark.parametrize(
@@ -248,10 +274,14 @@ NEEDS = ("requires_state", "requires_three_machines", "requires_name_server", "r
         ({"machines": 2}, ["requires_three_machines"], few(2)),
         ({"machines": 1, "example": 3}, ["requires_three_machines"], few(1)),
         ({"name_server": ""}, ["requires_name_server"], NAMES),
-        ({"power": False}, ["requires_power"], POWER),
-        ({"machines": 100}, ["requires_one_more"], "needs room for one machine more, and this is the most"),
-        ({"machines": 2, "power": False}, ["requires_power", "requires_three_machines"], few(2)),
-        ({"power": False}, [*NEEDS, "destructive"], POWER),
+        ({"power": ()}, ["requires_power"], POWER),
+        ({"power": ("off", "on")}, ["requires_power", "requires_remaking"], REMAKING),
+        ({"fills": False}, ["requires_docker_disk"], DISK),
+        ({"machines": 3, "hosts": 3}, ["requires_one_more"], MOST),
+        ({"machines": 4, "example": 4}, ["requires_one_added"], "needs a machine that was added, and none was"),
+        ({"machines": 100}, ["requires_one_more"], MOST),
+        ({"machines": 2, "power": ()}, ["requires_power", "requires_three_machines"], few(2)),
+        ({"power": ()}, [*NEEDS, "destructive"], POWER),
     ],
 )
 def test_scenario_is_left_out_where_the_cluster_lacks_what_it_needs(
@@ -285,13 +315,19 @@ def test_network_is_cut_where_the_target_can_and_its_machines_do(
     assert missing(workplace, "requires_three_machines") == ""
 
 
+def test_a_machine_that_was_added_can_be_taken_out_though_there_is_room_for_no_other(
+    built: Callable[..., Path], missing: Callable[..., str]
+) -> None:
+    assert missing(built(machines=4, example=3, hosts=4), "requires_one_added") == ""
+
+
 def test_network_of_a_cluster_that_is_known_by_outputs_is_not_cut(
     of_outputs: Callable[..., Path], missing: Callable[..., str]
 ) -> None:
     assert missing(of_outputs(), "requires_network_cuts") == CUTS
 
 
-@pytest.mark.parametrize("cluster", [{}, {"machines": 9}, {"machines": 3, "example": 1}])
+@pytest.mark.parametrize("cluster", [{}, {"machines": 9}, {"machines": 3, "example": 1}, {"machines": 3, "hosts": 4}])
 def test_scenario_is_left_in_where_the_cluster_has_all_that_it_needs(
     built: Callable[..., Path], missing: Callable[..., str], cluster: dict[str, Any]
 ) -> None:
@@ -334,7 +370,7 @@ def test_needs_are_all_tried_here() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
 
     needs = {tag.partition(":")[0] for tag in declared if tag.startswith("requires_")}
-    assert needs == {*NEEDS, "requires_network_cuts"}
+    assert needs == {*NEEDS, "requires_one_added", "requires_network_cuts"}
 
 
 # -- what pytest collects --------------------------------------------------------------------------------------------
