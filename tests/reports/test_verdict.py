@@ -50,7 +50,7 @@ def run(*scenarios: Document, stages: list[Document] | None = None, **fields: An
     whole = [stage("setup", at=1), stage("ground", at=2), stage("runbook", at=90), stage("teardown", at=99)]
     return {
         "scenarios": list(scenarios), "stages": whole if stages is None else stages, "readme": README,
-        "selection": None, "run_id": "20260801-120000-ab12", "cluster": "20260801-120000-ab12",
+        "selection": None, "target": "local", "run_id": "20260801-120000-ab12", "cluster": "20260801-120000-ab12",
         "fingerprints": [], "facts": {},
         "commands": [{"line": line, "typed": True} for line in README] + [{"line": None, "typed": False}],
         "causes": [], "journal": [], "leaks": [], "tasks": [], "notes": [], "looks": [], "last_event": 100.0,
