@@ -12,6 +12,9 @@ Feature: Changing services
   Scenario: Every ambassador follows the registrations
     Then every ambassador has exactly the registered instances, and takes them for healthy, within 10 seconds
 
+  Scenario: Containers reach etcd through its ambassador only
+    Then containers of "blog" reach etcd through its ambassador, and nothing that is closed to them
+
   @destructive @requires_three_machines
   Scenario: The entry point reaches a site through its ambassador only
     Given the sites are asked 20 times a second each, at a machine that runs neither

@@ -11,7 +11,7 @@ from pytest_bdd import given, parsers, then, when
 
 from harness.drivers.cluster import Cluster
 from harness.drivers.machines import Machines
-from harness.drivers.services import Ambassador, Services
+from harness.drivers.services import ETCD_OF_CONTAINERS, Ambassador, Services
 from harness.drivers.traffic import Traffic
 from harness.model.registration import is_address, registration
 from harness.rules.finding import Subject
@@ -96,6 +96,18 @@ def ambassadors_reach(cluster: Cluster, waiter: Waiter, service: str, seconds: i
         within=seconds,
         show=lambda found: f"running {sorted(found[0])}, servers {found[1]}",
         paste=f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}",
+    )
+
+
+@then(phrase('containers of "{service:Name}" reach etcd through its ambassador, and nothing that is closed to them'))
+def containers_reach_etcd(cluster: Cluster, service: str) -> None:
+    taken = cluster.services.taken(service)
+    wrong = {name: sorted(places) for name, places in taken.items() if places != {ETCD_OF_CONTAINERS}}
+    require(
+        not wrong,
+        f"containers of {service} reach {ETCD_OF_CONTAINERS} only",
+        expected=ETCD_OF_CONTAINERS,
+        seen=f"{wrong}",
     )
 
 

@@ -8,6 +8,7 @@ point.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,23 @@ from harness.model.registration import address_of
 from harness.seams.wait import NotAnswering
 
 APP_PORT = "80/tcp"
+# Where containers find etcd
+ETCD_OF_CONTAINERS = "etcd:2379"
+# What is closed to them: etcd itself, on any machine, and what a cloud tells its machines
+CLOSED_TO_CONTAINERS, METADATA_SERVICE = (2379, 2380), "169.254.169.254:80"
+# Of the places (HOST:PORT) that are its arguments, those where a connection is taken from inside a container
+TAKEN = """
+import concurrent.futures, socket, sys
+def taken(place):
+    host, _, port = place.partition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=2).close()
+        return place
+    except OSError:
+        return ""
+with concurrent.futures.ThreadPoolExecutor(50) as pool:
+    print(*pool.map(taken, sys.argv[1:]))
+"""
 
 
 @dataclass(frozen=True)
@@ -76,6 +94,22 @@ class Services:
                 return Ambassador(frozenset(document["registered"]), tuple(document["malformed"]), servers)
             except (ValueError, KeyError, TypeError, AttributeError) as wrong:
                 raise AnswerNotUnderstood(f"the ambassador of {service} on {name}", answer, repr(wrong)) from wrong
+
+        return self._machines.on_all(ask_one, self._machines.entry_points)
+
+    def taken(self, service: str) -> dict[str, set[str]]:
+        """Machine -> what the container of the service's ambassador there reaches of etcd and what is closed to it,
+        HOST:PORT each. Raises NotAnswering where there is no such container."""
+        addresses = self._machines.addresses.values()
+        etcds = [f"{address}:{port}" for address in addresses for port in CLOSED_TO_CONTAINERS]
+        places = shlex.join([ETCD_OF_CONTAINERS, METADATA_SERVICE, *etcds])
+        ask = f"docker exec {service}-dynamic-amb python3 -c {shlex.quote(TAKEN)} {places}"
+
+        def ask_one(name: str) -> set[str]:
+            try:
+                return set(self._machines.run(name, ask).split())
+            except CommandFailed as failed:
+                raise NotAnswering.of(failed) from failed
 
         return self._machines.on_all(ask_one, self._machines.entry_points)
 

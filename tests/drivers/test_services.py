@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.drivers.services import Ambassador, Services
+from harness.drivers.services import TAKEN, Ambassador, Services
 from harness.errors import AnswerNotUnderstood, CommandFailed, ExitStatus, PlatformWrong, WaitExpired
 from harness.model.registration import is_address, registration
 from harness.record.log import Recorder
@@ -525,3 +527,39 @@ def test_etcd_that_is_not_there_uproots_nothing_and_is_told(shells: ShellMachine
     with pytest.raises(CommandFailed) as raised:
         Services(shells).undo("blog", "planted-0")
     assert (raised.value.status_seen, raised.value.where) == (7, "coreos-0")
+
+
+# -- what containers reach -------------------------------------------------------------------------------------------
+
+
+def test_containers_are_asked_for_etcd_and_for_all_that_is_closed_to_them(
+    machines: RecordedMachines, services: Services
+) -> None:
+    machines.on("docker exec blog-dynamic-amb python3", lambda command: command.rpartition("'")[2])
+
+    taken = services.taken("blog")
+
+    assert set(taken) == set(machines.entry_points)
+    closed = {f"{address}:{port}" for address in machines.addresses.values() for port in (2379, 2380)}
+    assert all(places == {"etcd:2379", "169.254.169.254:80", *closed} for places in taken.values())
+
+
+def test_ambassador_that_is_not_there_reaches_nothing_and_that_is_no_answer(
+    machines: RecordedMachines, services: Services
+) -> None:
+    def missing(command: str) -> str:
+        raise CommandFailed([command], 1, "", "Error: No such container: blog-dynamic-amb", where="coreos-0")
+
+    machines.on("docker exec blog-dynamic-amb python3", missing)
+
+    with pytest.raises(NotAnswering):
+        services.taken("blog")
+
+
+def test_what_takes_connections_is_told_from_what_does_not() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_server(("127.0.0.1", 0)) as closed:
+        there, gone = (f"127.0.0.1:{it.getsockname()[1]}" for it in (listening, closed))
+        closed.close()
+        asked = subprocess.run([sys.executable, "-c", TAKEN, there, gone], capture_output=True, text=True, check=True)
+
+    assert asked.stdout.split() == [there]
