@@ -63,7 +63,7 @@ Feature: Recovery: a deployment is interrupted
     And at most 200 of at least 60 requests to site "blog" failed, and none was answered wrongly
     And site "blog" is deployed again within 30 seconds
 
-  @destructive @slow @requires_three_machines @requires_power
+  @destructive @slow @requires_three_machines @requires_power @requires_name_server
   Scenario: A machine is lost while a deployment is under way
     Given the sites are asked 20 times a second each, at their names
     When machine "coreos-2" cannot switch

@@ -255,11 +255,18 @@ def tags_not_declared(root: Path) -> list[str]:
 
 
 CHOOSING = "harness/runs/plugins/choosing.py"
+# Words of a step, and what a cluster must have for it
+NEEDED_BY = {
+    "at their names": "requires_name_server",
+    "the sites' names lead": "requires_name_server",
+    "is lost for good": "requires_remaking",
+    "is switched on again": "requires_power",
+}
 
 
 def needs_that_are_wrong(root: Path) -> list[str]:
-    """Tags @requires_... that nothing carries, and those that the choosing plugin does not look at: their scenarios
-    would run without what they need."""
+    """Tags @requires_... that nothing carries, that the choosing plugin does not look at, or that a scenario lacks: it
+    would run without what it needs."""
     needs = {tag for tag in declared_tags(root) if tag.startswith("requires_")}
     used = {tag for scenario in scenarios_of(root) for tag in scenario.tags | scenario.feature.tags}
     looked_at = {
@@ -268,6 +275,12 @@ def needs_that_are_wrong(root: Path) -> list[str]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     faults = [f"tag @{tag} is declared, and nothing carries it" for tag in sorted(needs - used)]
+    faults += [
+        f"{scenario.name!r} lacks @{tag}"
+        for scenario in scenarios_of(root)
+        for words, tag in NEEDED_BY.items()
+        if tag not in scenario.tags | scenario.feature.tags and any(words in step.name for step in scenario.steps)
+    ]
     return faults + [f"tag @{tag}: {CHOOSING} does not look at it" for tag in sorted(needs - looked_at)]
 
 
@@ -954,6 +967,7 @@ AMBIGUOUS += '\n@then(parsers.parse("{count:d} machines are listed"))\ndef more(
             MARKERS.replace("slow", "requires_net"),
             "@requires_net: .*choosing.py does not",
         ),
+        (needs_that_are_wrong, LOAD, FEATURE + "    And one is switched on again\n", "'Loaded' lacks @requires_power"),
         (needs_that_are_wrong, CHOOSING, "NEEDS = 'requires_'\n", "@requires_state: .*choosing.py does not look"),
         (subjects_that_are_wrong, LOAD, FEATURE.replace("@load", ""), r"subject tags are \[\], not @load"),
         (subjects_that_are_wrong, LOAD, FEATURE.replace("@load", "@load @site"), r"\['load', 'site'\]"),

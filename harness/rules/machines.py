@@ -95,7 +95,7 @@ def agent_holds_a_key(now: Snapshot) -> Found:
 def host_key_is_pinned(now: Snapshot) -> Found:
     for name, machine in now.machines.items():
         if machine.refused == "host key" and not machine.through:
-            paste = f"ssh-keyscan -t ed25519 {now.intended.machines[name]}; cat known_hosts"
+            paste = f"ssh-keyscan {now.intended.machines[name]}; cat known_hosts"
             yield Wrong(at("machine", name), "the host key that is pinned for it", machine.silent, paste=paste)
 
 

@@ -34,7 +34,8 @@ get() { curl --silent --fail --max-time 3 "$@"; }
 identity() {
     cat /etc/machine-id /proc/sys/kernel/random/boot_id
     cut -d' ' -f22 /proc/1/stat
-    cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub
+    # of a host that has no ed25519 key, its ecdsa key
+    cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub 2>/dev/null || cut -d' ' -f1,2 /etc/ssh/ssh_host_ecdsa_key.pub
     # a container's boot id is the host's: when its first process began tells its boots apart
 }
 
