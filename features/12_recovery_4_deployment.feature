@@ -4,7 +4,7 @@ Feature: Recovery: a deployment is interrupted
   machine comes to what etcd says: it looks every 5 seconds, and it is there within 10. A request is right when it is
   answered with the version that was deployed last, the old one before that moment, either meanwhile.
 
-  @destructive @requires_three_machines
+  @destructive @slow @requires_three_machines
   Scenario: The operator is killed between two machines' switches
     Given the sites are asked 20 times a second each, at a machine that runs neither
     When machine "coreos-2" cannot switch
