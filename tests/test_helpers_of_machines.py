@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -713,6 +714,23 @@ def test_each_sites_name_leads_to_this_machine_and_is_kept_so(publishing: Publis
     assert [call.split()[-1] for call in calls[:9]] == each[:1] + each * 2
     assert calls[3:5] == ["nsupdate -t 3 -k /etc/platform/name.key", "sleep 5"]
     assert "--fail" in calls[2].split()
+
+
+def test_a_machine_that_stood_still_leaves_the_names_to_another_for_a_while(
+    publishing: Publishing, tmp_path: Path, stand_in: Callable[[str, str], None]
+) -> None:
+    clock, stood = tmp_path / "clock", tmp_path / "stood"
+    clock.write_text("100\n")
+    stand_in("date", f"cat {clock}")
+    once = f'[ "$1" != 5 ] || [ -e {stood} ] || {{ touch {stood}; echo 120 > {clock}; }}'
+    stand_in("sleep", f'echo "sleep $*" >> {publishing.calls}\n{once}\nexec /bin/sleep 0.02')
+    with publishing.running() as script:
+        eventually(lambda: publishing.count("nsupdate") >= 3, within=3)
+        assert script.said() == "this machine stood still: the names stay as they are for now\n"
+
+    words = [call.split() for call in publishing.calls.read_text().splitlines()]
+    slept = [(before[0], said[1]) for before, said in pairwise(words) if said[0] == "sleep"]
+    assert slept[:3] == [("nsupdate", "5"), ("sleep", "10"), ("nsupdate", "5")]
 
 
 # a curl to whom one of the two does not answer

@@ -25,8 +25,8 @@ EOF
 mkdir -p "$(dirname "$out")"
 {
     printf 'access_log /dev/stdout;\n'
-    # Docker's own name server, on every network that somebody made
-    printf 'resolver 127.0.0.11 valid=1s ipv6=off;\n'
+    # Docker's own name server, on every network that somebody made; an answer that was lost is not waited for
+    printf 'resolver 127.0.0.11 valid=1s ipv6=off;\nresolver_timeout 1s;\n'
     # a name that belongs to no site gets none
     printf 'server {\n    listen 80 default_server;\n    return 404;\n}\n'
     route "$BLOG_DOMAIN" blog

@@ -20,12 +20,22 @@ belongs() {
     curl --silent --fail --output /dev/null --max-time 5 'http://127.0.0.1:2379/v2/keys/?quorum=true'
 }
 
+# A machine that stood still has been lost for the others meanwhile, and another one may have the names: fleet, which
+# stops this here then, has time to say so.
+rest() {
+    began=$(date +%s)
+    sleep 5
+    [ "$(($(date +%s) - began))" -gt 7 ] || return 0
+    echo "this machine stood still: the names stay as they are for now"
+    sleep 10
+}
+
 # a name that leads to an entry point which is not up yet would be worse than the old one
 until entry_answers; do sleep 0.2; done
 
 while :; do
     entry_answers || { echo "the entry point of this machine does not answer any more"; exit 1; }
-    belongs || { echo "this machine's etcd does not reach the others: the names stay as they are"; sleep 5; continue; }
+    belongs || { echo "this machine's etcd does not reach the others: the names stay as they are"; rest; continue; }
     {
         echo "server $NAME_SERVER"
         for name in "$BLOG_DOMAIN" "$JPBLOG_DOMAIN"; do
@@ -34,5 +44,5 @@ while :; do
             echo send
         done
     } | nsupdate -t 3 -k /etc/platform/name.key || echo "the name server $NAME_SERVER did not take it; trying again"
-    sleep 5
+    rest
 done
