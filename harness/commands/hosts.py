@@ -55,6 +55,8 @@ CAPABILITIES = [
     "SYS_PTRACE",
 ]
 UNCONFINED = ("seccomp=unconfined", "apparmor=unconfined", "systempaths=unconfined")
+# The first line of the variables that are written here
+WRITTEN = "# written by `bin/platform hosts`"
 LET_IN = f"install -d -m 700 -o {USER} ~{USER}/.ssh && install -m 600 -o {USER} /dev/stdin ~{USER}/.ssh/authorized_keys"
 
 
@@ -117,7 +119,7 @@ class Host:
 
 
 class Hosts:
-    """The stock hosts of one checkout."""
+    """The stock hosts of one checkout. Raises Misconfigured where its operator has written down others."""
 
     def __init__(self, root: Path, process: Runner) -> None:
         self._root = root
@@ -127,6 +129,10 @@ class Hosts:
         self._folder = root / "infra/hosts"
         self.variables = self._folder / "hosts.auto.tfvars"
         self.key = self._folder / "hosts.key"
+        if self.variables.exists() and not self.variables.read_text().startswith(WRITTEN):
+            raise Misconfigured(
+                f"{self.variables} names hosts of yours: move it away, and known_hosts beside it, first"
+            )
 
     def standing(self) -> list[Host]:
         """In the order of their addresses."""
@@ -214,7 +220,7 @@ class Hosts:
         addresses = "".join(f'  "{host.address}",\n' for host in hosts)
         files.write(
             self.variables,
-            f"# written by `bin/platform hosts`\nhosts = [\n{addresses}]\n"
+            f"{WRITTEN}\nhosts = [\n{addresses}]\n"
             f'user        = "{USER}"\nknown_hosts = "known_hosts"\nkey_file    = "{self.key}"\n',
         )
 

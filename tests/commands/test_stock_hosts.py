@@ -107,3 +107,13 @@ def test_nothing_is_left_of_them(runner: FakeRunner, hosts: Hosts) -> None:
 def test_what_cannot_be_is_refused(tmp_path: Path, number: int, suite: str) -> None:
     with pytest.raises(Misconfigured):
         make_hosts(tmp_path, number, suite)
+
+
+def test_hosts_that_the_operator_wrote_down_are_not_written_over(
+    runner: FakeRunner, hosts: Hosts, tmp_path: Path
+) -> None:
+    hosts.variables.parent.mkdir(parents=True, exist_ok=True)
+    hosts.variables.write_text('hosts = ["10.0.0.11"]\n')
+
+    with pytest.raises(Misconfigured, match="names hosts of yours: move it away"):
+        Hosts(tmp_path, runner)
