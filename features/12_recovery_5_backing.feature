@@ -15,6 +15,21 @@ Feature: Recovery: backing services
     When fault "registry-gone" is undone
     Then all is as it must be within 20 seconds
 
+  @destructive @slow @requires_three_machines @requires_power @requires_services_on_a_machine
+  Scenario: The machine with the registry and the discovery service is lost
+    Given the sites are asked 20 times a second each, at machine "coreos-1"
+    When machine "coreos-0" is lost
+    Then site "blog" is right again within 45 seconds
+    And site "jpblog" is right again within 45 seconds
+    And at most 900 of at least 20 requests to site "blog" failed, and none was answered wrongly
+    And at most 900 of at least 20 requests to site "jpblog" failed, and none was answered wrongly
+    # what runs needs neither, and what starts again where it ran does not
+    When the container of unit "blog.service" is killed
+    Then site "blog" is right again within 10 seconds
+    When the lost machine is switched on again
+    Then the lost machine answers over SSH again within 60 seconds
+    And all is as it must be within 60 seconds
+
   @destructive @slow @requires_three_machines @requires_power @requires_remaking
   Scenario: A machine is replaced while the registry is away
     Given fault "registry-gone" is injected

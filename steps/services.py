@@ -125,8 +125,15 @@ def sites_are_asked(
     running = {name for site in cluster.sites for name in cluster.units.machines_running(f"{site}.service")}
     free = [name for name in cluster.machines.entry_points if name not in running]
     require(free, "there is an entry point that runs no site", expected="one", seen=f"{sorted(running)} run one")
+    sites_are_asked_at(start_traffic, cluster, traffic, waiter, rate, free[0])
+
+
+@given(phrase('the sites are asked {rate:d} times a second each, at machine "{machine:Name}"'))
+def sites_are_asked_at(
+    start_traffic: StartTraffic, cluster: Cluster, traffic: Streams, waiter: Waiter, rate: int, machine: str
+) -> None:
     for site in cluster.sites:
-        start_traffic(site, cluster.machines.addresses[free[0]], rate)
+        start_traffic(site, cluster.machines.addresses[machine], rate)
     _until_answered(traffic, waiter)
 
 

@@ -725,6 +725,12 @@ def test_sites_are_asked_at_a_machine_that_runs_neither(
     assert started == [("blog", free, 20), ("jpblog", free, 20)]
 
 
+def test_sites_are_asked_at_a_machine_that_is_named(step: Step, started: Started) -> None:
+    step("given", 'the sites are asked 7 times a second each, at machine "coreos-1"')
+
+    assert started == [("blog", "192.0.2.11", 7), ("jpblog", "192.0.2.11", 7)]
+
+
 def test_sites_are_asked_at_their_names(step: Step, started: Started) -> None:
     step("given", "the sites are asked 7 times a second each, at their names")
 

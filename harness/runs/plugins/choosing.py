@@ -154,6 +154,8 @@ def missing(item: pytest.Item) -> str:
         and f"needs 3 machines or more, to lose one, and there are {it.machines}",
         "requires_name_server": (not it.name_server and "needs a name server, and this cluster's entry point is fixed")
         or (not shutil.which("dig") and "needs dig: install bind9-dnsutils"),
+        "requires_services_on_a_machine": not it.services_on_a_machine
+        and "needs the registry and the discovery service on a machine, and this cluster's run beside it",
         "requires_one_more": it.machines >= it.most and "needs room for one machine more, and this is the most",
         "requires_one_added": it.machines <= it.made_with and "needs a machine that was added, and none was",
         "requires_power": not it.target.get("power")
@@ -184,13 +186,15 @@ def _refused_cuts(workplace: Path) -> str:
 @dataclass(frozen=True)
 class Known:
     """What a workplace says of its cluster: number of machines now, when it was made and at most, its name server, what
-    target.json says, and whether there is more than the target's outputs."""
+    target.json says, whether its backing services run on a machine, and whether there is more than the target's
+    outputs."""
 
     machines: int
     made_with: int
     most: int
     name_server: str
     target: dict[str, Any]
+    services_on_a_machine: bool
     has_state: bool
 
 
@@ -199,7 +203,9 @@ def _known(workplace: Path) -> Known:
     if outputs.exists():
         given = Outputs.read(json.loads(outputs.read_text()))
         number = len(given.machines)
-        return Known(number, number, MACHINES_AT_MOST, given.name_server, {}, has_state=False)
+        return Known(
+            number, number, MACHINES_AT_MOST, given.name_server, {}, services_on_a_machine=False, has_state=False
+        )
     nowhere = Recorder(Path(os.devnull))
     shell = OperatorShell(Processes(nowhere), workplace / SHELL_STATE)
     nowhere.close()  # nothing is typed
@@ -208,12 +214,14 @@ def _known(workplace: Path) -> Known:
     example, chosen = (shell.cwd / name for name in (EXAMPLE, tfvars.FILE))
     made_with = _machines(example)
     handed_over = json.loads((target / "run.auto.tfvars.json").read_text())
+    listed = _listed(target, data["a_machine_for_each"]) if "a_machine_for_each" in data else None
     return Known(
         _machines(chosen) if chosen.exists() else made_with,
         made_with,
-        _listed(target, data["a_machine_for_each"]) if "a_machine_for_each" in data else MACHINES_AT_MOST,
+        MACHINES_AT_MOST if listed is None else len(listed),
         handed_over.get("name_server", ""),
         data,
+        services_on_a_machine=handed_over.get("image_registry", "").rpartition(":")[0] in (listed or ()),
         has_state=True,
     )
 
@@ -223,10 +231,10 @@ def _machines(file: Path) -> int:
     return machines if isinstance(machines, int) else 1
 
 
-def _listed(target: Path, variable: str) -> int:
-    """How many the operator lists in a variable of the target's own."""
+def _listed(target: Path, variable: str) -> list[str]:
+    """What the operator lists in a variable of the target's own."""
     lists = [tfvars.read(file.read_text(), file.name).get(variable) for file in target.glob("*.auto.tfvars")]
-    return sum(len(re.findall(r'"[^"]*"', it.source)) for it in lists if isinstance(it, tfvars.Other))
+    return [text for it in lists if isinstance(it, tfvars.Other) for text in re.findall(r'"([^"]*)"', it.source)]
 
 
 def scenario_of(item: pytest.Item) -> Scenario:

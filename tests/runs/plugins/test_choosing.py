@@ -206,6 +206,7 @@ def built(tmp_path: Path) -> Callable[..., Path]:
         power: tuple[str, ...] = ("off", "gone"),
         hosts: int | None = None,
         fills: bool = True,
+        registry: str = "192.0.2.10:5000",
     ) -> Path:
         operators = tmp_path / "operator"
         target = operators / "infra/local"
@@ -220,7 +221,9 @@ def built(tmp_path: Path) -> Callable[..., Path]:
             addresses = "".join(f'  "192.0.2.{10 + index}",\n' for index in range(hosts))
             (target / "hosts.auto.tfvars").write_text(f'hosts = [\n{addresses}]\nuser = "debian"\n')
         (target / "target.json").write_text(json.dumps(data))
-        (target / "run.auto.tfvars.json").write_text(json.dumps({"name_server": name_server}))
+        (target / "run.auto.tfvars.json").write_text(
+            json.dumps({"name_server": name_server, "image_registry": registry})
+        )
         (tmp_path / "operator.json").write_text(json.dumps({"cwd": str(operators), "env": {"TARGET": "local"}}))
         return tmp_path
 
@@ -257,6 +260,7 @@ def missing(root: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     return ask
 
 
+BESIDE = "needs the registry and the discovery service on a machine, and this cluster's run beside it"
 NEEDS = (
     "requires_state",
     "requires_three_machines",
@@ -280,6 +284,8 @@ NEEDS = (
         ({"machines": 3, "hosts": 3}, ["requires_one_more"], MOST),
         ({"machines": 4, "example": 4}, ["requires_one_added"], "needs a machine that was added, and none was"),
         ({"machines": 100}, ["requires_one_more"], MOST),
+        ({}, ["requires_services_on_a_machine"], BESIDE),
+        ({"hosts": 4, "registry": "192.0.2.3:5000"}, ["requires_services_on_a_machine"], BESIDE),
         ({"machines": 2, "power": ()}, ["requires_power", "requires_three_machines"], few(2)),
         ({"power": ()}, [*NEEDS, "destructive"], POWER),
     ],
@@ -334,6 +340,12 @@ def test_scenario_is_left_in_where_the_cluster_has_all_that_it_needs(
     assert missing(built(**cluster), *NEEDS, "mutates") == ""
 
 
+def test_services_on_a_machine_are_lost_with_it_where_a_host_holds_them(
+    built: Callable[..., Path], missing: Callable[..., str]
+) -> None:
+    assert missing(built(hosts=3, registry="192.0.2.10:5000"), "requires_services_on_a_machine") == ""
+
+
 @pytest.mark.parametrize(
     ("cluster", "tag", "reason"),
     [
@@ -370,7 +382,7 @@ def test_needs_are_all_tried_here() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
 
     needs = {tag.partition(":")[0] for tag in declared if tag.startswith("requires_")}
-    assert needs == {*NEEDS, "requires_one_added", "requires_network_cuts"}
+    assert needs == {*NEEDS, "requires_one_added", "requires_services_on_a_machine", "requires_network_cuts"}
 
 
 # -- what pytest collects --------------------------------------------------------------------------------------------
