@@ -25,6 +25,7 @@ CURL = "curl --silent --show-error --max-time 3"
 ASK = f"{CURL} http://127.0.0.1:2379/health; echo; {CURL} http://127.0.0.1:2379/v2/members"
 KEYS = "http://127.0.0.1:2379/v2/keys"
 KEY_NOT_FOUND = 100  # etcd's errorCode
+CONNECTION_REFUSED = 7  # curl's exit status
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class Registration:
 
 
 class Etcd:
-    """The cluster's etcd, asked on its machines: it cannot be reached from outside. Keys are asked of the way in."""
+    """The cluster's etcd, asked on its machines: it cannot be reached from outside. Keys are asked of the way in, or of
+    another member while the way in has no etcd that runs."""
 
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
@@ -97,7 +99,7 @@ class Etcd:
         query = "?recursive=true" + ("&quorum=true" if quorum else "")
         ask = f"{CURL} {shlex.quote(f'{KEYS}{key}{query}')}"
         try:
-            answer = self._machines.run(self._machines.entry_point, ask)
+            answer = self._asked(ask)
         except CommandFailed as failed:
             raise NotAnswering.of(failed) from failed
         try:
@@ -115,12 +117,12 @@ class Etcd:
         """Sets a key, for `ttl` seconds where that is given, and only where its value is `instead_of`, where that is.
         Raises CommandFailed when etcd does not take it."""
         lives = "" if ttl is None else f" -d ttl={ttl}"
-        self._machines.run(self._machines.entry_point, f"{_put(key, value, instead_of)}{lives}")
+        self._asked(f"{_put(key, value, instead_of)}{lives}")
 
     def put_all(self, keys: Mapping[str, str]) -> None:
         """Sets keys in their order, by one command. Raises CommandFailed with the first that etcd does not take."""
         script = "\n".join(["set -e", *(f"{_put(key, value)} >/dev/null" for key, value in keys.items())])
-        self._machines.run(self._machines.entry_point, "sh", data=script.encode())
+        self._asked("sh", script.encode())
 
     def delete(self, key: str, instead_of: str | None = None) -> None:
         """Removes a key; one that is gone already is gone. With `instead_of` only where that is its value: raises
@@ -128,7 +130,18 @@ class Etcd:
         url, fail = KEYS + key, ""
         if instead_of is not None:
             url, fail = f"{url}?prevValue={urllib.parse.quote(instead_of)}", "--fail "
-        self._machines.run(self._machines.entry_point, f"{CURL} {fail}-X DELETE {shlex.quote(url)}")
+        self._asked(f"{CURL} {fail}-X DELETE {shlex.quote(url)}")
+
+    def _asked(self, command: str, data: bytes = b"") -> str:
+        """What a command of curl to the machine's own etcd prints."""
+        names = [self._machines.entry_point]
+        names += [name for name in self._machines.names[:MEMBERS_AT_MOST] if name not in names]
+        while True:
+            try:
+                return self._machines.run(names.pop(0), command, data=data)
+            except CommandFailed as failed:
+                if failed.status_seen != CONNECTION_REFUSED or not names:
+                    raise
 
     def leader(self) -> str:
         """The machine whose member leads. Raises NotAnswering when none says so."""

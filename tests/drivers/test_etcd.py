@@ -264,6 +264,25 @@ def test_a_key_is_asked_of_the_way_in_with_all_below_it(machines: RecordedMachin
     assert name == machines.entry_point and command.endswith(" 'http://127.0.0.1:2379/v2/keys/a?recursive=true'")
 
 
+def test_another_member_is_asked_while_the_way_in_has_no_etcd_that_runs(machines: RecordedMachines) -> None:
+    machines.on("v2/keys", '{"action": "get", "node": {"key": "/a", "dir": true}}')
+    machines.fails("v2/keys", 7, "Failed to connect", "coreos-0").fails("v2/keys", 7, "Failed to connect", "coreos-1")
+
+    assert Etcd(machines).get("/a") == {"key": "/a", "dir": True}
+    assert [name for name, _ in machines.asked] == ["coreos-0", "coreos-1", "coreos-2"]
+    machines.fails("v2/keys", 7, "Failed to connect")
+    with pytest.raises(NotAnswering, match="ended with 7"):
+        Etcd(machines).get("/a")
+
+
+def test_an_etcd_that_is_silent_is_no_other_ones_to_answer_for(machines: RecordedMachines) -> None:
+    machines.fails("v2/keys", 28, "Operation timed out")
+
+    with pytest.raises(NotAnswering, match="ended with 28"):
+        Etcd(machines).get("/a")
+    assert [name for name, _ in machines.asked] == ["coreos-0"]
+
+
 def test_a_key_that_is_not_there(machines: RecordedMachines) -> None:
     machines.on("v2/keys", '{"errorCode":100,"message":"Key not found","cause":"/a","index":8}')
 
