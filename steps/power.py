@@ -93,12 +93,6 @@ def cut_machine_serves(cluster: Cluster, injected: Injected, site: str) -> None:
     require(seen == expected, f"{site} is served where it runs", expected=expected, seen=seen)
 
 
-@then(phrase('unit "{unit:Name}" still runs on the machine whose network is broken, and on no other'))
-def unit_has_not_moved(cluster: Cluster, injected: Injected, unit: str) -> None:
-    seen, expected = cluster.units.machines_running(unit), [_broken(injected)]
-    require(seen == expected, f"{unit} has not moved", expected=expected, seen=seen, paste="fleetctl list-units")
-
-
 def _broken(injected: Injected) -> str:
     """The machine of the fault, which is named last in what it is to be named as."""
     _, subject = injected[0]

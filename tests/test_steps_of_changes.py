@@ -1308,15 +1308,6 @@ def test_machine_that_is_cut_off_serves_what_it_runs(
     assert asked == [("blog", "192.0.2.11")]
 
 
-@pytest.mark.parametrize("runs", [["coreos-2"], ["coreos-1", "coreos-2"], []])
-def test_unit_that_moved_is_told(step: Step, unit_states: FakeStates, runs: list[str]) -> None:
-    words = 'unit "blog.service" still runs on the machine whose network is broken, and on no other'
-    unit_states.looks = {"blog.service": [["coreos-1"], runs]}
-
-    step("then", words, injected=CUT_OFF)
-    assert red(step, words, injected=CUT_OFF).expected == "['coreos-1']"
-
-
 ANSWERS = "the lost machine answers over SSH again within 60 seconds"
 
 
