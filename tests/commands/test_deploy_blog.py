@@ -598,9 +598,11 @@ def test_deployment_that_cannot_be_remembered_goes_back(
 def test_first_deployment_that_cannot_be_remembered_leaves_nothing(
     bring: Callable[..., None], machines: Remembering
 ) -> None:
-    machines.refusing = CommandFailed(["curl"], 7, "", "curl: (7) Failed to connect", where="coreos-0")
+    machines.refusing = CommandFailed(
+        ["curl"], 22, "", "curl: (22) The requested URL returned error: 500", where="coreos-0"
+    )
 
-    with pytest.raises(PlatformWrong, match="Failed to connect"):
+    with pytest.raises(PlatformWrong, match="error: 500"):
         bring(NEW)
 
     assert served(machines) == everywhere("") and releases(machines) == set()

@@ -201,7 +201,7 @@ def test_rubbish_of_etcd_is_not_an_empty_directory(machines: RecordedMachines, s
         services.registered("blog")
 
 
-@pytest.mark.parametrize("status", [7, 28, 52, 56])
+@pytest.mark.parametrize("status", [28, 52, 56])
 def test_etcd_that_is_silent_is_not_an_empty_directory(
     machines: RecordedMachines, services: Services, status: int
 ) -> None:
@@ -522,11 +522,12 @@ def test_plant_that_etcd_does_not_take_is_told(shells: ShellMachines) -> None:
 
 
 def test_etcd_that_is_not_there_uproots_nothing_and_is_told(shells: ShellMachines) -> None:
-    (shells.core("coreos-0") / "status").write_text("7")
+    for name in shells.names:
+        (shells.core(name) / "status").write_text("7")
 
     with pytest.raises(CommandFailed) as raised:
         Services(shells).undo("blog", "planted-0")
-    assert (raised.value.status_seen, raised.value.where) == (7, "coreos-0")
+    assert (raised.value.status_seen, raised.value.where) == (7, shells.names[-1])
 
 
 # -- what containers reach -------------------------------------------------------------------------------------------
