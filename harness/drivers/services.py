@@ -29,7 +29,7 @@ import concurrent.futures, socket, sys
 def taken(place):
     host, _, port = place.partition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=2).close()
+        socket.create_connection((host, int(port)), timeout=1).close()
         return place
     except OSError:
         return ""
