@@ -5,7 +5,7 @@ Feature: 4. Determine the entry point and set it as fleetctl's tunnel
   @mutates @builds
   Scenario: Terraform names the entry point
     When the operator runs `terraform -chdir=infra/$TARGET output -raw entrypoint-ip`
-    Then the answer is the address of machine "coreos-0", or one that is no machine's
+    Then the answer is the address of machine "coreos-0", or a fixed one that leads there
 
   @mutates @builds
   Scenario: fleetctl reaches the cluster through the entry point

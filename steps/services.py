@@ -104,10 +104,10 @@ def containers_reach_etcd(cluster: Cluster, service: str) -> None:
     taken = cluster.services.taken(service)
     wrong = {name: sorted(places) for name, places in taken.items() if places != {ETCD_OF_CONTAINERS}}
     require(
-        not wrong,
+        taken and not wrong,
         f"containers of {service} reach {ETCD_OF_CONTAINERS} only",
         expected=ETCD_OF_CONTAINERS,
-        seen=f"{wrong}",
+        seen=f"{wrong or 'no container was asked'}",
     )
 
 

@@ -19,7 +19,9 @@ from harness.errors import CommandFailed, PlatformWrong, WaitExpired
 from harness.record.log import Recorder
 from harness.seams.process import Result
 from harness.seams.wait import Waiter
+from steps import cluster as of_cluster
 from steps import operator as of_operator
+from steps import services as of_services
 from steps import units as of_units
 from tests.fakes import FakeClock, FakeRunner
 
@@ -332,3 +334,30 @@ def test_a_refusal_is_on_the_error_stream_whatever_frame_and_lines_it_has() -> N
     of_operator.refusal_says(answer(1, "", framed), "would take members out of etcd")
     with pytest.raises(PlatformWrong, match="the refusal says what is wrong"):
         of_operator.refusal_says(answer(0, "would take members out of etcd", ""), "would take members out of etcd")
+
+
+# -- what a machine is, and what containers reach ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seen", "well"),
+    [("192.0.2.10", True), ("198.51.100.1", True), ("192.0.2.11", False), ("203.0.113.9", False), ("", False)],
+)
+def test_the_entry_point_is_a_machine_or_an_address_at_which_its_keys_are_pinned(seen: str, well: bool) -> None:
+    known_hosts = "".join(f"{it} ssh-ed25519 AAAA\n" for it in (*ADDRESSES.values(), "198.51.100.1"))
+    outputs = SimpleNamespace(known_hosts=known_hosts)
+    cluster: Any = SimpleNamespace(machines=SimpleNamespace(addresses=ADDRESSES), outputs=outputs)
+
+    if well:
+        of_cluster.answer_is_address(answer(0, f"{seen}\n"), cluster, "coreos-0")
+    else:
+        with pytest.raises(PlatformWrong, match="the answer is coreos-0"):
+            of_cluster.answer_is_address(answer(0, f"{seen}\n"), cluster, "coreos-0")
+
+
+@pytest.mark.parametrize("taken", [{}, {"coreos-0": set()}, {"coreos-0": {"etcd:2379", "192.0.2.11:2379"}}])
+def test_containers_that_reach_too_little_or_too_much_or_were_not_asked(taken: dict[str, set[str]]) -> None:
+    cluster: Any = SimpleNamespace(services=SimpleNamespace(taken=lambda service: taken))
+
+    with pytest.raises(PlatformWrong):
+        of_services.containers_reach_etcd(cluster, "blog")
