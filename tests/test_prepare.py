@@ -50,7 +50,7 @@ class StockHost:
         for place in ("etc/ssh", "var/lib", "run/systemd/system", "proc/net"):
             (folder / place).mkdir(parents=True)
         self.write("etc/os-release", BOOKWORM)
-        self.write("etc/machine-id", "1234\n")
+        self.write("etc/machine-id", f"{'12345678' * 4}\n")
         self.write("etc/ssh/ssh_host_ed25519_key", "")
         self.write("proc/meminfo", "MemAvailable: 2000000 kB\n")
         for name, answer in {
@@ -132,6 +132,7 @@ def in_order(*changes: Callable[[StockHost], None]) -> Callable[[StockHost], Non
         (without("bin/ss"), "install iproute2"),
         (with_answer("dpkg", "The following packages are only half configured\n"), "in disorder (dpkg --audit)"),
         (with_text("etc/machine-id", ""), "no machine-id"),
+        (with_text("etc/machine-id", "uninitialized\n"), "no machine-id"),
         (without("etc/ssh/ssh_host_ed25519_key"), "no ed25519 or ecdsa key"),
         (with_answer("df", "h\nx 1 1 1024000\n"), "2048 are needed"),
         (with_text("proc/meminfo", "MemAvailable: 204800 kB\n"), "200 MiB of memory are free, 400 are needed"),

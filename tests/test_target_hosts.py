@@ -154,6 +154,7 @@ def test_the_ground_declares_what_it_is_told_and_has_no_network() -> None:
 
 # -- what is said of a host ------------------------------------------------------------------------------------------
 
+ID = "0123456789abcdef" * 2
 CHANGED = "WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!\nHost key verification failed.\n"
 
 
@@ -166,11 +167,11 @@ def look(tmp_path: Path) -> Callable[[int, str], subprocess.CompletedProcess[str
         (tmp_path / "said").write_text(said)
         program(
             tmp_path, "ssh", f'#!/bin/sh\necho "$@" > {tmp_path}/asked\ncat > {tmp_path}/sent\n'
-            f"cat {tmp_path}/said >&2\nexit {status}\n",
+            f"cat {tmp_path}/said >&2\n[ {status} = 0 ] || exit {status}\necho {ID}\n",
         )  # fmt: skip
         environment = {
             "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "KNOWN_HOSTS": "/known", "KEY_FILE": key_file,
-            "PREPARE": str(tmp_path / "prepare"), "RUN_ID": "a-run",
+            "PREPARE": str(tmp_path / "prepare"), "IDS": str(tmp_path / "ids"), "RUN_ID": "a-run",
         }  # fmt: skip
         return subprocess.run(
             [str(TARGET / "look"), "debian", "10.0.0.11"], env=environment, capture_output=True, text=True
@@ -185,6 +186,7 @@ def test_a_host_that_can_become_a_machine_is_passed_over(look: Callable[..., Any
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "sent").read_text() == "what is run there\n"
+    assert (tmp_path / "ids/10.0.0.11").read_text() == f"{ID}\n"
     assert "StrictHostKeyChecking=yes" in asked and "-i /keys/one debian@10.0.0.11 sudo -n RUN_ID=a-run sh" in asked
     assert asked.index("ecdsa") < asked.index("ssh-ed25519"), "as Terraform asks for them"
 
@@ -214,3 +216,25 @@ def test_a_host_that_is_refused_is_told_in_one_line(look: Callable[..., Any], sa
 
     assert done.returncode == 1
     assert done.stderr.startswith(line) and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (["a", "b", "c"], ""),
+        (["a", "b", "a"], "10.0.0.13 has the machine-id of 10.0.0.11: give it its own (rm /etc/machine-id; "),
+        (["a", "a", "a"], "10.0.0.12 has the machine-id of 10.0.0.11: "),
+        (["a", "b"], "grep: 10.0.0.13: No such file"),
+    ],
+)
+def test_hosts_that_are_copies_of_one_are_refused_in_one_line(tmp_path: Path, ids: list[str], said: str) -> None:
+    for address, host in zip(ADDRESSES, ids, strict=False):
+        (tmp_path / address).write_text(f"{host * 32}\n")
+    (tmp_path / "10.0.0.99").write_text("a" * 32)  # it was a host, and is none
+    done = subprocess.run(
+        [str(TARGET / "look-alike"), *ADDRESSES[:3]], env={**os.environ, "IDS": str(tmp_path), "LC_ALL": "C"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert (done.returncode != 0) == bool(said)
+    assert done.stderr.startswith(said) and done.stderr.count("\n") == bool(said)

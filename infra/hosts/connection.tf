@@ -4,6 +4,7 @@ locals {
   key_file         = var.key_file == "" ? "" : abspath(pathexpand(var.key_file))
   private_key      = local.key_file == "" ? null : file(local.key_file)
   known_hosts_file = startswith(var.known_hosts, "/") ? var.known_hosts : "${path.module}/${var.known_hosts}"
+  machine_ids      = abspath("${path.module}/.machine-ids")
   script           = "/tmp/platform-${var.run_id}-%RAND%.sh" # one is left when a connection breaks
   patience         = "${ceil(60 * var.patience)}s"
   private_address  = "^(10|127|192\\.168|172\\.(1[6-9]|2[0-9]|3[01])|100\\.(6[4-9]|[7-9][0-9]|1[01][0-9]|12[0-7]))\\."

@@ -56,6 +56,7 @@ resource "terraform_data" "looked_at" {
       KNOWN_HOSTS = abspath(local.known_hosts_file)
       KEY_FILE    = local.key_file
       PREPARE     = "${var.machine_image}/prepare"
+      IDS         = local.machine_ids
       RUN_ID      = var.run_id
     }
   }
@@ -77,6 +78,16 @@ resource "terraform_data" "looked_at" {
       condition     = fileexists("${var.machine_image}/prepare")
       error_message = "machine_image = ${var.machine_image} is no folder with all that a host lacks."
     }
+  }
+}
+
+# Nor is anything changed on any where two are copies of one.
+resource "terraform_data" "told_apart" {
+  triggers_replace = [for name in keys(local.machines) : terraform_data.looked_at[name].id]
+
+  provisioner "local-exec" {
+    command     = "${path.module}/look-alike ${join(" ", values(local.machines))}"
+    environment = { IDS = local.machine_ids }
   }
 }
 
@@ -111,7 +122,7 @@ resource "terraform_data" "given_back" {
     ]
   }
 
-  depends_on = [terraform_data.looked_at]
+  depends_on = [terraform_data.told_apart]
 }
 
 # That a host is a machine of this cluster, and where. Never made again.
