@@ -25,6 +25,8 @@ from harness.seams.patience import MOST, patience
 # Terraform, its provider, pytest and the ground
 HARNESS_MIB = 512
 MEMORY = "memory_mib"
+# how many of the first machines run what readers come to, and what each of them takes besides
+ENTRY_POINTS, ENTRY_POINT_MEMORY = "entry_points", "entry_point_memory_mib"
 # Of one processor, in percent: what a machine takes while its cluster starts, for all to be in time
 PROCESSOR = "processor_percent"
 # The file of promises, and in a promise the moment when it ends, in seconds since the epoch
@@ -92,12 +94,12 @@ def room_for(machines: int, takes: Mapping[str, int], proc: Path = Path("/proc")
     Raises EnvironmentFailed, which says what to change, when this machine has no room for it.
     """
     _require_processors(machines, takes.get(PROCESSOR, 0))
-    wanted = {name: each * machines for name, each in takes.items() if name != PROCESSOR}
-    wanted[MEMORY] = wanted.get(MEMORY, 0) + HARNESS_MIB
+    wanted = {name: takes[name] * machines for name in LIMITS if name in takes}
+    wanted[MEMORY] = memory_of(machines, takes)
     with exclusive(PROMISED) as file:
         promises = _promises(file, proc)
         promised = {name: sum(promise.get(name, 0) for promise in promises.values()) for name in (MEMORY, *LIMITS)}
-        _require_memory(machines, takes.get(MEMORY, 0), _available_mib(proc) - promised[MEMORY])
+        _require_memory(machines, takes, _available_mib(proc) - promised[MEMORY])
         for name, limit in LIMITS.items():
             _require(machines, wanted.get(name, 0), promised[name], limit, proc)
         promises[str(os.getpid())] = wanted
@@ -107,6 +109,12 @@ def room_for(machines: int, takes: Mapping[str, int], proc: Path = Path("/proc")
         yield room
     finally:
         room.give_back()
+
+
+def memory_of(machines: int, takes: Mapping[str, int]) -> int:
+    """MiB that a run takes with so many machines."""
+    entry_points = min(machines, takes.get(ENTRY_POINTS, 0))
+    return HARNESS_MIB + machines * takes.get(MEMORY, 0) + entry_points * takes.get(ENTRY_POINT_MEMORY, 0)
 
 
 def processors() -> int:
@@ -128,10 +136,10 @@ def _require_processors(machines: int, each: int) -> None:
     )
 
 
-def _require_memory(machines: int, each: int, free: int) -> None:
-    needed = machines * each + HARNESS_MIB
+def _require_memory(machines: int, takes: Mapping[str, int], free: int) -> None:
+    needed = memory_of(machines, takes)
     if needed > free:
-        fits = max(free - HARNESS_MIB, 0) // max(each, 1)
+        fits = max((fewer for fewer in range(1, machines) if memory_of(fewer, takes) <= free), default=0)
         fewer = f", or ask for {fits} machines at most (MACHINES={fits})" if fits else ""
         raise EnvironmentFailed(
             f"{machines} machines take {needed} MiB of memory, and {max(free, 0)} MiB are free: "

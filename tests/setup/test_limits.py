@@ -89,6 +89,17 @@ def test_too_little_memory_is_said_with_what_fits(proc: Path) -> None:
     )
 
 
+def test_what_the_first_machines_take_besides_is_counted_for_them_only(proc: Path) -> None:
+    takes = {"memory_mib": 100, "entry_points": 2, "entry_point_memory_mib": 50}
+    memory(proc, HARNESS_MIB + 400)
+
+    with pytest.raises(EnvironmentFailed, match=r"^4 machines take 1012 MiB .* ask for 3 machines at most") as refused:
+        room_for(4, takes, proc).__enter__()
+    assert "912 MiB are free" in str(refused.value)
+    with room_for(3, takes, proc):
+        assert promised()[str(os.getpid())] == {"memory_mib": HARNESS_MIB + 400}
+
+
 @pytest.mark.parametrize(
     ("machines", "patience", "refused"),
     [

@@ -282,6 +282,39 @@ def test_machines_that_do_not_answer_in_time_are_silent(cluster: FakeCluster, mo
     assert now.fleet is not None
 
 
+def test_machines_are_asked_some_at_a_time(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, at_once, most = RecordedMachines.run, [0], []
+
+    def counted(machines: RecordedMachines, name: str, command: str, **more: Any) -> str:
+        at_once[0] += 1
+        most.append(at_once[0])
+        threading.Event().wait(0.02)
+        at_once[0] -= 1
+        return run(machines, name, command, **more)
+
+    monkeypatch.setattr(RecordedMachines, "run", counted)
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(module, "AT_ONCE", 1)
+
+    assert list(look(cluster, costly=False).answering) == list(NAMES)
+    assert most == [1, 1, 1]
+
+
+def test_who_does_not_answer_does_not_hold_the_next_ones_up(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, _ = late(monkeypatch, "coreos-0")
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(module, "AT_ONCE", 1)
+    monkeypatch.setattr(module, "NEXT_AFTER", 0.05)
+    try:
+        now = look(cluster, costly=False, within=0.5)
+    finally:
+        goes_on.set()
+
+    assert list(now.answering) == ["coreos-1", "coreos-2"]
+
+
 def test_patience_is_for_looks_too(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATIENCE", "3")
     goes_on, _ = late(monkeypatch, "coreos-2")
