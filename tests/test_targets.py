@@ -19,7 +19,7 @@ from harness.drivers.terraform import target_data
 from harness.model import tfvars
 from harness.runs.acceptance import target_takes
 from harness.runs.workplace import targets
-from harness.setup.limits import LIMITS, MEMORY, PROCESSOR
+from harness.setup.limits import ENTRY_POINT_MEMORY, ENTRY_POINTS, LIMITS, MEMORY, PROCESSOR
 from harness.setup.toolchain import Toolchain
 from tests.transcripts.machines import document
 
@@ -28,7 +28,7 @@ BLOCK = re.compile(r'^(variable|output)\s+"([^"]+)"\s*\{', re.MULTILINE)
 # what must not be read as HCL: strings, heredocs are none in variables and outputs, comments
 PASSED_OVER = re.compile(r'"(?:[^"\\]|\\.)*"|#[^\n]*|//[^\n]*|/\*.*?\*/', re.DOTALL)
 OPENS, CLOSES = "({[", ")}]"
-TAKEN = (MEMORY, PROCESSOR, *LIMITS)
+TAKEN = (MEMORY, ENTRY_POINTS, ENTRY_POINT_MEMORY, PROCESSOR, *LIMITS)
 TAKES = dict.fromkeys(TAKEN, 7)
 WAYS = ("off", "on")
 # where a plan notices it, and makes the machine again
