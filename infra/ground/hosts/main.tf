@@ -59,8 +59,18 @@ resource "terraform_data" "looked_at" {
       KNOWN_HOSTS = abspath(local.known_hosts_file)
       KEY_FILE    = local.key_file
       PREPARE     = "${var.machine_image}/prepare"
+      IDS         = "${var.target_folder}/.machine-ids"
       RUN_ID      = var.run_id
     }
+  }
+}
+
+resource "terraform_data" "told_apart" {
+  triggers_replace = [for host in var.hosts : terraform_data.looked_at[host].id]
+
+  provisioner "local-exec" {
+    command     = "${var.target_folder}/look-alike ${join(" ", var.hosts)}"
+    environment = { IDS = "${var.target_folder}/.machine-ids" }
   }
 }
 
@@ -97,7 +107,7 @@ resource "terraform_data" "removed" {
     ]
   }
 
-  depends_on = [terraform_data.looked_at]
+  depends_on = [terraform_data.told_apart]
 }
 
 resource "terraform_data" "services" {
