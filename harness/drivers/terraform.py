@@ -162,6 +162,14 @@ def _in_words(value: object, unknown: object, sensitive: object) -> tuple[str, s
     return exact, "(sensitive)" if sensitive else cut  # true, or for something inside it
 
 
+def why(stderr: str) -> str:
+    """What went wrong, of what Terraform says of it, on one line: what the last program that it ran printed, else its
+    first error. It breaks lines at 78 characters, and frames them."""
+    words = " ".join(re.sub("[│╷╵]", " ", stderr).split())
+    printed = words.rpartition(" Output: ")[2]
+    return printed if printed != words else words.partition("Error: ")[2] or words
+
+
 class Terraform:
     """One root module in its working folder."""
 

@@ -78,7 +78,8 @@ class Acceptance:
                         execution.features(selection or NOT_SLOW)
                 except HarnessError:
                     pass  # its stage has recorded it: the verdict reads it there
-                of_failed_run(execution)
+                if built:  # without a ground there is no cluster to ask
+                    of_failed_run(execution)
         except KeyboardInterrupt:
             built = False  # recorded by its stage
         finally:

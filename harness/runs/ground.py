@@ -16,7 +16,7 @@ from pathlib import Path
 
 import requests
 
-from harness.drivers.terraform import Terraform, declared
+from harness.drivers.terraform import Terraform, declared, why
 from harness.errors import CommandFailed, EnvironmentFailed, HarnessError, Misconfigured, PlatformWrong
 from harness.runs.workplace import Workplace
 from harness.seams.wait import NotYet, Waiter
@@ -68,7 +68,8 @@ def _made(workplace: Workplace, toolchain: Toolchain) -> tuple[str, dict[str, st
         _apply(ground, {name: value for name, value in variables.items() if name in declared(ground.folder)})
         outputs = ground.raw_outputs()
     except PlatformWrong as failed:
-        raise EnvironmentFailed(f"the ground could not be made: {failed}") from failed
+        reason = why(failed.stderr) if isinstance(failed, CommandFailed) else ""
+        raise EnvironmentFailed(f"the ground could not be made: {reason or failed}") from failed
     discovery, registry, names = (outputs[name] for name in ("discovery-service", "image-registry", "name-server"))
     # what was given need not be reachable from here
     urls = [] if variables.get("discovery_service") else [discovery.partition("/v2/keys")[0] + "/health"]

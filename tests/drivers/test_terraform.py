@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.drivers import terraform as module
-from harness.drivers.terraform import Outputs, Plan, Terraform, target_data
+from harness.drivers.terraform import Outputs, Plan, Terraform, target_data, why
 from harness.errors import AnswerNotUnderstood, CommandFailed, ExitStatus, Misconfigured, PlatformWrong, ReadOnly
 from tests.fakes import FakeRunner
 from tests.transcripts.machines import document
@@ -542,3 +542,31 @@ def test_long_values_are_cut() -> None:
     (line,) = changed(change(["update"], {"upload": "a" * 5000}, {"upload": "b" * 5000}))
 
     assert len(line) < 300
+
+
+FRAMED = """╷
+│ Error: local-exec provisioner error
+│
+│   with terraform_data.looked_at["10.0.0.12"],
+│   on main.tf line 9, in resource "terraform_data" "looked_at":
+│    9:   provisioner "local-exec" {
+│
+│ Error running command './look debian 10.0.0.12': exit status 1. Output:
+│ 10.0.0.12: host-1: it has a filter of its own (nft list
+│ ruleset)
+│
+╵
+"""
+
+
+@pytest.mark.parametrize(
+    ("stderr", "reason"),
+    [
+        (FRAMED, "10.0.0.12: host-1: it has a filter of its own (nft list ruleset)"),
+        ("╷\n│ Error: Invalid index\n│ \n│ There is none.\n╵\n", "Invalid index There is none."),
+        ("Pool overlaps\nwith another", "Pool overlaps with another"),
+        ("", ""),
+    ],
+)
+def test_why_is_what_a_program_printed_or_the_first_error_on_one_line(stderr: str, reason: str) -> None:
+    assert why(stderr) == reason
