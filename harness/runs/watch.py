@@ -226,8 +226,10 @@ class Watch:
         look = self._looks[-1]
         refused = [name for name, machine in look.machines.items() if machine.silent and machine.seconds < ASK_AGAIN]
         if not refused:
-            # what was only waited for, such as a silent machine, or the way to one, made nobody busy
-            self._clock.sleep(max([EVERY, *(machine.worked for machine in look.answering.values())]))
+            # until the last of those that are asked in turn had told all; what was only waited for, such as a silent
+            # machine, or the way to one, made nobody busy
+            answering = look.answering.values()
+            self._clock.sleep(max([EVERY, *(machine.asked - look.asked + machine.worked for machine in answering)]))
         for _ in range(BOOTS if refused else 0):
             self._clock.sleep(EVERY / 2)
             if self._looking.listens(refused):

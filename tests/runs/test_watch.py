@@ -75,6 +75,7 @@ class Shows:
     pid: int = 7
     broken: str = ""  # link
     refuses: bool = False  # the silent machines say at once that they do not listen
+    turn: float = 0.0  # so many seconds later coreos-0 is asked
 
     def machine(self, name: str, asked: float, takes: float) -> Machine:
         if name in self.silent:
@@ -86,7 +87,7 @@ class Shows:
             start_limit_interval=None, start_limit_burst=0, fragment="", drop_ins=(), needs_reload=False,
         )  # fmt: skip
         return Machine(
-            asked=asked, seconds=takes, worked=takes,
+            asked=asked + (self.turn if name == NAMES[0] else 0), seconds=takes, worked=takes,
             machine_id=IDS["coreos-0" if self.same_ids else name], boot="first",
             units={"blog.service": unit} if name == "coreos-1" else {},
             fleet=tuple(IDS.values())[: 1 if name in self.sees_less else 2],
@@ -200,6 +201,16 @@ def test_looks_take_half_of_the_time_at_most(watch: Watch, looker: FakeLooker, c
     watch.until("every machine answers", (SILENT,), 10)
 
     assert clock.slept == [2.5]
+
+
+def test_machines_that_are_asked_in_turn_are_left_alone_for_as_long_as_all_took(
+    watch: Watch, looker: FakeLooker, clock: FakeClock
+) -> None:
+    looker.shows, looker.takes = [lacks("coreos-1", turn=4.0), FINE], 2.5
+
+    watch.until("every machine answers", (SILENT,), 10)
+
+    assert clock.slept == [6.5]
 
 
 def test_what_was_only_waited_for_made_nobody_busy(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
