@@ -103,7 +103,7 @@ class Looker:
         kernel = partial(self._kernel, since) if self._kernel else None
         outside = OutsideView(self._cluster, self.intended, self._backing, kernel, costly=costly)
         plan = begun(self._planned) if costly and self._plan else None
-        printed = self._machines(since, before)
+        printed = self._machines(since, before, within)
         answers = {name: _waited_for(future, name, before, asked, ends) for name, future in printed.items()}
         machines = {name: _machine(self.intended, answer) for name, answer in answers.items()}
         seen = outside.answers(machines, before.outside if before else None, ends)
@@ -129,7 +129,7 @@ class Looker:
         found = self._cluster.open_ports([22])
         return all(found.get(name) for name in names)
 
-    def _machines(self, since: float, before: Snapshot | None) -> dict[str, Future[Printed]]:
+    def _machines(self, since: float, before: Snapshot | None, within: float) -> dict[str, Future[Printed]]:
         machines = self._cluster.machines
         whole = list(self.intended.machines)[:WHOLE_ASKED]
         units = " ".join([*SYSTEM_UNITS, *self.intended.units])
@@ -137,10 +137,12 @@ class Looker:
         known = {name: machine.contents for name, machine in before.machines.items()} if before else {}
         at_once = AT_ONCE * (os.cpu_count() or 1)
         places = threading.Semaphore(at_once)
+        # all are asked in the first half of the time
+        turn = min(NEXT_AFTER, within / 2 / (len(self.intended.machines) // at_once + 1)) * patience()
 
         def in_turn(name: str, before_it: int) -> Printed:
             # those that are asked already and do not answer hold nobody up for long
-            mine = places.acquire(timeout=before_it // at_once * NEXT_AFTER * patience())
+            mine = places.acquire(timeout=before_it // at_once * turn)
             try:
                 return ask(name)
             finally:
