@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from tests.fakes import FakeClock, FakeRunner
 # take, one minute, these have a part (`--hypothesis-profile=default` tries more)
 settings.register_profile("platform", deadline=None, max_examples=40)
 settings.load_profile("platform")
+# tests send it; a shell without job control has what it starts in the background ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
