@@ -185,6 +185,21 @@ def test_a_machine_whose_subnets_are_all_taken_is_the_environments_failure(
     assert len([call for call in runner.calls if call.startswith("terraform apply")]) == 5
 
 
+def test_what_terraform_says_of_a_ground_that_cannot_be_made_is_told_whole(
+    place: Workplace, toolchain: Toolchain, runner: FakeRunner, ground: Path
+) -> None:
+    framed = (
+        "│ Error running './look': status 1. Output:\n│ 10.0.0.12: it has a filter of its own (nft list\n│ ruleset)"
+    )
+    runner.on("terraform init").on("terraform apply", status=1, stderr=framed)
+
+    with pytest.raises(EnvironmentFailed) as failed:
+        make_ground(place, toolchain)
+    assert str(failed.value) == (
+        "the ground could not be made: 10.0.0.12: it has a filter of its own (nft list ruleset)"
+    )
+
+
 def test_a_ground_that_does_not_answer_is_the_environments_failure(
     place: Workplace, toolchain: Toolchain, runner: FakeRunner, ground: Path
 ) -> None:
