@@ -75,17 +75,20 @@ class PlatformWrong(HarnessError):
 
 
 class CommandFailed(PlatformWrong):
-    """A command ended with a status that is not an answer."""
+    """A command ended with a status that is not an answer. Its last line says why, where no `reason` is known."""
 
-    def __init__(self, argv: Sequence[str], status: int | str, stdout: str, stderr: str, where: str = "") -> None:
+    def __init__(
+        self, argv: Sequence[str], status: int | str, stdout: str, stderr: str, where: str = "", reason: str = ""
+    ) -> None:
         self.argv = list(argv)
         self.status_seen = status
+        self.reason = reason
         self.stdout = stdout
         self.stderr = stderr
         paste = argv[0] if len(argv) == 1 else shlex.join(argv)
         command = " ".join(paste.split())
         command = command if len(command) <= COMMAND_SHOWN else command[: COMMAND_SHOWN - 1] + "…"
-        last = (stderr.strip() or stdout.strip() or "no output").splitlines()[-1]
+        last = reason or (stderr.strip() or stdout.strip() or "no output").splitlines()[-1]
         super().__init__(
             f"command `{command}` ended with {status}: {last}",
             expected="status 0",

@@ -29,6 +29,8 @@ from harness.setup.packages import Packages
 # What a stranger has: nothing that the project could lean on
 PACKAGES = ("ca-certificates", "git", "make", "python3")
 NEEDED = {"mmdebstrap": "mmdebstrap", "slirp4netns": "slirp4netns", "git": "git"}
+# Of Ubuntu's archive mmdebstrap takes `main` alone, where everybody's system has universe too
+UNIVERSE = 'sed -i "/ubuntu/s/ main$/ main universe/" "$1"/etc/apt/sources.list'
 # slirp4netns answers for names there, and asks whom this machine asks
 NAME_SERVER = "10.0.2.3"
 CERTIFICATES, PIP_SETTINGS = Path("/etc/ssl/certs"), Path("/etc/pip.conf")
@@ -109,7 +111,8 @@ def _make(root: Path, suite: str, folder: Path) -> None:
         run, include = toolchain.process.run, f"--include={','.join(PACKAGES)}"
         print(f"platform: making a bare {suite}", file=sys.stderr)
         try:
-            run(["mmdebstrap", "--quiet", "--variant=minbase", include, suite, str(folder)], within=900)
+            options = ["--quiet", "--variant=minbase", f"--setup-hook={UNIVERSE}", include]
+            run(["mmdebstrap", *options, suite, str(folder)], within=900)
             run(["git", "clone", "--quiet", str(root), str(folder / "root/platform")])
         except PlatformWrong as failed:  # no platform was tried: the package source, the disk or the suite's name
             why = f"a bare {suite} cannot be made (does the package source have it?): {failed}"

@@ -12,7 +12,8 @@ import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from harness.errors import EnvironmentFailed, ReadOnly
+from harness.drivers.terraform import explained
+from harness.errors import CommandFailed, EnvironmentFailed, ReadOnly
 from harness.seams.process import Result, Runner
 
 # Behind the line: where it left the shell, NUL-separated, so that any value survives. Descriptor 3 is a file of ours.
@@ -75,6 +76,8 @@ class OperatorShell:
             )
             self.typed.append(line)
             return result
+        except CommandFailed as failed:
+            raise explained(failed) if line.startswith("terraform ") else failed from None
         finally:
             self._take_over(after)
 

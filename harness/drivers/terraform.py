@@ -18,7 +18,7 @@ import jmespath
 from python_terraform import IsFlagged
 from python_terraform import Terraform as PythonTerraform
 
-from harness.errors import AnswerNotUnderstood, Misconfigured, PlatformWrong, ReadOnly
+from harness.errors import AnswerNotUnderstood, CommandFailed, Misconfigured, PlatformWrong, ReadOnly
 from harness.seams.process import Result, Runner
 
 # A variable that a root module declares
@@ -41,7 +41,10 @@ class _Recorded(PythonTerraform):  # type: ignore[misc]
         within = options.pop("within", 300)
         argv = self.generate_cmd_string(cmd, *args, **options)
         folder = Path(self.working_dir)
-        return self._process.run(argv, cwd=folder, env=self._env, within=within, ok=ok)
+        try:
+            return self._process.run(argv, cwd=folder, env=self._env, within=within, ok=ok)
+        except CommandFailed as failed:
+            raise explained(failed) from None
 
     def read_state_file(self, file_path: str | None = None) -> None:
         """The state is asked for through Terraform, never read from its file."""
@@ -162,12 +165,23 @@ def _in_words(value: object, unknown: object, sensitive: object) -> tuple[str, s
     return exact, "(sensitive)" if sensitive else cut  # true, or for something inside it
 
 
-def why(stderr: str) -> str:
-    """What went wrong, of what Terraform says of it, on one line: what the last program that it ran printed, else its
-    first error. It breaks lines at 78 characters, and frames them."""
+def explained(failed: CommandFailed) -> CommandFailed:
+    """The same failure of a `terraform`, with the reason that it gave."""
+    reason = why(failed.stdout, failed.stderr)
+    return CommandFailed(failed.argv, failed.status_seen, failed.stdout, failed.stderr, failed.where, reason)
+
+
+def why(stdout: str, stderr: str) -> str:
+    """What went wrong, of what Terraform says of it, on one line: its first error, or what the program printed that
+    failed. It breaks lines at 78 characters, and frames them; what a program printed on another machine is not among
+    its errors, but in its output."""
     words = " ".join(re.sub("[│╷╵]", " ", stderr).split())
-    printed = words.rpartition(" Output: ")[2]
-    return printed if printed != words else words.partition("Error: ")[2] or words
+    first = f" {words}".partition(" Error: ")[2].split(" Error: ")[0] or words
+    if "remote-exec provisioner error" in first and (there := re.search(r"with (\S+),", first)):
+        said = [line for line in stdout.splitlines() if line.startswith(f"{there[1]} (remote-exec): ")]
+        if said:
+            return said[-1].partition(" (remote-exec): ")[2].strip()
+    return first.partition(" Output: ")[2] or first
 
 
 class Terraform:

@@ -37,7 +37,7 @@ def measured(run: Item) -> list[Measure]:
         return []
     passed = {scenario["id"]: scenario for scenario in run["scenarios"] if scenario["outcome"] == "passed"}
     found = []
-    applied = next((command for command in run["commands"] if _applies(command)), None)
+    applied = next((command for command in run["commands"] if applies(command)), None)
     if applied is not None and applied.get("scenario") in passed:
         asked = {remote["machine"] for remote in run["remotes"] if remote.get("scenario") == applied["scenario"]}
         bound = BRING_UP + BRING_UP_EACH * max(len(asked) - 3, 0)
@@ -54,6 +54,7 @@ def over(run: Item) -> list[Measure]:
     return [measure for measure in measured(run) if measure.seconds > measure.bound]
 
 
-def _applies(command: Item) -> bool:
+def applies(command: Item) -> bool:
+    """Whether a command that was typed makes what a plan says."""
     line = command.get("line") or ""
     return line.startswith("terraform ") and " apply " in line

@@ -13,6 +13,7 @@ from harness.drivers.cluster import Cluster, Connections
 from harness.drivers.terraform import NothingApplied, Outputs, target_data
 from harness.errors import AnswerNotUnderstood, EnvironmentFailed, ExitStatus, HarnessError
 from harness.reports import verdict
+from harness.reports.measures import applies
 from harness.rules.finding import Finding, Subject
 from harness.rules.judging import Cause
 from harness.runs import evidence
@@ -67,7 +68,7 @@ def collect(execution: Execution) -> None:
     run, console = execution.run, target.get("console", [])
     with Connections(run.recorder) as connections:
         causes = execution.document()["causes"]
-        if not causes:
+        if not causes and not _unmade(execution):
             causes = _looked(execution, Cluster(lambda: outputs, connections, run.process))
         looks = execution.document()["looks"]
         silent = looks[-1]["silent"] if looks else []
@@ -115,6 +116,13 @@ def _emit(
 ) -> None:
     finding = Finding(rule, layer, subject, expected, str(seen), time.time(), paste=paste)
     emit_causes(execution.run.recorder, [Cause(finding)], 0)
+
+
+def _unmade(execution: Execution) -> bool:
+    """Whether this run began to make machines, and never ended it: why, it was told, and a look would tell of all that
+    is not there yet, as if it had been."""
+    applied = [command["status"] == 0 for command in execution.document()["commands"] if applies(command)]
+    return bool(applied) and not any(applied)
 
 
 def _looked(execution: Execution, cluster: Cluster) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import requests
 
-from harness.drivers.terraform import Terraform, declared, why
+from harness.drivers.terraform import Terraform, declared
 from harness.errors import CommandFailed, EnvironmentFailed, HarnessError, Misconfigured, PlatformWrong
 from harness.runs.workplace import Workplace
 from harness.seams.wait import NotYet, Waiter
@@ -68,7 +68,7 @@ def _made(workplace: Workplace, toolchain: Toolchain) -> tuple[str, dict[str, st
         _apply(ground, {name: value for name, value in variables.items() if name in declared(ground.folder)})
         outputs = ground.raw_outputs()
     except PlatformWrong as failed:
-        reason = why(failed.stderr) if isinstance(failed, CommandFailed) else ""
+        reason = failed.reason if isinstance(failed, CommandFailed) else ""
         raise EnvironmentFailed(f"the ground could not be made: {reason or failed}") from failed
     discovery, registry, names = (outputs[name] for name in ("discovery-service", "image-registry", "name-server"))
     # what was given need not be reachable from here

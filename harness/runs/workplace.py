@@ -131,6 +131,7 @@ class Workplace:
             "TARGET": target,
             "PLATFORM_RUN": self.run_id,
             "TF_CLI_CONFIG_FILE": str(toolchain.terraform_config),
+            "CHECKPOINT_DISABLE": "1",  # it asks its maker for newer versions
             "TF_INPUT": "0",
             "TF_CLI_ARGS": "-no-color",
             "NO_COLOR": "1",

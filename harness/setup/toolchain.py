@@ -93,7 +93,8 @@ class Toolchain:
     registry_storage: Path = Path()
     services_archive: Path = Path()
     host_bundle: Path = Path()
-    terraform_config: Path = Path()
+    # nothing, for a target that needs no provider
+    terraform_config: Path = Path(os.devnull)
     _fleet: Path = Path()
     _go: str = ""
     _base: str = ""
@@ -387,7 +388,7 @@ class Toolchain:
         return {
             **os.environ,
             "PATH": ":".join(path),
-            "TF_CLI_CONFIG_FILE": str(self.terraform_config) if self.terraform_config.name else os.devnull,
+            "TF_CLI_CONFIG_FILE": str(self.terraform_config),
         }
 
     def forget_build_files(self) -> None:

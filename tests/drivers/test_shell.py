@@ -57,6 +57,19 @@ def test_a_failing_line_says_what_was_typed_and_keeps_the_state(shell: OperatorS
     assert (shell.env["KEPT"], shell.env["LATER"]) == ("yes", "also kept")
 
 
+def test_terraform_that_fails_tells_its_first_error(shell: OperatorShell, folder: Path) -> None:
+    program = folder / "bin/terraform"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\nprintf 'Error: Invalid index\\n\\n  on main.tf line 1\\n\\nError: another\\n' >&2\nexit 1\n"
+    )
+    program.chmod(0o755)
+    shell.type("export PATH=$PWD/bin:$PATH")
+
+    with pytest.raises(CommandFailed, match=r"terraform apply` ended with 1: Invalid index on main.tf line 1$"):
+        shell.type("terraform apply")
+
+
 def test_lines_that_ended_as_they_may_are_remembered(shell: OperatorShell) -> None:
     """By them is known how far the runbook has come."""
     shell.type("true")

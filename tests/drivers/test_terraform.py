@@ -559,6 +559,35 @@ FRAMED = """╷
 """
 
 
+THERE = """
+Error: remote-exec provisioner error
+
+  with terraform_data.prepared["coreos-1"],
+  on machines.tf line 159, in resource "terraform_data" "prepared":
+ 159:   provisioner "remote-exec" {
+
+error executing "/tmp/platform-1651160319.sh": Process
+exited with status 1
+"""
+PRINTED = """terraform_data.prepared["coreos-1"] (remote-exec): Connected!
+terraform_data.prepared["coreos-2"] (remote-exec): Connected!
+terraform_data.prepared["coreos-1"] (remote-exec): host-1: its packages cannot be installed: no mirror
+terraform_data.prepared["coreos-2"] (remote-exec): host-2: its disk is full
+"""
+SILENT = 'remote-exec provisioner error with terraform_data.prepared["coreos-1"], on machines.tf line 159,'
+
+
+@pytest.mark.parametrize(
+    ("stdout", "reason"), [(PRINTED, "host-1: its packages cannot be installed: no mirror"), ("", SILENT)]
+)
+def test_why_is_what_a_program_printed_on_another_machine(stdout: str, reason: str) -> None:
+    assert why(stdout, THERE + THERE.replace("coreos-1", "coreos-2")).startswith(reason)
+
+
+def test_only_the_first_error_is_the_reason() -> None:
+    assert why("", THERE + FRAMED).count("provisioner error") == 1
+
+
 @pytest.mark.parametrize(
     ("stderr", "reason"),
     [
@@ -569,4 +598,4 @@ FRAMED = """╷
     ],
 )
 def test_why_is_what_a_program_printed_or_the_first_error_on_one_line(stderr: str, reason: str) -> None:
-    assert why(stderr) == reason
+    assert why("", stderr) == reason

@@ -104,6 +104,37 @@ def test_run_that_knows_why_it_failed_looks_no_more(it: Standing, execution: Exe
     assert {line["machine"] for line in journal} == set(NAMES) and {line["time"] for line in journal} == {NOON - 4.5}
 
 
+def applied(execution: Execution, *statuses: int) -> None:
+    for number, status in enumerate(statuses):
+        line = "terraform -chdir=infra/$TARGET apply platform.plan"
+        began = {"id": str(number), "argv": None, "line": line, "cwd": "/", "environment": [], "typed": True}
+        execution.run.recorder.emit("command.started", **began)
+        execution.run.recorder.emit("command.ended", id=str(number), status=status, seconds=1, stdout="", stderr="")
+    fails(execution)
+
+
+def test_machines_that_were_never_made_are_not_looked_at(it: Standing, execution: Execution) -> None:
+    """What is not there yet would hide why."""
+    it.looker.shows = ETCD_IS_DOWN
+    applied(execution, 1)
+
+    of_failed_run(execution)
+
+    assert it.looker.within == [] and caused(execution) == [] and collected(execution) == EVERYTHING
+
+
+@pytest.mark.parametrize("statuses", [(0, 1), (1, 0)])
+def test_machines_that_stand_are_looked_at_whatever_was_not_changed(
+    it: Standing, execution: Execution, statuses: tuple[int, ...]
+) -> None:
+    it.looker.shows = ETCD_IS_DOWN
+    applied(execution, *statuses)
+
+    of_failed_run(execution)
+
+    assert caused(execution) == [("system-unit-runs", "bootstrap", "etcd on coreos-1")]
+
+
 def misuses(execution: Execution) -> None:
     stage(execution, 4)
 
