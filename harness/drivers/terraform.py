@@ -172,16 +172,21 @@ def explained(failed: CommandFailed) -> CommandFailed:
 
 
 def why(stdout: str, stderr: str) -> str:
-    """What went wrong, of what Terraform says of it, on one line: its first error, or what the program printed that
-    failed. It breaks lines at 78 characters, and frames them; what a program printed on another machine is not among
-    its errors, but in its output."""
-    words = " ".join(re.sub("[│╷╵]", " ", stderr).split())
-    first = f" {words}".partition(" Error: ")[2].split(" Error: ")[0] or words
-    if "remote-exec provisioner error" in first and (there := re.search(r"with (\S+),", first)):
-        said = [line for line in stdout.splitlines() if line.startswith(f"{there[1]} (remote-exec): ")]
-        if said:
-            return said[-1].partition(" (remote-exec): ")[2].strip()
-    return first.partition(" Output: ")[2] or first
+    """What went wrong, of what Terraform says of it, on one line: its first error, without the place in its files, or
+    what the program printed that failed. It breaks lines at 78 characters, and frames them; what a program printed on
+    another machine is not among its errors, but in its output."""
+    plain = "\n".join(line.strip(" │╷╵") for line in stderr.splitlines())
+    first = f"\n{plain}".partition("\nError: ")[2].split("\nError: ")[0] or plain
+    summary, *more = [" ".join(paragraph.split()) for paragraph in first.strip().split("\n\n")]
+    address = next((found[1] for it in more if (found := re.match(r"with (\S+),", it))), "")
+    detail = ": ".join(it for it in more if not it.startswith(("with ", "on ")))
+    # where the connection broke there is no status, and what was printed before is no reason
+    if summary == "remote-exec provisioner error" and "exited with status" in detail:
+        beginning = f"{address} (remote-exec): "
+        printed = [line.removeprefix(beginning) for line in stdout.splitlines() if line.startswith(beginning)]
+        detail = f" Output: {printed[-1]}" if printed else detail
+    text = f"{address or summary}: {detail}" if detail else summary
+    return text.partition(" Output: ")[2].strip() or text
 
 
 class Terraform:

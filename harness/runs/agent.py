@@ -103,12 +103,48 @@ class Agent:
                 os.kill(self.pid, signal.SIGKILL)
         shutil.rmtree(self.socket.parent, ignore_errors=True)
 
+    def listens(self) -> bool:
+        return _listens(self.socket)
+
     def _is_this(self, pid: int) -> bool:
         """By its command line, which names the socket: an ssh-agent lets nobody but root read its environment."""
         try:
             return str(self.socket).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             return False
+
+
+@dataclass
+class LentAgent:
+    """The person's own ssh-agent, which gets the run's key too: what it holds lets into the target's hosts, and cannot
+    be had from it. The key stays in it as long as the cluster stands."""
+
+    run: Run
+    key: Path
+    socket: Path
+
+    @classmethod
+    def lend(cls, run: Run, key: Path, socket: str) -> LentAgent:
+        """Raises EnvironmentFailed where it does not take the key."""
+        lent = cls(run, key, Path(socket))
+        try:
+            run.process.run(["ssh-add", "-q", str(key)], env=os.environ | lent.variables, within=10)
+        except PlatformWrong as failed:
+            raise EnvironmentFailed(f"your ssh-agent does not take the run's key: {failed}") from failed
+        return lent
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"SSH_AUTH_SOCK": str(self.socket)}
+
+    def end(self) -> None:
+        """It is the person's."""
+
+    def take_back(self) -> None:
+        """Takes the run's key out of it, where it is there yet."""
+        self.run.process.run(
+            ["ssh-add", "-q", "-d", str(self.key)], env=os.environ | self.variables, within=10, ok=None
+        )
 
 
 def _listens(path: Path) -> bool:

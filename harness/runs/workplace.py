@@ -34,7 +34,7 @@ from harness.drivers.terraform import Outputs, Terraform, declared
 from harness.errors import EnvironmentFailed, HarnessError, Misconfigured
 from harness.model import tfvars
 from harness.record.log import Redactor
-from harness.runs.agent import Agent, Keys
+from harness.runs.agent import Agent, Keys, LentAgent
 from harness.runs.leftovers import Leftovers
 from harness.runs.run import Run
 from harness.seams.patience import patience
@@ -57,6 +57,8 @@ VARIABLES = "../../terraform.tfvars"
 MACHINES_AT_MOST = 100
 # What a person's shell needs to reach a kept cluster. Not PLATFORM_RUN: what that shell starts is the person's.
 REACHING = ("PATH", "TARGET", "TF_CLI_CONFIG_FILE", "DISCOVERY_SERVICE", "SSH_AUTH_SOCK")
+# The variable of a target that logs in on hosts which exist already
+LOGS_IN_WITH = "key_file"
 
 
 class Workplace:
@@ -71,7 +73,7 @@ class Workplace:
         self.shell_state = folder / SHELL_STATE
         self.key = folder / "key"
         self.shell = OperatorShell(run.process, self.shell_state)
-        self._agent: Agent | None = None
+        self._agent: Agent | LentAgent | None = None
 
     @property
     def target(self) -> str:
@@ -105,7 +107,7 @@ class Workplace:
         user = Keys.generate(f"operator@{self.run_id}")
         self.put_key(user.private)
         environment = self._new_environment(toolchain, target)
-        environment |= self._start_agent(environment)
+        environment |= self._start_agent(environment, self.operators / "infra" / target)
         OperatorShell.open(self.run.process, self.shell_state, self.operators, environment)
         made = {"run_id": self.run_id, "ssh_public_key": user.public, "ssh_host_keys": self._host_keys()}
         self.hand_over({**made, "patience": patience(), "processors": processors()})
@@ -158,10 +160,13 @@ class Workplace:
         """An agent of this run's own with the operator's key: the one that the cluster was kept with may be gone. Where
         no key was handed over, the person's agent stays."""
         if self.key.exists():
-            self.shell.own = self._start_agent(os.environ)
+            self.shell.own = self._start_agent(os.environ, self.target_folder)
 
-    def _start_agent(self, environment: Mapping[str, str]) -> dict[str, str]:
-        self._agent = Agent.start(self.run, self.key.read_text(), environment)
+    def _start_agent(self, environment: Mapping[str, str], target_folder: Path) -> dict[str, str]:
+        if persons := _persons_agent(target_folder):
+            self._agent = LentAgent.lend(self.run, self.key, persons)
+        else:
+            self._agent = Agent.start(self.run, self.key.read_text(), environment)
         os.environ["SSH_AUTH_SOCK"] = str(self._agent.socket)  # our own SSH connections use it too
         return self._agent.variables
 
@@ -216,9 +221,10 @@ class Workplace:
             with contextlib.ExitStack() as stack:
                 stack.callback(run.task, "look for leaks", self.leftovers().sweep)
                 stack.callback(run.task, "end ssh-agent", self._end_agent, environment)
-                stack.callback(run.task, "destroy ground", _destroy, self.ground())
+                stack.callback(run.task, "destroy ground", lambda: _destroy(self.ground()))
                 if self.shell_state.exists() and not (self.folder / OUTPUTS).exists():
-                    stack.callback(run.task, "destroy machines", _destroy, self.terraform())
+                    stack.callback(run.task, "destroy machines", lambda: _destroy(self.terraform()))
+                    self._wake_agent(environment)
         except (HarnessError, OSError, subprocess.SubprocessError) as failed:
             raise EnvironmentFailed(
                 f"the teardown is not complete (remove the rest with `bin/platform down --run {self.run_id}`): {failed}"
@@ -229,10 +235,18 @@ class Workplace:
         """What carries the id of the run that made the cluster."""
         return Leftovers(self.run.process, self.run.recorder, self.run_id, self.folder)
 
-    def _end_agent(self, environment: Mapping[str, str]) -> None:
+    def _wake_agent(self, environment: Mapping[str, str]) -> None:
+        """What is given back over SSH needs an agent: that which the cluster was made with may be gone."""
         agent = self._agent or Agent.of(self.run_id, environment)
-        if agent is not None:
-            agent.end()
+        if LOGS_IN_WITH in declared(self.target_folder) and not (isinstance(agent, Agent) and agent.listens()):
+            self.unlock()
+
+    def _end_agent(self, environment: Mapping[str, str]) -> None:
+        for agent in (self._agent, Agent.of(self.run_id, environment)):
+            if isinstance(agent, LentAgent):
+                agent.take_back()
+            elif agent is not None:
+                agent.end()
 
     def _remove_files(self) -> None:
         for folder in (self.operators, self.ground_folder):
@@ -256,6 +270,16 @@ class Workplace:
         """Removes the operator's shell and key: nobody reaches a cluster from here any more."""
         self.key.unlink(missing_ok=True)
         self.shell_state.unlink(missing_ok=True)
+
+
+def _persons_agent(target_folder: Path) -> str:
+    """The socket of the person's ssh-agent, where this target logs in with a key of it: its `key_file` is empty."""
+    if LOGS_IN_WITH not in declared(target_folder):
+        return ""
+    named: dict[str, object] = {}
+    for file in sorted(target_folder.glob("*.auto.tfvars")):
+        named |= tfvars.read(file.read_text(), file.name)
+    return "" if named.get(LOGS_IN_WITH) else os.environ.get("SSH_AUTH_SOCK", "")
 
 
 def _destroy(terraform: Terraform) -> None:

@@ -17,7 +17,7 @@ import paramiko
 import pytest
 
 from harness.errors import EnvironmentFailed, Misconfigured
-from harness.runs.agent import Agent, Keys
+from harness.runs.agent import Agent, Keys, LentAgent
 from harness.runs.run import Run
 from harness.seams.process import Processes
 from harness.seams.wait import Waiter
@@ -263,3 +263,41 @@ def test_a_key_is_one_that_openssh_takes(tmp_path: Path) -> None:
 
 def test_no_two_keys_are_the_same() -> None:
     assert len({Keys.generate("x").private for _ in range(10)}) == 10
+
+
+# -- the person's own ----------------------------------------------------------------------------------------------
+
+
+@needs_agent
+def test_a_persons_agent_gets_the_runs_key_beside_its_own_and_gives_it_back(run: Run, temporary: Path) -> None:
+    theirs, ours = temporary / "theirs", temporary / "ours"
+    for key in (theirs, ours):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key, "-C", key.name], check=True)
+    (temporary / "ours.pub").unlink()
+    run.process = Processes(run.recorder)
+    persons = Agent.start(run, theirs.read_text(), os.environ)
+    subprocess.run(["ssh-add", "-q", "-D"], env=os.environ | persons.variables, check=True)
+    subprocess.run(["ssh-add", "-q", theirs], env=os.environ | persons.variables, check=True)
+
+    def held() -> list[str]:
+        argv = ["ssh-add", "-l"]
+        listed = subprocess.run(argv, env=os.environ | persons.variables, capture_output=True, text=True, check=True)
+        return sorted(line.split()[2] for line in listed.stdout.splitlines())
+
+    lent = LentAgent.lend(run, ours, str(persons.socket))
+    lent.end()  # of a command on a cluster that is kept
+    assert held() == ["ours", "theirs"]
+    lent.take_back()
+    lent.take_back()
+    assert held() == ["theirs"]
+    persons.end()
+
+
+def test_a_persons_agent_that_is_gone_is_told(run: Run, temporary: Path) -> None:
+    key = temporary / "key"
+    key.write_text(KEY.private)
+    key.chmod(0o600)
+    run.process = Processes(run.recorder)
+
+    with pytest.raises(EnvironmentFailed, match=r"your ssh-agent does not take the run's key: .*ssh-add"):
+        LentAgent.lend(run, key, "/gone")

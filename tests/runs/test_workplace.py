@@ -584,6 +584,62 @@ def test_without_a_key_the_persons_agent_stays(found: Workplace, agent: FakeAgen
     assert os.environ["SSH_AUTH_SOCK"] == PERSONS_AGENT
 
 
+HOSTS = 'variable "key_file" {}\n'
+
+
+@pytest.mark.parametrize(
+    ("target", "said", "whose"),
+    [
+        ("", "", "/an/agents/socket"),
+        (HOSTS, 'key_file = "/home/me/.ssh/id"\n', "/an/agents/socket"),
+        (HOSTS, 'key_file = ""\n', PERSONS_AGENT),
+        (HOSTS, 'user = "debian"\n', PERSONS_AGENT),
+    ],
+)
+def test_a_key_of_the_persons_agent_is_used_where_hosts_are_to_be_reached_by_it(
+    found: Workplace, agent: FakeAgent, runner: FakeRunner, target: str, said: str, whose: str
+) -> None:
+    found.run.process = runner.on("ssh-add")
+    found.target_folder.mkdir(parents=True)
+    (found.target_folder / "variables.tf").write_text(target)
+    (found.target_folder / "hosts.auto.tfvars").write_text(said)
+    found.put_key("a secret of many characters")
+    found.unlock()
+
+    assert found.shell.own["SSH_AUTH_SOCK"] == whose == os.environ["SSH_AUTH_SOCK"]
+    assert runner.calls == ([f"ssh-add -q {found.key}"] if whose == PERSONS_AGENT else [])
+
+
+def test_hosts_are_given_back_with_an_agent_that_answers(
+    standing: Workplace, agent: FakeAgent, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Terraform's provisioners stop at one that is gone, whatever key they are given."""
+    (standing.target_folder / "variables.tf").write_text(HOSTS)
+    (standing.target_folder / "hosts.auto.tfvars").write_text('key_file = "/home/me/.ssh/id"\n')
+    standing._agent = None
+    standing.shell.export(SSH_AGENT_PID="4194304", SSH_AUTH_SOCK="/gone")
+    runner.on("terraform destroy")
+    standing.tear_down()
+
+    machines, ground = (call for call in runner.details if "destroy" in call.argv)
+    assert machines.env is not None and machines.env["SSH_AUTH_SOCK"] == str(agent.socket)
+    assert ground.env is not None and ground.env["SSH_AUTH_SOCK"] == str(agent.socket)
+    assert agent.ended == 1 and left(standing) == []
+
+
+def test_a_key_that_was_lent_is_taken_back_when_the_cluster_is_removed(
+    standing: Workplace, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (standing.target_folder / "variables.tf").write_text(HOSTS)
+    standing._agent = None
+    runner.on("terraform destroy").on("ssh-add")
+    standing.tear_down()
+
+    assert [call for call in runner.calls if "ssh-add" in call] == [
+        f"ssh-add -q {standing.key}", f"ssh-add -q -d {standing.key}",
+    ]  # fmt: skip
+
+
 def test_an_agent_is_ended_once(found: Workplace, agent: FakeAgent) -> None:
     found.put_key("a secret of many characters")
     found.unlock()
