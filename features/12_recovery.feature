@@ -53,7 +53,7 @@ Feature: Recovery
     And every unit is active and running within 60 seconds
     And every site serves exactly what was deployed last within 10 seconds
 
-  @destructive @slow @requires_three_machines @requires_docker_disk
+  @destructive @slow @requires_three_machines
   Scenario: Docker's disk is full on a machine, and is freed
     Given the sites are asked 20 times a second each, at a machine that runs neither
     When fault "disk-full" is injected

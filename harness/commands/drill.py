@@ -112,7 +112,7 @@ def _drilled(root: Path, folder: Path, faults: Sequence[Fault]) -> list[Outcome]
         try:
             with interrupts.allowed():
                 for fault in faults:
-                    if lacking := seeding.lacks(fault):
+                    if lacking := seeding.means.lack(fault):
                         print(f"- {fault.name:34} NOT RUN: {lacking}", file=sys.stderr, flush=True)
                         continue
                     outcomes.append(_tried(seeding, fault, nightly))

@@ -48,10 +48,10 @@ class Power:
         """It goes on where it was; one that was not frozen is left as it is."""
         self.switch("thaw", machine)
 
-    def refused(self) -> str:
-        """Why the machines cannot do what `try` has one of them check; "" where they can."""
+    def refused(self, whose: str = "") -> str:
+        """Why that cannot be switched which the target's `try` checks; "" where it can."""
         try:
-            self.switch("try", "")
+            self.switch("try", whose)
         except CommandFailed as failed:
             return (failed.stderr.strip() or str(failed)).splitlines()[0]
         return ""

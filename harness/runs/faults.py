@@ -82,18 +82,41 @@ def chosen_faults(faults: list[Fault], name: str | None, layer: str | None) -> l
     return found
 
 
+class Means:
+    """What the target of a run's `folder` offers to seed faults by."""
+
+    def __init__(self, folder: Path, shell: OperatorShell, process: Runner) -> None:
+        data = target_data(shell.cwd / "infra" / shell.env["TARGET"])
+        self.switches = {kind: Power(process, data.get(kind, {}), folder.name, shell.cwd) for kind in SWITCHES.values()}
+        self.console: list[str] = data.get("console", [])
+        self._can = {(beginning, way) for beginning, kind in SWITCHES.items() for way in data.get(kind, {})}
+        self._fills: list[str] = data.get("fills", [])
+
+    def lack(self, fault: Fault) -> str:
+        """What this target cannot do, and the fault needs; "" where it can be seeded."""
+        if fault.on.startswith(CONSOLE) and not self.console:
+            return "this target's machines have no console"
+        if fault.fills and fault.fills not in self._fills:
+            return f"this target's machines have no disk of its own for {fault.fills}, to be filled"
+        return self.lack_switch(fault.on, fault.inject, fault.undo)
+
+    def lack_switch(self, place: str, *ways: str) -> str:
+        """Why a place that is a switch cannot be switched so; "" where it can, or is none."""
+        beginning, whose = _switch(place)
+        none = [way for way in ways if beginning and (beginning, way) not in self._can]
+        if none:
+            return f"this target has no way to switch {place} {none[0]}"
+        if (beginning, "try") in self._can and (refused := self.switches[SWITCHES[beginning]].refused(whose)):
+            return f"{place} cannot be switched {ways[0]}: {refused}"
+        return ""
+
+
 class Seeding:
     """Injects faults into the cluster of a run's `folder`."""
 
     def __init__(self, folder: Path, cluster: Cluster, shell: OperatorShell, process: Runner) -> None:
         self._folder = folder
-        data = target_data(shell.cwd / "infra" / shell.env["TARGET"])
-        self._switches = {
-            kind: Power(process, data.get(kind, {}), folder.name, shell.cwd) for kind in SWITCHES.values()
-        }
-        self._can = {(beginning, way) for beginning, kind in SWITCHES.items() for way in data.get(kind, {})}
-        self._fills: list[str] = data.get("fills", [])
-        self._console: list[str] = data.get("console", [])
+        self.means = Means(folder, shell, process)
         self._cluster = cluster
         self._shell = shell
         self._process = process
@@ -125,21 +148,6 @@ class Seeding:
         self._run(seeded.places, seeded.undo)
         _note(self._folder, seeded.name).unlink(missing_ok=True)
 
-    def lacks(self, fault: Fault) -> str:
-        """What this target cannot do, and the fault needs; "" where it can be seeded."""
-        if fault.on.startswith(CONSOLE) and not self._console:
-            return "this target's machines have no console"
-        if fault.fills and fault.fills not in self._fills:
-            return f"this target's machines have no disk of its own for {fault.fills}, to be filled"
-        beginning, _ = _switch(fault.on)
-        ways = [way for way in (fault.inject, fault.undo) if beginning and (beginning, way) not in self._can]
-        if ways:
-            return f"this target has no way to switch {fault.on} {ways[0]}"
-        if (beginning, "try") in self._can:
-            refused = self._switches[SWITCHES[beginning]].refused()
-            return refused and f"its machines refuse to {fault.inject}: {refused}"
-        return ""
-
     def _places(self, on: str) -> tuple[str, ...]:
         beginning, whose = _switch(on)
         other, _, unit = whose.rpartition("unit ") if beginning else on.rpartition("unit ")
@@ -160,10 +168,10 @@ class Seeding:
         if beginning:
             machines = self._cluster.machines.addresses if beginning == NETWORK else {}
             others = [address for other, address in machines.items() if other != name]
-            self._switches[SWITCHES[beginning]].switch(command, name, others)
+            self.means.switches[SWITCHES[beginning]].switch(command, name, others)
         elif place.startswith(CONSOLE):
             name, run_id = place.removeprefix(CONSOLE), self._folder.name
-            words = [word.format(run_id=run_id, machine=name, command=command) for word in self._console]
+            words = [word.format(run_id=run_id, machine=name, command=command) for word in self.means.console]
             self._process.run(words, within=60)
         elif place == OPERATOR:
             environment = self._shell.env

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ def red(*causes: tuple[str, str], status: int = 1) -> dict[str, Any]:
 
 
 class FakeSeeding:
-    lacks = staticmethod(lambda fault: "")
+    means = SimpleNamespace(lack=lambda fault: "")
 
     def __init__(self, raises: BaseException | None = None) -> None:
         self.raises = raises

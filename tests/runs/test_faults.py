@@ -147,7 +147,7 @@ def test_switch_is_the_targets_own(seeding: Seeding, machines: Machines, runner:
     runner.on("cloud")
     lost = Fault("lost", "provision", "power of coreos-2", "off", "on", "rule", "machine coreos-2")
 
-    assert seeding.lacks(lost) == ""
+    assert seeding.means.lack(lost) == ""
     with seeding.injected(lost):
         pass
     assert runner.calls == [f"cloud {verb} {tmp_path.name}-coreos-2" for verb in ("stop", "start")]
@@ -180,9 +180,9 @@ def test_cut_that_the_kernel_refuses_is_not_seeded(seeding: Seeding, runner: Fak
     fault = Fault("cut-off", "provision", "network of coreos-2", "cut", "heal", "rule", "x")
 
     runner.on("cloud try")
-    assert seeding.lacks(fault) == ""
+    assert seeding.means.lack(fault) == ""
     runner.on("cloud try", status=1, stderr="no such expression")
-    assert seeding.lacks(fault) == "its machines refuse to cut: no such expression"
+    assert seeding.means.lack(fault) == "network of coreos-2 cannot be switched cut: no such expression"
 
 
 @pytest.mark.parametrize(
@@ -195,15 +195,17 @@ def test_cut_that_the_kernel_refuses_is_not_seeded(seeding: Seeding, runner: Fak
     ],
 )
 def test_what_a_target_cannot_do_is_said(seeding: Seeding, on: str, inject: str, lacking: str) -> None:
-    assert seeding.lacks(Fault("a", "provision", on, inject, "on", "rule", "x")) == lacking
+    assert seeding.means.lack(Fault("a", "provision", on, inject, "on", "rule", "x")) == lacking
 
 
 def test_a_disk_that_others_write_to_is_not_filled(seeding: Seeding) -> None:
     fault = Fault("a", "bootstrap", "coreos-1", "fill", "empty", "rule", "x", fills="/var/lib/docker")
 
-    assert seeding.lacks(fault) == "this target's machines have no disk of its own for /var/lib/docker, to be filled"
-    seeding._fills.append("/var/lib/docker")
-    assert seeding.lacks(fault) == ""
+    assert (
+        seeding.means.lack(fault) == "this target's machines have no disk of its own for /var/lib/docker, to be filled"
+    )
+    seeding.means._fills.append("/var/lib/docker")
+    assert seeding.means.lack(fault) == ""
 
 
 def test_every_fault_that_fills_says_which_disk() -> None:

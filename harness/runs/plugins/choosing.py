@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ import pytest
 from pytest_bdd.parser import Scenario
 from pytest_bdd.scenario import scenario_wrapper_template_registry
 
-from harness.drivers.power import Power
 from harness.drivers.shell import OperatorShell
 from harness.drivers.terraform import Outputs, target_data
 from harness.model import tfvars
 from harness.record.log import Recorder
+from harness.runs.faults import NETWORK, Means, read_faults
 from harness.runs.workplace import EXAMPLE, MACHINES_AT_MOST, OUTPUTS, SHELL_STATE
 from harness.seams.process import Processes
 from harness.text import LEFT_OUT, SLOW, did_you_mean
@@ -144,7 +144,8 @@ def missing(item: pytest.Item) -> str:
     made_by, tags = os.environ.get("PLATFORM_WORKPLACE", ""), tags_of(item)
     if "builds" in tags and not builds_here():
         return "builds the cluster, and this one stands"
-    if not any(tag.startswith("requires_") for tag in tags):
+    faults = {name for step in scenario_of(item).steps for name in FAULT.findall(step.name)}
+    if not faults and not any(tag.startswith("requires_") for tag in tags):
         return ""
     it = _known(Path(made_by))
     lacks = {
@@ -160,27 +161,30 @@ def missing(item: pytest.Item) -> str:
         "requires_one_added": it.machines <= it.made_with and "needs a machine that was added, and none was",
         "requires_power": not it.target.get("power")
         and "needs machines that can be switched off, and this target's cannot",
-        "requires_docker_disk": "/var/lib/docker" not in it.target.get("fills", ())
-        and "needs a disk of Docker's own to fill, and this target's machines have none",
         "requires_remaking": "gone" not in it.target.get("power", ())
         and "needs a plan that makes a lost machine again, and on this target no plan notices that one is lost",
     }
     reason = next((reason for tag, reason in lacks.items() if tag in tags and reason), "")
-    return reason or (_refused_cuts(Path(made_by)) if "requires_network_cuts" in tags else "")
+    return reason or _cannot_be_broken(Path(made_by), faults, cuts="requires_network_cuts" in tags)
 
 
-def _refused_cuts(workplace: Path) -> str:
-    """Why the network of this cluster's machines cannot be cut; "" where it can."""
-    cannot = "needs machines whose network can be cut, and this target's cannot"
+# A step that breaks something
+FAULT = re.compile(r'fault "([^"]+)" is injected')
+
+
+def _cannot_be_broken(workplace: Path, faults: Collection[str], *, cuts: bool) -> str:
+    """Why a fault cannot be seeded on this cluster, or the network of its machines cannot be cut; "" where all can."""
     if (workplace / OUTPUTS).exists():
-        return cannot
+        return "needs to reach the machines from outside them" if faults or cuts else ""
     nowhere = Recorder(Path(os.devnull))
     process = Processes(nowhere)
     shell = OperatorShell(process, workplace / SHELL_STATE)
-    commands = target_data(shell.cwd / "infra" / shell.env["TARGET"]).get("network")
-    refused = Power(process, commands, workplace.name, shell.cwd).refused() if commands else ""
+    means = Means(workplace, shell, process)
+    lacking = {f"fault {it.name}": means.lack(it) for it in read_faults() if it.name in faults}
+    if cuts:
+        lacking["a network that can be cut"] = means.lack_switch(f"{NETWORK}coreos-0", "cut")
     nowhere.close()
-    return f"{cannot}: {refused}" if refused else "" if commands else cannot
+    return next((f"needs {what}, and {why}" for what, why in lacking.items() if why), "")
 
 
 @dataclass(frozen=True)

@@ -185,9 +185,6 @@ STATE = "needs the operator's variables and Terraform's state, and this run know
 NAMES = "needs a name server, and this cluster's entry point is fixed"
 POWER = "needs machines that can be switched off, and this target's cannot"
 REMAKING = "needs a plan that makes a lost machine again, and on this target no plan notices that one is lost"
-
-
-DISK = "needs a disk of Docker's own to fill, and this target's machines have none"
 MOST = "needs room for one machine more, and this is the most"
 
 
@@ -205,7 +202,6 @@ def built(tmp_path: Path) -> Callable[..., Path]:
         name_server: str = "192.0.2.4",
         power: tuple[str, ...] = ("off", "gone"),
         hosts: int | None = None,
-        fills: bool = True,
         registry: str = "192.0.2.10:5000",
     ) -> Path:
         operators = tmp_path / "operator"
@@ -215,7 +211,6 @@ def built(tmp_path: Path) -> Callable[..., Path]:
         if example:
             (operators / "terraform.tfvars").write_text(f"machines = {machines}  # of them\n")
         data: dict[str, Any] = {"power": {way: ["true"] for way in power}} if power else {}
-        data["fills"] = ["/var/lib/docker"] if fills else []
         if hosts is not None:
             data["a_machine_for_each"] = "hosts"
             addresses = "".join(f'  "192.0.2.{10 + index}",\n' for index in range(hosts))
@@ -250,9 +245,11 @@ def missing(root: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
     monkeypatch.setattr(root.shutil, "which", lambda name: f"/usr/bin/{name}")
 
-    def ask(workplace: Path | str, *tags: str, of_feature: tuple[str, ...] = ()) -> str:
+    def ask(workplace: Path | str, *tags: str, of_feature: tuple[str, ...] = (), steps: tuple[str, ...] = ()) -> str:
         feature = SimpleNamespace(tags=set(of_feature))
-        monkeypatch.setattr(root, "scenario_of", lambda item: SimpleNamespace(tags=set(tags), feature=feature))
+        named = [SimpleNamespace(name=step) for step in steps]
+        scenario = SimpleNamespace(tags=set(tags), feature=feature, steps=named)
+        monkeypatch.setattr(root, "scenario_of", lambda item: scenario)
         monkeypatch.setenv("PLATFORM_WORKPLACE", str(workplace))
         monkeypatch.setenv("PLATFORM_FOLDER", str(workplace))
         return str(root.missing(None))
@@ -266,7 +263,6 @@ NEEDS = (
     "requires_three_machines",
     "requires_name_server",
     "requires_power",
-    "requires_docker_disk",
     "requires_remaking",
     "requires_one_more",
 )
@@ -280,7 +276,6 @@ NEEDS = (
         ({"name_server": ""}, ["requires_name_server"], NAMES),
         ({"power": ()}, ["requires_power"], POWER),
         ({"power": ("off", "on")}, ["requires_power", "requires_remaking"], REMAKING),
-        ({"fills": False}, ["requires_docker_disk"], DISK),
         ({"machines": 3, "hosts": 3}, ["requires_one_more"], MOST),
         ({"machines": 4, "example": 4}, ["requires_one_added"], "needs a machine that was added, and none was"),
         ({"machines": 100}, ["requires_one_more"], MOST),
@@ -300,15 +295,20 @@ def test_scenario_is_left_out_where_the_cluster_lacks_what_it_needs(
     assert missing(workplace, "destructive") == ""
 
 
-CUTS = "needs machines whose network can be cut, and this target's cannot"
+CUTS = "needs a network that can be cut, and "
+NO_WAY = f"{CUTS}this target has no way to switch network of coreos-0 cut"
 
 
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
-        ({}, CUTS),
-        ({"try": ["true"]}, ""),
-        ({"try": ["sh", "-c", "echo no such expression >&2; false"]}, f"{CUTS}: no such expression"),
+        ({}, NO_WAY),
+        ({"cut": ["true"]}, ""),
+        ({"cut": ["true"], "try": ["true"]}, ""),
+        (
+            {"cut": ["true"], "try": ["sh", "-c", "echo no such expression >&2; false"]},
+            f"{CUTS}network of coreos-0 cannot be switched cut: no such expression",
+        ),
     ],
 )
 def test_network_is_cut_where_the_target_can_and_its_machines_do(
@@ -321,6 +321,33 @@ def test_network_is_cut_where_the_target_can_and_its_machines_do(
     assert missing(workplace, "requires_three_machines") == ""
 
 
+ALL_WAYS: dict[str, list[str]] = {way: ["true"] for way in ("off", "on", "freeze", "thaw")}
+GIVEN = {**ALL_WAYS, "try": ["sh", "-c", "test {machine} = discovery || { echo given >&2; false; }"]}
+
+
+@pytest.mark.parametrize(
+    ("fault", "target", "reason"),
+    [
+        ("registry-gone", {"backing": ALL_WAYS}, ""),
+        ("registry-gone", {}, "this target has no way to switch backing registry off"),
+        ("registry-gone", {"backing": GIVEN}, "backing registry cannot be switched off: given"),
+        ("discovery-service-gone", {"backing": GIVEN}, ""),
+        ("disk-full", {}, "this target's machines have no disk of its own for /var/lib/docker, to be filled"),
+        ("disk-full", {"fills": ["/var/lib/docker"]}, ""),
+    ],
+)
+def test_fault_is_injected_where_the_target_can(
+    built: Callable[..., Path], missing: Callable[..., str], fault: str, target: dict[str, Any], reason: str
+) -> None:
+    data = json.dumps(target).replace("{ echo", "{{ echo").replace("; }", "; }}")
+    workplace = built()
+    (workplace / "operator/infra/local/target.json").write_text(data)
+
+    left_out = missing(workplace, "destructive", steps=(f'fault "{fault}" is injected',))
+    assert left_out == (reason and f"needs fault {fault}, and {reason}")
+    assert missing(workplace, "destructive", steps=(f'fault "{fault}" is undone',)) == ""
+
+
 def test_a_machine_that_was_added_can_be_taken_out_though_there_is_room_for_no_other(
     built: Callable[..., Path], missing: Callable[..., str]
 ) -> None:
@@ -330,7 +357,7 @@ def test_a_machine_that_was_added_can_be_taken_out_though_there_is_room_for_no_o
 def test_network_of_a_cluster_that_is_known_by_outputs_is_not_cut(
     of_outputs: Callable[..., Path], missing: Callable[..., str]
 ) -> None:
-    assert missing(of_outputs(), "requires_network_cuts") == CUTS
+    assert missing(of_outputs(), "requires_network_cuts") == "needs to reach the machines from outside them"
 
 
 @pytest.mark.parametrize("cluster", [{}, {"machines": 9}, {"machines": 3, "example": 1}, {"machines": 3, "hosts": 4}])
@@ -482,7 +509,8 @@ def scenarios_of(root: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
         monkeypatch.setenv("PLATFORM_FOLDER", "here")
         monkeypatch.setenv("PLATFORM_WORKPLACE", "here" if builds else "elsewhere")
         config = SimpleNamespace(getoption=lambda name: expression if name == "-m" else False)
-        return [SimpleNamespace(tags={tag}, feature=SimpleNamespace(tags=set()), config=config) for tag in tags]
+        feature = SimpleNamespace(tags=set())
+        return [SimpleNamespace(tags={tag}, steps=[], feature=feature, config=config) for tag in tags]
 
     return make
 
