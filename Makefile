@@ -47,7 +47,7 @@ test: ## the harness's own tests: offline, without Docker
 try-system: ## both commands of the README in a bare SYSTEM (bookworm, trixie), from nothing
 	@bin/platform try-system
 
-hosts: ## make N stock hosts (plain Debian, as containers) for TARGET=hosts, or remove them
+hosts: ## make N stock hosts (plain Debian or Ubuntu, as containers) for TARGET=hosts, or remove them
 	@bin/platform hosts $(ARGS)
 
 lint-units: ## what fleet would make of unit files, before anything is loaded

@@ -424,7 +424,7 @@ COMMANDS = {
     ),
     "hosts": Command(
         _hosts,
-        "make N stock hosts (plain Debian, as containers) for TARGET=hosts, or remove them",
+        "make N stock hosts (plain Debian or Ubuntu, as containers) for TARGET=hosts, or remove them",
         "Those that are there stay; they last until --remove.",
         (_hosts_options,),
     ),

@@ -1,6 +1,6 @@
 """`platform hosts [N]`: stock hosts for whoever has none, as containers of this machine's engine.
 
-They are what target `hosts` is given: Debian with systemd, sshd and sudo, a user with sudo whom the operator's key lets
+They are what target `hosts` is given: Debian or Ubuntu with systemd, sshd and sudo, a user with sudo whom the operator's key lets
 in, host keys of their own, and nothing of ours. They stand until they are removed, whichever clusters come and go.
 What the target has to know of them is written where it looks (infra/hosts).
 """
@@ -24,6 +24,7 @@ from harness.seams.process import Runner
 from harness.seams.wait import NotYet, Waiter
 from harness.setup.cache import key_of
 from harness.setup.limits import room_for
+from harness.setup.packages import NEEDS_OF_A_SUITE
 from harness.setup.toolchain import CACHE_LABEL, Toolchain
 
 HOSTS_AT_MOST = 100
@@ -69,7 +70,7 @@ def make_hosts(root: Path, number: int, suite: str) -> str:
     if not 1 <= number <= HOSTS_AT_MOST:
         raise Misconfigured(f"{number} hosts: give a number from 1 to {HOSTS_AT_MOST}")
     if not re.fullmatch(r"[a-z]+", suite):
-        raise Misconfigured(f"{suite!r} is no suite of Debian: give its name, such as trixie")
+        raise Misconfigured(f"{suite!r} is no suite of Debian or Ubuntu: give its name, such as trixie")
     with prepared(root, ("docker engine",)) as toolchain, room_for(number, _takes(root)):
         try:
             hosts = Hosts(root, toolchain.process)
@@ -77,7 +78,7 @@ def make_hosts(root: Path, number: int, suite: str) -> str:
             hosts.wait(Waiter(toolchain.recorder))
             hosts.write_down()
         except PlatformWrong as failed:  # no platform is there yet
-            raise EnvironmentFailed(f"the hosts cannot be made: {failed}") from failed
+            raise EnvironmentFailed(f"hosts of {suite} cannot be made ({NEEDS_OF_A_SUITE}): {failed}") from failed
     return "\n".join(
         [
             *(f"{USER}@{host.address}  {host.name}" for host in hosts.standing()),

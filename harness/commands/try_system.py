@@ -24,10 +24,10 @@ from harness.commands.prepared import prepared
 from harness.errors import EnvironmentFailed, ExitStatus, Misconfigured, PlatformWrong
 from harness.runs.interrupts import Interrupts
 from harness.setup.cache import FIRST_RUN_BYTES, Cache, cache_folder
-from harness.setup.packages import Packages
+from harness.setup.packages import NEEDS_OF_A_SUITE, Packages
 
-# What a stranger has: nothing that the project could lean on
-PACKAGES = ("ca-certificates", "git", "make", "python3")
+# What a stranger has: nothing that the project could lean on. (mmdebstrap's smallest Ubuntu has no apt.)
+PACKAGES = ("apt", "ca-certificates", "git", "make", "python3")
 NEEDED = {"mmdebstrap": "mmdebstrap", "slirp4netns": "slirp4netns", "git": "git"}
 # Of Ubuntu's archive mmdebstrap takes `main` alone, where everybody's system has universe too
 UNIVERSE = 'sed -i "/ubuntu/s/ main$/ main universe/" "$1"/etc/apt/sources.list'
@@ -115,8 +115,7 @@ def _make(root: Path, suite: str, folder: Path) -> None:
             run(["mmdebstrap", *options, suite, str(folder)], within=900)
             run(["git", "clone", "--quiet", str(root), str(folder / "root/platform")])
         except PlatformWrong as failed:  # no platform was tried: the package source, the disk or the suite's name
-            why = f"a bare {suite} cannot be made (does the package source have it?): {failed}"
-            raise EnvironmentFailed(why) from failed
+            raise EnvironmentFailed(f"a bare {suite} cannot be made ({NEEDS_OF_A_SUITE}): {failed}") from failed
     if CERTIFICATES.is_dir():
         shutil.rmtree(folder / "etc/ssl/certs")  # its links would be followed out of it
         shutil.copytree(CERTIFICATES, folder / "etc/ssl/certs", ignore_dangling_symlinks=True)

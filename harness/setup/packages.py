@@ -21,6 +21,8 @@ libraries=$(echo "$here"/usr/lib/*-linux-gnu/systemd "$here"/usr/lib/*-linux-gnu
 units="${{SYSTEMD_UNIT_PATH%:}}:$here/usr/lib/systemd/system:$here/lib/systemd/system:"
 SYSTEMD_UNIT_PATH=${{units#:}} LD_LIBRARY_PATH=$libraries exec "$here"/usr/*bin/{name} "$@"
 """
+# What a system of another release or distribution may fail for
+NEEDS_OF_A_SUITE = "does the package source have it, and this system its keys: debian-archive-keyring, ubuntu-keyring?"
 
 
 class Packages:
