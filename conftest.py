@@ -27,15 +27,16 @@ from harness.drivers.shell import OperatorShell
 from harness.drivers.site import Page, Site
 from harness.drivers.terraform import NothingApplied, Outputs, Terraform, target_data
 from harness.drivers.traffic import Traffic, remembered
-from harness.errors import Misconfigured
+from harness.errors import HarnessError, Misconfigured, PlatformWrong
 from harness.model import tfvars
 from harness.record.log import Recorder
 from harness.rules.finding import Subject
+from harness.runs.diagnosis import LOOKS_WITHIN
 from harness.runs.faults import Injections, Seeding, seeding_lock
 from harness.runs.fingerprint import fingerprint
 from harness.runs.progress import Progress, last_green, looker_of
 from harness.runs.restoring import restore
-from harness.runs.watch import Watch
+from harness.runs.watch import RuleBroken, Watch
 from harness.runs.workplace import OUTPUTS, SECOND_SHELL, SHELL_STATE
 from harness.seams.http import open_session
 from harness.seams.patience import patience
@@ -271,11 +272,26 @@ def power(process: Processes, first_shell: OperatorShell, target: Path, workplac
     return Power(process, target_data(target)["power"], workplace.name, first_shell.cwd, read_only=read_only)
 
 
+# A step found the platform wrong, and does not know by which rule
+FAILED = pytest.StashKey[BaseException]()
+
+
+def pytest_bdd_step_error(request: pytest.FixtureRequest, exception: BaseException) -> None:
+    if isinstance(exception, PlatformWrong) and not isinstance(exception, RuleBroken):
+        request.node.stash[FAILED] = exception
+
+
 @pytest.fixture
-def put_back(watch: Watch) -> Iterator[contextlib.ExitStack]:
-    """What puts back what a scenario took away, however it ends: each is called once more when the scenario did it."""
+def put_back(request: pytest.FixtureRequest, watch: Watch, recorder: Recorder) -> Iterator[contextlib.ExitStack]:
+    """What puts back what a scenario took away, however it ends: each is called once more when the scenario did it.
+    Where it failed the cause is looked for before that, for it may be gone behind it."""
     with contextlib.ExitStack() as every:
         yield every
+        if FAILED in request.node.stash:
+            try:
+                watch.diagnose(LOOKS_WITHIN)
+            except HarnessError as unknown:
+                recorder.emit("note", text=f"why it failed is not known: {unknown}")
     watch.changed()
 
 
@@ -338,11 +354,12 @@ def faults(
     workplace: Path,
     change: Callable[[str], None],
     put_back: contextlib.ExitStack,
+    watch: Watch,
 ) -> Injections:
     """Faults of the drills, each until the scenario undoes it, or ends."""
     if not put_back.enter_context(seeding_lock(workplace)):
         raise Misconfigured("a drill is under way on this cluster")
-    return Injections(Seeding(workplace, cluster, operator, process), change, put_back)
+    return Injections(Seeding(workplace, cluster, operator, process), change, put_back, watch.making)
 
 
 @pytest.fixture

@@ -88,7 +88,10 @@ class CommandFailed(PlatformWrong):
         paste = argv[0] if len(argv) == 1 else shlex.join(argv)
         command = " ".join(paste.split())
         command = command if len(command) <= COMMAND_SHOWN else command[: COMMAND_SHOWN - 1] + "…"
-        last = reason or (stderr.strip() or stdout.strip() or "no output").splitlines()[-1]
+        lines = (stderr.strip() or stdout.strip() or "no output").splitlines()
+        # apt and mmdebstrap end with what they ran, and say first why that failed
+        errors = [line for line in lines if line.startswith("E: ")] if lines[-1].startswith("E: ") else []
+        last = reason or (errors or lines[-1:])[0]
         super().__init__(
             f"command `{command}` ended with {status}: {last}",
             expected="status 0",

@@ -32,9 +32,11 @@ from harness.drivers.units import UnitStates
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong, WaitExpired
 from harness.model.registration import registration
 from harness.record.log import Recorder, read_events
-from harness.rules.finding import RULES, Subject
+from harness.rules.finding import RULES, Finding, Subject
+from harness.rules.judging import Cause
 from harness.runs.faults import Injections, is_left_over, seeding_lock
 from harness.runs.plugins import choosing
+from harness.runs.watch import RuleBroken
 from harness.seams.process import Processes
 from harness.seams.wait import NotAnswering, Waiter
 from tests.fakes import FakeClock, FakeRunner
@@ -172,6 +174,8 @@ class FakeWatch:
     asked: list[tuple[str, tuple[str, ...], float]] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     expected: list[tuple[str, Subject]] = field(default_factory=list)
+    made: list[tuple[str, str]] = field(default_factory=list)
+    silent: HarnessError | None = None
 
     def until(self, what: str, rules: Collection[str], within: float) -> None:
         self.log.append(("until", what))
@@ -207,6 +211,16 @@ class FakeWatch:
         self.expected += broken
         yield
         self.log.append(("expected no more",))
+
+    @contextmanager
+    def making(self, causes: Collection[tuple[str, str]]) -> Iterator[None]:
+        self.made += causes
+        yield
+
+    def diagnose(self, within: float) -> None:
+        self.log.append(("diagnosed", f"{within:g}"))
+        if self.silent is not None:
+            raise self.silent
 
 
 @pytest.fixture
@@ -998,14 +1012,14 @@ NAMED = "what was injected is named, and nothing else, within 20 seconds"
 
 @pytest.fixture
 def seeding(
-    root: Any, cluster: Any, runner: FakeRunner, tmp_path: Path, change: Callable[[str], None]
+    root: Any, cluster: Any, runner: FakeRunner, tmp_path: Path, change: Callable[[str], None], watch: FakeWatch
 ) -> Callable[[ExitStack], Injections]:
     """Makes the run's own `faults`, in a workplace with a target that has no switches."""
     (tmp_path / "infra/some").mkdir(parents=True)
     (tmp_path / "infra/some/target.json").write_text("{}")
     operator = OperatorShell.open(runner, tmp_path / "operator.json", tmp_path, {"TARGET": "some"})
     make = inspect.unwrap(root.faults)
-    return lambda put_back: cast("Injections", make(cluster, operator, runner, tmp_path, change, put_back))
+    return lambda put_back: cast("Injections", make(cluster, operator, runner, tmp_path, change, put_back, watch))
 
 
 @pytest.fixture
@@ -1019,10 +1033,11 @@ def noted(folder: Path) -> list[str]:
 
 
 def test_fault_is_injected_and_what_is_to_be_named_is_known(
-    step: Step, log: list[tuple[str, ...]], tmp_path: Path
+    step: Step, log: list[tuple[str, ...]], tmp_path: Path, watch: FakeWatch
 ) -> None:
     injected = step("given", 'fault "etcd-stopped" is injected')
 
+    assert injected == watch.made
     assert injected == [("system-unit-runs", "etcd on coreos-1")]
     assert log == [("change", "fault etcd-stopped is injected"), ETCD_STOPS]
     assert noted(tmp_path) == ["fault-etcd-stopped.json"]
@@ -1074,6 +1089,46 @@ def test_fault_that_was_injected_in_part_is_undone(step: Step, machines: FakeMac
     assert machines.log[1:] == [ETCD_STOPS, ETCD_STARTS] and noted(tmp_path) == []
 
 
+def of_a_scenario() -> Any:
+    """A scenario's request of its fixtures."""
+    return SimpleNamespace(node=SimpleNamespace(stash=pytest.Stash()))
+
+
+BROKEN = RuleBroken("x", Cause(Finding("site-is-whole", "content", Subject("site", "blog"), "a", "b", 0.0)))
+EXPIRED = WaitExpired("blog is right again: not within 45 s", expected="a", seen="b")
+
+
+@pytest.mark.parametrize(
+    ("failed", "silent", "looked"),
+    [
+        (EXPIRED, None, True),
+        (EXPIRED, HarnessError("nobody answers"), True),
+        (BROKEN, None, False),
+        (KeyboardInterrupt(), None, False),
+        (Misconfigured("x"), None, False),
+        (None, None, False),
+    ],
+)
+def test_why_a_scenario_failed_is_looked_for_before_what_it_took_away_is_back(
+    root: Any,
+    watch: FakeWatch,
+    recorder: Recorder,
+    log: list[tuple[str, ...]],
+    failed: BaseException | None,
+    silent: HarnessError | None,
+    looked: bool,
+) -> None:
+    """By rules that hold no more it is known; else it may be gone behind it."""
+    request = of_a_scenario()
+    around, watch.silent = inspect.unwrap(root.put_back)(request, watch, recorder), silent
+    next(around).callback(log.append, ("back",))
+    if failed is not None:
+        root.pytest_bdd_step_error(request, failed)
+    next(around, None)
+
+    assert log == [*[("diagnosed", "12")] * looked, ("back",), ("looked no more",)]
+
+
 @pytest.mark.parametrize(
     "end",
     [
@@ -1085,12 +1140,13 @@ def test_fault_that_was_injected_in_part_is_undone(step: Step, machines: FakeMac
 def test_faults_are_undone_however_the_scenario_ends(
     root: Any,
     watch: FakeWatch,
+    recorder: Recorder,
     seeding: Callable[[ExitStack], Injections],
     log: list[tuple[str, ...]],
     tmp_path: Path,
     end: Callable[[Any], object],
 ) -> None:
-    around = inspect.unwrap(root.put_back)(watch)
+    around = inspect.unwrap(root.put_back)(of_a_scenario(), watch, recorder)
     faults = seeding(next(around))
     faults.inject("etcd-stopped")
     faults.inject("filter-flushed")

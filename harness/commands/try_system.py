@@ -111,7 +111,7 @@ def _make(root: Path, suite: str, folder: Path) -> None:
         run, include = toolchain.process.run, f"--include={','.join(PACKAGES)}"
         print(f"platform: making a bare {suite}", file=sys.stderr)
         try:
-            options = ["--quiet", "--variant=minbase", f"--setup-hook={UNIVERSE}", include]
+            options = ["--variant=minbase", f"--setup-hook={UNIVERSE}", include]
             run(["mmdebstrap", *options, suite, str(folder)], within=900)
             run(["git", "clone", "--quiet", str(root), str(folder / "root/platform")])
         except PlatformWrong as failed:  # no platform was tried: the package source, the disk or the suite's name

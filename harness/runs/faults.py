@@ -180,12 +180,19 @@ class Seeding:
             self._cluster.machines.run(place, f"sh -c {shlex.quote(command)}")
 
 
+# Tells who looks what is broken on purpose: rules, each with its subject in words
+Making = Callable[[list[tuple[str, str]]], contextlib.AbstractContextManager[None]]
+
+
 class Injections:
     """The faults of one scenario: each is undone when the scenario says so, and when `put_back` closes."""
 
-    def __init__(self, seeding: Seeding, change: Callable[[str], None], put_back: contextlib.ExitStack) -> None:
+    def __init__(
+        self, seeding: Seeding, change: Callable[[str], None], put_back: contextlib.ExitStack, making: Making
+    ) -> None:
         self._seeding = seeding
         self._change = change
+        self._making = making
         self._put_back = put_back
         self._under_way: dict[str, contextlib.ExitStack] = {}
 
@@ -195,10 +202,12 @@ class Injections:
         self._change(f"fault {name} is injected")
         own = self._under_way[name] = self._put_back.enter_context(contextlib.ExitStack())
         subject = own.enter_context(self._seeding.injected(fault)).subject
-        return [
+        named = [
             (fault.rule, subject),
             *((rule, other) for rule, _, other in (it.partition(": ") for it in fault.others)),
         ]
+        own.enter_context(self._making(named))
+        return named
 
     def undo(self, name: str) -> None:
         self._change(f"fault {name} is undone")

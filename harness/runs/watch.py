@@ -81,6 +81,8 @@ class Watch:
         # when the first of the looks was taken, and the newest (monotonic seconds)
         self._began = self._looked = 0.0
         self._expected: set[tuple[str, Subject]] = set()
+        # causes that somebody makes on purpose: rules, and subjects in words
+        self._made: list[tuple[str, str]] = []
         # rules that somebody has asked for by name
         self.chosen: set[str] = set()
 
@@ -96,6 +98,15 @@ class Watch:
             yield
         finally:
             self._expected -= set(broken)
+
+    @contextmanager
+    def making(self, causes: Collection[tuple[str, str]]) -> Iterator[None]:
+        """These causes are made on purpose, while that lasts: they are found, and are no answer to what is wrong."""
+        before, self._made = self._made, [*self._made, *causes]
+        try:
+            yield
+        finally:
+            self._made = before
 
     def until(self, what: str, rules: Collection[str], within: float) -> None:
         """Looks again until these rules hold. In a run that changes nothing the limit counts from its first look.
@@ -146,7 +157,8 @@ class Watch:
             self._pause()
             self._look(costly=False, within=within)
         self.record(self._looks[-1])
-        found = causes(self._judge().findings, self._looks[-1])
+        every = causes(self._judge().findings, self._looks[-1])
+        found = tuple(it for it in every if (it.finding.rule, str(it.finding.subject)) not in self._made)
         emit_causes(self._recorder, found, self._looks[-1].number)
         return found
 

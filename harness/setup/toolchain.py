@@ -55,6 +55,8 @@ sys.exit(status)
 CACHE_LABEL = "platform.cache"
 # What mmdebstrap checks Debian's packages with; Ubuntu has it in a package of its own
 DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# Whose packages apt takes; where Debian's are not among them, mmdebstrap finds the keyring by gpg
+APT_TRUSTS = Path("/etc/apt/trusted.gpg.d")
 # Files of the machine image that a host has no use for
 ONLY_OF_THE_IMAGE = ("boot-machine", "registry.yml")
 # What a unit's image starts where the unit names nothing
@@ -135,6 +137,8 @@ class Toolchain:
         missing = [package for program, package in needed.items() if not shutil.which(program)]
         if not DEBIAN_KEYRING.exists():
             missing.append("debian-archive-keyring")
+        if not any(APT_TRUSTS.glob("debian-archive-*")) and not shutil.which("gpg"):
+            missing.append("gpg")
         return self.packages.install(missing)
 
     def go(self) -> str:

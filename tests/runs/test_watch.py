@@ -759,6 +759,14 @@ def test_a_diagnosis_tells_the_causes_and_keeps_its_look(
     assert recorded(tmp_path) == [1] and run["waits"] == []
 
 
+def test_a_cause_that_is_made_on_purpose_is_no_answer(watch: Watch, looker: FakeLooker) -> None:
+    looker.shows = [lacks(active="failed", broken="/a.png")]
+
+    with watch.making([(RUNS, "unit blog.service on coreos-1")]), watch.making([("other", "x")]):
+        assert [cause.finding.rule for cause in watch.diagnose()] == [WHOLE]
+    assert [cause.finding.rule for cause in watch.diagnose()] == [RUNS, WHOLE]
+
+
 def test_a_diagnosis_waits_for_what_only_a_later_look_can_tell(
     watch: Watch, looker: FakeLooker, clock: FakeClock, tmp_path: Path
 ) -> None:

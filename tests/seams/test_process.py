@@ -427,3 +427,16 @@ def test_a_secret_that_lies_across_the_cut_of_a_long_stream_is_hidden(
     process.run(["cat"], stdin=f"{before}{secret}\n{'.' * STREAM_LIMIT}")
 
     assert secret[:20] not in recorder.path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("I: it begins\nE: not signed\nE: apt-get update failed\nE: mmdebstrap failed to run\n", "E: not signed"),
+        ("E: this alone\n", "E: this alone"),
+        ("E: a remark\nand the reason\n", "and the reason"),
+    ],
+)
+def test_apt_says_first_why_it_failed(said: str, why: str) -> None:
+    """And last what it ran, which tells nothing."""
+    assert str(CommandFailed(["mmdebstrap"], 25, "", said)) == f"command `mmdebstrap` ended with 25: {why}"

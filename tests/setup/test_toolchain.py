@@ -199,6 +199,29 @@ def test_missing_packages_are_installed(
     assert runner.calls[1].endswith(" install --no-install-recommends -y mmdebstrap bind9-dnsutils")
 
 
+@pytest.mark.parametrize(
+    ("there", "wanted"), [((), ["debian-archive-keyring", "gpg"]), (("gpg",), ["debian-archive-keyring"])]
+)
+def test_keys_of_debian_are_brought_where_the_system_is_another(
+    toolchain: Toolchain,
+    runner: FakeRunner,
+    programs: Programs,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    there: tuple[str, ...],
+    wanted: list[str],
+) -> None:
+    """apt does not trust them there: mmdebstrap asks gpg whose they are."""
+    programs("apt-get", "mmdebstrap", "ssh-agent", "dig", *there)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(toolchain_module, "DEBIAN_KEYRING", tmp_path / "none")
+    monkeypatch.setattr(toolchain_module, "APT_TRUSTS", tmp_path)
+    runner.on("env DEBIAN_FRONTEND=noninteractive apt-get")
+    toolchain.system_packages()
+
+    assert runner.calls[-1].split(" -y ")[1].split() == wanted
+
+
 def test_packages_that_are_there_are_not_asked_for(
     toolchain: Toolchain, runner: FakeRunner, programs: Programs
 ) -> None:
