@@ -1,8 +1,8 @@
 """`platform hosts [N]`: stock hosts for whoever has none, as containers of this machine's engine.
 
-They are what target `hosts` is given: Debian or Ubuntu with systemd, sshd and sudo, a user with sudo whom the key of the
-operator lets in, host keys of their own, and nothing of ours. They stand until they are removed, whichever clusters come
-and go. What the target has to know of them is written where it looks (infra/hosts).
+They are what target `hosts` is given: Debian or Ubuntu with systemd and sshd, a user with sudo whom the operator's
+key lets in, host keys of their own, and nothing of ours. They stand until they are removed, whichever clusters come and
+go. What the target has to know of them is written where it looks (infra/hosts).
 """
 
 from __future__ import annotations

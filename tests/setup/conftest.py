@@ -13,6 +13,7 @@ import pytest
 
 from harness.record.log import Recorder
 from harness.seams.wait import Waiter
+from harness.setup import toolchain as toolchain_module
 from harness.setup.engine import Engine
 from harness.setup.packages import Packages
 from tests.engines import INFO
@@ -45,9 +46,13 @@ def engine(runner: FakeRunner, recorder: Recorder, waiter: Waiter, packages: Pac
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
-    """Makes PATH a folder with nothing but these programs, which must never be started."""
+    """Makes PATH a folder with nothing but these programs, which must never be started. apt takes Debian's packages."""
     folder = tmp_path / "only"
     folder.mkdir()
+    (tmp_path / "trusted").mkdir()
+    (tmp_path / "trusted/debian-archive-keyring.gpg").touch()
+    monkeypatch.setattr(toolchain_module, "APT_TRUSTS", tmp_path / "trusted")
+    monkeypatch.setattr(toolchain_module, "DEBIAN_KEYRING", tmp_path / "trusted/debian-archive-keyring.gpg")
     monkeypatch.setenv("PATH", str(folder))
 
     def make(*names: str) -> Path:

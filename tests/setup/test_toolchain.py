@@ -215,7 +215,7 @@ def test_keys_of_debian_are_brought_where_the_system_is_another(
     programs("apt-get", "mmdebstrap", "ssh-agent", "dig", *there)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(toolchain_module, "DEBIAN_KEYRING", tmp_path / "none")
-    monkeypatch.setattr(toolchain_module, "APT_TRUSTS", tmp_path)
+    monkeypatch.setattr(toolchain_module, "APT_TRUSTS", tmp_path / "none")
     runner.on("env DEBIAN_FRONTEND=noninteractive apt-get")
     toolchain.system_packages()
 
