@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,12 @@ def watch(
     watch = Watch(looker, recorder, folder, since=last_green(workplace))
     yield watch
     watch.end()
+
+
+@pytest.fixture
+def answering(watch: Watch) -> Callable[[], Collection[str]]:
+    """Gives the machines that were not silent when all were last looked at."""
+    return lambda: watch.first.answering
 
 
 @pytest.fixture(autouse=True)

@@ -357,7 +357,7 @@ def test_the_entry_point_is_a_machine_or_an_address_at_which_its_keys_are_pinned
 
 @pytest.mark.parametrize("taken", [{}, {"coreos-0": set()}, {"coreos-0": {"etcd:2379", "192.0.2.11:2379"}}])
 def test_containers_that_reach_too_little_or_too_much_or_were_not_asked(taken: dict[str, set[str]]) -> None:
-    cluster: Any = SimpleNamespace(services=SimpleNamespace(taken=lambda service: taken))
+    cluster: Any = SimpleNamespace(services=SimpleNamespace(taken=lambda service, machines: taken))
 
     with pytest.raises(PlatformWrong):
-        of_services.containers_reach_etcd(cluster, "blog")
+        of_services.containers_reach_etcd(cluster, lambda: list(taken), "blog")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from harness.drivers.etcd import Etcd
@@ -97,9 +97,9 @@ class Services:
 
         return self._machines.on_all(ask_one, self._machines.entry_points)
 
-    def taken(self, service: str) -> dict[str, set[str]]:
+    def taken(self, service: str, machines: Container[str]) -> dict[str, set[str]]:
         """Machine -> what the container of the service's ambassador there reaches of etcd and what is closed to it,
-        HOST:PORT each. Raises NotAnswering where there is no such container."""
+        HOST:PORT each; of these machines. Raises NotAnswering where there is no such container."""
         addresses = self._machines.addresses.values()
         etcds = [f"{address}:{port}" for address in addresses for port in CLOSED_TO_CONTAINERS]
         places = shlex.join([ETCD_OF_CONTAINERS, METADATA_SERVICE, *etcds])
@@ -111,7 +111,7 @@ class Services:
             except CommandFailed as failed:
                 raise NotAnswering.of(failed) from failed
 
-        return self._machines.on_all(ask_one, self._machines.entry_points)
+        return self._machines.on_all(ask_one, [name for name in self._machines.entry_points if name in machines])
 
     def inject(self, service: str, name: str, value: str, ttl: int) -> None:
         """Puts a registration that no sidekick made; it is gone after `ttl` seconds."""

@@ -1,6 +1,6 @@
 """What stands on what: instances of things, from the ground up.
 
-backing service < what needs it
+backing service < what needs it; machine < backing service, where that runs on one
 machine < its network < etcd
 machine < first boot < room, filter < docker, etcd < fleet < unit < container < registration < ambassador < site < name
 contents < site
@@ -44,7 +44,7 @@ class Foundations:
     def _directly(self, subject: Subject) -> Iterator[Subject]:
         kind, name, machine = subject
         how = {
-            "machine": self._machine,
+            "machine": self._machine, "backing service": self._backing,
             "boot": self._boot, "clock": self._boot, "network": self._boot,
             "filter": self._of_boot, "sshd": self._of_boot,
             "room": self._of_boot, "helper files": self._of_boot, "contents of": self._contents, "port": self._port,
@@ -88,6 +88,12 @@ class Foundations:
         here = self._now.machines.get(machine)
         if here and here.through:
             yield Subject("machine", "", here.through)
+
+    def _backing(self, name: str, _: str) -> Iterator[Subject]:
+        if name in self._now.outside.backing_on:
+            machine = self._now.outside.backing_on[name]
+            yield Subject("machine", "", machine)
+            yield Subject("network", "", machine)
 
     def _boot(self, name: str, machine: str) -> Iterator[Subject]:
         yield Subject("machine", "", machine)

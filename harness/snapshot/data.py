@@ -234,6 +234,9 @@ class Outside(Struct, frozen=True, omit_defaults=True):
     backing: Mapping[str, str]  # backing service -> why it does not answer, "" where it does
     kernel: tuple[str, ...] | None = None  # alarms in the kernel's log; None: nobody can see it from here
     keys: int | None = None  # in the operator's ssh-agent; None: no agent answers
+    backing_on: Mapping[
+        str, str
+    ] = {}  # backing service -> the machine that it runs on, where it is one of the cluster's
 
 
 class Snapshot(Struct, frozen=True, omit_defaults=True, tag_field="schema", tag=SCHEMA):

@@ -60,6 +60,8 @@ class OutsideView:
         self._kernel = begun(partial(_alarms, kernel)) if kernel else None
         self._keys = begun(keys_in_agent)
         self._backing = {name: begun(partial(self._unanswered, url)) for name, url in backing.items()}
+        at = {address: name for name, address in intended.machines.items()}
+        self._backing_on = {name: at[host] for name, url in backing.items() if (host := _host_of(url)) in at}
         self._sites = {
             site: {name: begun(partial(self._answer, site, intended.machines[name])) for name in intended.entry_points}
             for site in intended.sites
@@ -92,6 +94,7 @@ class OutsideView:
             keys=result_by(self._keys, ends),
             backing=backing,
             kernel=result_by(self._kernel, ends) if self._kernel else None,
+            backing_on=self._backing_on,
         )
 
     def _open_ports(self) -> dict[str, tuple[int, ...]]:
@@ -114,7 +117,7 @@ class OutsideView:
         """Why a backing service does not answer; "" where it does. One on a machine answers to the cluster only."""
         limit = ASK_LIMIT * patience()
         try:
-            host = urllib.parse.urlsplit(url).hostname or ""
+            host = _host_of(url)
             if host in self._intended.machines.values():
                 ask = f"curl -sS -m {limit:g} -o /dev/null -w '%{{http_code}}' {shlex.quote(url)}"
                 status = int(self._cluster.machines.run(self._cluster.machines.entry_point, ask))
@@ -199,6 +202,14 @@ def _alarms(kernel: Callable[[], Iterable[str]]) -> tuple[str, ...] | None:
         return tuple(kernel())
     except HarnessError:
         return None
+
+
+def _host_of(url: str) -> str:
+    """ "" where it is no URL."""
+    try:
+        return urllib.parse.urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _asked(fetch: Callable[[], Page]) -> Answer:

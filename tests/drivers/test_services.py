@@ -538,9 +538,10 @@ def test_containers_are_asked_for_etcd_and_for_all_that_is_closed_to_them(
 ) -> None:
     machines.on("docker exec blog-dynamic-amb python3", lambda command: command.rpartition("'")[2])
 
-    taken = services.taken("blog")
+    taken = services.taken("blog", machines.names)
 
     assert set(taken) == set(machines.entry_points)
+    assert set(services.taken("blog", ["coreos-1", "of another"])) == {"coreos-1"}
     closed = {f"{address}:{port}" for address in machines.addresses.values() for port in (2379, 2380)}
     assert all(places == {"etcd:2379", "169.254.169.254:80", *closed} for places in taken.values())
 
@@ -554,7 +555,7 @@ def test_ambassador_that_is_not_there_reaches_nothing_and_that_is_no_answer(
     machines.on("docker exec blog-dynamic-amb python3", missing)
 
     with pytest.raises(NotAnswering):
-        services.taken("blog")
+        services.taken("blog", machines.names)
 
 
 def test_what_takes_connections_is_told_from_what_does_not() -> None:

@@ -489,6 +489,24 @@ def test_the_name_server_is_gone() -> None:
     assert found[0].finding.layer == LAYERS[0]
 
 
+SERVICE_GONE = {"outside.backing.image registry": "timed out"}
+
+
+@pytest.mark.parametrize("on", [{}, {"outside.backing_on": {"image registry": "coreos-1"}}])
+def test_a_machine_takes_the_backing_services_with_it_that_run_on_it(on: dict[str, Any]) -> None:
+    lost = {"machines.coreos-2.silent": "timed out"}
+    found = of(changed(green(), lost | SERVICE_GONE | on))
+
+    assert len(found) == 2, "that of another machine, and that of none, do not"
+    found = of(changed(green(), lost | SERVICE_GONE | {"outside.backing_on": {"image registry": "coreos-2"}}))
+    assert [(cause.finding.rule, str(cause.finding.subject)) for cause in found] == [
+        ("machine-answers", "machine coreos-2")
+    ]
+    assert ("backing-service-answers", "backing service image registry") in {
+        (it.rule, str(it.subject)) for it in found[0].consequences
+    }
+
+
 def test_fleets_metadata_of_a_machine_are_anothers() -> None:
     broken = change(green(), f"fleet.machines.{ID['coreos-1']}.metadata.name", "coreos-0")
 

@@ -692,6 +692,20 @@ def test_a_backing_service_on_a_machine_is_asked_there(cluster: FakeCluster, sai
     assert backing(cluster, f"http://{next(iter(OUTPUTS.machines.values()))}:5000/v2/") == reason
 
 
+@pytest.mark.parametrize(
+    ("url", "on"),
+    [
+        (f"http://{OUTPUTS.machines['coreos-1']}:5000/v2/", {"it": "coreos-1"}),
+        ("http://192.0.2.250:5000/v2/", {}),
+        ("http://[wrong", {}),
+    ],
+)
+def test_on_which_machine_a_backing_service_runs(cluster: FakeCluster, url: str, on: dict[str, str]) -> None:
+    cluster.answering.on("curl", "200")
+
+    assert looker(cluster, backing={"it": url}).look(0, 0.0, costly=False).outside.backing_on == on
+
+
 def test_a_backing_service_on_a_machine_that_is_silent(cluster: FakeCluster) -> None:
     cluster.answering.on("curl", CommandFailed(["curl"], 7, "000", "curl: (7) Connection refused"))
 
