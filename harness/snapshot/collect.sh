@@ -49,7 +49,13 @@ units() {
     limited systemctl show --timestamp=unix --property=Id,ActiveState,SubState,Result,NRestarts,ExecMainCode \
         --property=ExecMainStatus,StateChangeTimestamp,Restart,RestartUSec,StartLimitIntervalUSec,StartLimitBurst \
         --property=FragmentPath,DropInPaths,MainPID,NeedDaemonReload,LoadState \
-        -- $( (printf '%s\n' $units; ls /run/fleet/units) | sort -u)
+        -- $( (printf '%s\n' $units; ls /run/fleet/units) | sort -u) || return
+    # once fleet has unloaded a unit, a newer systemd (seen: 255) says of every unit that it needs a reload, of its root
+    # slice too, until the next one: what changed since the last one tells of which that is true
+    [ "$(limited systemctl show --property=NeedDaemonReload --value -- -.slice)" = yes ] || return 0
+    loaded=$(limited systemctl show --timestamp=us --property=UnitsLoadTimestamp --value) || return
+    changed=$(limited find -L /run/systemd/system /etc/systemd/system -type f -newermt "$loaded" -printf '%p ') || return
+    printf '\nChanged=%s\n' "$changed"
 }
 
 texts() { cd /run/fleet/units && limited sha256sum -- *; }

@@ -120,9 +120,13 @@ def _lines(text: str) -> list[str]:
 
 
 def _units(text: str) -> dict[str, Unit]:
-    units = {}
+    units: dict[str, Unit] = {}
+    changed: list[str] | None = None
     for block in text.strip().split("\n\n"):
         shown = dict(line.split("=", 1) for line in _lines(block))
+        if "Changed" in shown:
+            changed = shown["Changed"].split()
+            continue
         units[shown["Id"]] = Unit(
             load=shown["LoadState"],
             active=shown["ActiveState"],
@@ -141,6 +145,10 @@ def _units(text: str) -> dict[str, Unit]:
             drop_ins=tuple(shown["DropInPaths"].split()),
             needs_reload=shown["NeedDaemonReload"] == "yes",
         )
+    if changed is not None:  # systemd said it of all
+        for name, unit in units.items():
+            own = any(path == unit.fragment or f"/{name}.d/" in path for path in changed)
+            units[name] = msgspec.structs.replace(unit, needs_reload=own)
     return units
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -48,7 +49,8 @@ def collect(machine: Path) -> Collect:
             program(machine, name, f"#!/bin/sh\n{script}\n")
         text = COLLECT.replace("/run/fleet/units", f"{machine}/units").replace("/home/core", f"{machine}/core")
         text = (
-            text.replace("/run/entry/", f"{machine}/")
+            text.replace("/run/systemd/system /etc/systemd/system", f"{machine}/systemd")
+            .replace("/run/entry/", f"{machine}/")
             .replace("/usr/sbin/sshd", "sshd")
             .replace("/run/docker.sock", f"{machine}/no.sock")
         )
@@ -267,3 +269,54 @@ def test_lines_of_the_journal_are_cut_between_characters(collect: Collect) -> No
     here = reading.machine(collect(journalctl=f"echo '{line}'"), 0.0, 0.0, {})
 
     assert [len(f"1795663900.5 {it.text}") for it in here.journal] == [300]
+
+
+# -- units whose text is not loaded ----------------------------------------------------------------------------------
+
+BLOCK = (
+    "Id={0}.service\nLoadState=loaded\nActiveState=active\nSubState=running\nResult=success\nNeedDaemonReload=yes\n"
+    "StateChangeTimestamp=@1\nStartLimitIntervalUSec=10s\nStartLimitBurst=5\nDropInPaths=\n"
+    "FragmentPath={1}/systemd/{0}.service\n"
+)
+SYSTEMCTL = """
+case "$*" in
+    *Id,*) printf '%s\n' "$BLOCKS" ;;
+    *-.slice) echo {of_all} ;;
+    *UnitsLoadTimestamp*) echo 'Thu 2026-11-26 21:23:15.300000 UTC' ;;
+esac"""
+BEFORE, AFTER = 1795728195.2, 1795728195.4
+
+
+@pytest.mark.parametrize(
+    ("of_all", "stale"),
+    [
+        pytest.param("no", {"as-it-was", "changed", "dropped-in"}, id="systemd means those"),
+        pytest.param("yes", {"changed", "dropped-in"}, id="it says so of all"),
+    ],
+)
+def test_units_whose_files_changed_since_they_were_loaded(
+    collect: Collect, machine: Path, of_all: str, stale: set[str]
+) -> None:
+    """A newer systemd says of all that they need a reload when a symlink of one is gone."""
+    for path, changed in {
+        "as-it-was.service": BEFORE,
+        "changed.service": AFTER,
+        "dropped-in.service.d/a.conf": AFTER,
+    }.items():
+        file = machine / "systemd" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        os.utime(file, (changed, changed))
+    blocks = "\n".join(BLOCK.format(name, machine) for name in ("as-it-was", "changed", "dropped-in"))
+    script = f"BLOCKS='{blocks}'\n{SYSTEMCTL.format(of_all=of_all)}"
+
+    units = reading.machine(collect(systemctl=script), 0.0, 0.0, {}).units
+    assert {name.removesuffix(".service") for name, unit in units.items() if unit.needs_reload} == stale
+    assert len(units) == 3
+
+
+def test_where_it_cannot_be_told_which_files_changed_nothing_is_said_of_units(collect: Collect, machine: Path) -> None:
+    """No unit is taken for loaded by that."""
+    script = f"BLOCKS='{BLOCK.format('a', machine)}'\n{SYSTEMCTL.format(of_all='yes')}"
+
+    assert "\n@. units 1\n" in collect(systemctl=script, find="exit 1")
