@@ -125,10 +125,13 @@ class Machines:
             through = self._through(way_in)
             if through is not None:
                 # silence was waited for already, where it took no connection from here
-                within = ssh.CONNECT_LIMIT if self._way_in.takes(name) else TAKE_LIMIT
+                takes = self._way_in.takes(name)
+                within = ssh.CONNECT_LIMIT if takes else TAKE_LIMIT
                 try:
                     return ssh.connect(self.addresses[name], self._user, self._known_hosts, through, within)
                 except ssh.NoWay as cut:
+                    if not takes:
+                        raise
                     return self._directly(name, way_in, cut)
             way_in = self.entry_point
         return ssh.connect(self.addresses[name], self._user, self._known_hosts)

@@ -121,10 +121,11 @@ class Watch:
             self._need(rules, fresh=self.fresh)
             asked = self._clock.monotonic()
             ends = (asked if self.fresh else self._began) + within
-            # what only a later look can tell has that time; what comes and goes has an end too
+            # what only a later look can tell has that time, unless it follows from what is told already; what comes and
+            # goes has an end too
             settles = max(ends, asked) + SETTLE * patience()
             while (judged := wait.saw(self._judge().of(rules), self._looks[-1])).all:
-                if self._clock.monotonic() >= (ends if judged.findings else settles):
+                if self._clock.monotonic() >= (ends if judged.findings or self._follows(judged) else settles):
                     raise self._broken(f"{what}: not within {within:g} s", judged)
                 self._pause()
                 self._look(costly=any(RULES[found.rule].costly for found in judged.all))
@@ -294,6 +295,13 @@ class Watch:
 
     def saw(self, wait: str, text: str) -> None:
         self._recorder.emit("wait.seen", id=wait, value=text)
+
+    def _follows(self, judged: Judgement) -> bool:
+        """Whether all that is not settled follows from findings that are."""
+        every = self._judge()
+        settled, open_ = {it.key for it in every.findings}, {it.key for it in judged.unsettled}
+        found = causes(every.all, self._looks[-1])
+        return open_ <= {it.key for cause in found if cause.finding.key in settled for it in cause.consequences}
 
     def _broken(self, what: str, judged: Judgement) -> RuleBroken:
         asked = {finding.key for finding in judged.findings or judged.unsettled}

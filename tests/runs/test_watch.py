@@ -440,6 +440,20 @@ def test_what_comes_and_goes_without_end_is_wrong(
     assert [cause["finding"]["rule"] for cause in document()["causes"]] == [VIEWS]
 
 
+def test_what_follows_from_something_that_is_told_already_is_not_waited_for(
+    watch: Watch, looker: FakeLooker, clock: FakeClock, document: Callable[[], dict[str, Any]]
+) -> None:
+    """A machine that shares its id with another is seen by no fleet for itself."""
+    looker.shows = [lacks(sees_less=("coreos-1",), same_ids=True)]
+
+    with pytest.raises(RuleBroken) as raised:
+        watch.until("every fleet sees the same", (VIEWS,), 0)
+
+    assert raised.value.where == "machine coreos-1" and clock.now == 1000
+    (cause,) = document()["causes"]
+    assert [it["rule"] for it in cause["consequences"]] == [VIEWS]
+
+
 def test_what_is_unsettled_is_no_cause_of_what_is_settled(
     watch: Watch, looker: FakeLooker, document: Callable[[], dict[str, Any]]
 ) -> None:
