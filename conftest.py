@@ -32,7 +32,7 @@ from harness.model import tfvars
 from harness.record.log import Recorder
 from harness.rules.finding import Subject
 from harness.runs.diagnosis import LOOKS_WITHIN
-from harness.runs.faults import Injections, Seeding, seeding_lock
+from harness.runs.faults import Injections, Making, Seeding, seeding_lock
 from harness.runs.fingerprint import fingerprint
 from harness.runs.progress import Progress, last_green, looker_of
 from harness.runs.restoring import restore
@@ -185,7 +185,7 @@ def watch(
 @pytest.fixture
 def answering(watch: Watch) -> Callable[[], Collection[str]]:
     """Gives the machines that were not silent when all were last looked at."""
-    return lambda: watch.first.answering
+    return lambda: watch.newest.answering
 
 
 @pytest.fixture(autouse=True)
@@ -278,6 +278,8 @@ def power(process: Processes, first_shell: OperatorShell, target: Path, workplac
     return Power(process, target_data(target)["power"], workplace.name, first_shell.cwd, read_only=read_only)
 
 
+# Rules that count machines which a scenario took away
+OF_ALL = ("plan-is-empty", "etcd-members-are-right")
 # A step found the platform wrong, and does not know by which rule
 FAILED = pytest.StashKey[BaseException]()
 
@@ -295,7 +297,7 @@ def put_back(request: pytest.FixtureRequest, watch: Watch, recorder: Recorder) -
         yield every
         if FAILED in request.node.stash:
             try:
-                watch.diagnose(LOOKS_WITHIN)
+                watch.diagnose(LOOKS_WITHIN, but=OF_ALL)
             except HarnessError as unknown:
                 recorder.emit("note", text=f"why it failed is not known: {unknown}")
     watch.changed()
@@ -366,6 +368,12 @@ def faults(
     if not put_back.enter_context(seeding_lock(workplace)):
         raise Misconfigured("a drill is under way on this cluster")
     return Injections(Seeding(workplace, cluster, operator, process), change, put_back, watch.making)
+
+
+@pytest.fixture
+def making(watch: Watch) -> Making:
+    """Tells who looks what a scenario breaks on purpose."""
+    return watch.making
 
 
 @pytest.fixture

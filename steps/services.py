@@ -15,6 +15,7 @@ from harness.drivers.services import ETCD_OF_CONTAINERS, Ambassador, Services
 from harness.drivers.traffic import Traffic
 from harness.model.registration import is_address, registration
 from harness.rules.finding import Subject
+from harness.runs.faults import Making
 from harness.runs.watch import Watch
 from harness.seams.patience import patience
 from harness.seams.wait import Waiter
@@ -226,24 +227,32 @@ def container_is_killed(cluster: Cluster, change: Change, unit: str) -> None:
 
 
 @when(phrase('the app of unit "{unit:Name}" hangs'), target_fixture="injected")
-def app_hangs(cluster: Cluster, change: Change, put_back: ExitStack, unit: str) -> list[tuple[str, str]]:
+def app_hangs(
+    cluster: Cluster, change: Change, put_back: ExitStack, making: Making, unit: str
+) -> list[tuple[str, str]]:
     """It takes connections and answers nothing."""
     machine, container = cluster.units.machine_running(unit), _container(unit)
     signal = f"docker top {shlex.quote(container)} -eo pid | sed 1d | xargs -r sudo kill"
     change(f"the app of {unit} hangs")
     put_back.callback(cluster.machines.run, machine, f"{signal} -CONT")
+    named = [("instance-answers", f"container {container} on {machine}")]
+    put_back.enter_context(making(named))
     cluster.machines.run(machine, f"{signal} -STOP")
-    return [("instance-answers", f"container {container} on {machine}")]
+    return named
 
 
 @when(phrase('the container of unit "{unit:Name}" is paused'), target_fixture="injected")
-def container_is_paused(cluster: Cluster, change: Change, put_back: ExitStack, unit: str) -> list[tuple[str, str]]:
+def container_is_paused(
+    cluster: Cluster, change: Change, put_back: ExitStack, making: Making, unit: str
+) -> list[tuple[str, str]]:
     machine, container = cluster.units.machine_running(unit), _container(unit)
     change(f"the container of {unit} is paused")
     # one that was killed is paused no more
     put_back.callback(cluster.machines.run, machine, f"docker unpause {shlex.quote(container)} || true")
+    named = [("container-runs", f"container {container} on {machine}")]
+    put_back.enter_context(making(named))
     cluster.machines.run(machine, f"docker pause {shlex.quote(container)}")
-    return [("container-runs", f"container {container} on {machine}")]
+    return named
 
 
 def _container(unit: str) -> str:

@@ -217,7 +217,8 @@ class FakeWatch:
         self.made += causes
         yield
 
-    def diagnose(self, within: float) -> None:
+    def diagnose(self, within: float, but: Collection[str]) -> None:
+        assert set(but) <= set(RULES)
         self.log.append(("diagnosed", f"{within:g}"))
         if self.silent is not None:
             raise self.silent

@@ -74,11 +74,15 @@ def make_hosts(root: Path, number: int, suite: str) -> str:
     with prepared(root, ("docker engine",)) as toolchain, room_for(number, _takes(root)):
         try:
             hosts = Hosts(root, toolchain.process)
-            hosts.make(number, _image(root, toolchain, suite))
+            try:
+                image = _image(root, toolchain, suite)
+            except PlatformWrong as failed:
+                raise EnvironmentFailed(f"no image of {suite} can be made ({NEEDS_OF_A_SUITE}): {failed}") from failed
+            hosts.make(number, image)
             hosts.wait(Waiter(toolchain.recorder))
             hosts.write_down()
         except PlatformWrong as failed:  # no platform is there yet
-            raise EnvironmentFailed(f"hosts of {suite} cannot be made ({NEEDS_OF_A_SUITE}): {failed}") from failed
+            raise EnvironmentFailed(f"the hosts cannot be made: {failed}") from failed
     return "\n".join(
         [
             *(f"{USER}@{host.address}  {host.name}" for host in hosts.standing()),

@@ -8,6 +8,10 @@ from pathlib import Path
 from harness.errors import CommandFailed, Misconfigured, ReadOnly
 from harness.seams.process import Runner
 
+# Seconds for a switch; for what only tries whether there is one
+SWITCH_LIMIT, TRY_LIMIT = 600.0, 15.0
+SSH_FAILED = 255  # ssh's own exit status, where it is not the command's
+
 
 class Power:
     """The switches of a cluster's machines, of their network, or of its backing services: none is asked, and none can
@@ -49,14 +53,17 @@ class Power:
         self.switch("thaw", machine)
 
     def refused(self, whose: str = "") -> str:
-        """Why that cannot be switched which the target's `try` checks; "" where it can."""
+        """Why that cannot be switched which the target's `try` checks; "" where it can. Raises CommandFailed where ssh
+        did not come to ask."""
         try:
-            self.switch("try", whose)
+            self.switch("try", whose, within=TRY_LIMIT)
         except CommandFailed as failed:
+            if failed.status_seen == SSH_FAILED:
+                raise
             return (failed.stderr.strip() or str(failed)).splitlines()[0]
         return ""
 
-    def switch(self, way: str, machine: str, others: Iterable[str] = ()) -> None:
+    def switch(self, way: str, machine: str, others: Iterable[str] = (), within: float = SWITCH_LIMIT) -> None:
         """`way` is `off`, `on`, `gone`, `freeze`, `thaw`, `cut`, `deafen`, `thin`, `heal`, as far as the target has a
         command for it; `others` are the addresses that a machine's network is cut from."""
         if self._read_only:
@@ -64,4 +71,4 @@ class Power:
         if way not in self._commands:
             raise Misconfigured(f"target.json of this target has no command for power {way}: add it")
         words = {"run_id": self._run_id, "machine": machine, "others": ", ".join(others)}
-        self._process.run([part.format(**words) for part in self._commands[way]], cwd=self._folder)
+        self._process.run([part.format(**words) for part in self._commands[way]], cwd=self._folder, within=within)

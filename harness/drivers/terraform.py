@@ -23,6 +23,8 @@ from harness.seams.process import Result, Runner
 
 # A variable that a root module declares
 VARIABLE = re.compile(r'^variable\s+"([^"]+)"', re.MULTILINE)
+# What it prints itself of a connection, as if it were the program's
+CONNECTING = re.compile(r"Connecting to remote host|Connected!|  [A-Z]")
 # Characters of an attribute's value in a line about a change
 VALUE_SHOWN = 120
 
@@ -183,7 +185,8 @@ def why(stdout: str, stderr: str) -> str:
     # where the connection broke there is no status, and what was printed before is no reason
     if summary == "remote-exec provisioner error" and "exited with status" in detail:
         beginning = f"{address} (remote-exec): "
-        printed = [line.removeprefix(beginning) for line in stdout.splitlines() if line.startswith(beginning)]
+        lines = [line.removeprefix(beginning) for line in stdout.splitlines() if line.startswith(beginning)]
+        printed = [line for line in lines if line.strip() and not CONNECTING.match(line)]
         detail = f" Output: {printed[-1]}" if printed else detail
     text = f"{address or summary}: {detail}" if detail else summary
     return text.partition(" Output: ")[2].strip() or text

@@ -67,8 +67,10 @@ def collect(execution: Execution) -> None:
         return
     run, console = execution.run, target.get("console", [])
     with Connections(run.recorder) as connections:
-        causes = execution.document()["causes"]
-        if not causes and not _unmade(execution):
+        document = execution.document()
+        causes = document["causes"]
+        # where somebody looked and found nothing, what is there now is of a later time
+        if not causes and not document["causes_look"] and not _unmade(execution):
             causes = _looked(execution, Cluster(lambda: outputs, connections, run.process))
         looks = execution.document()["looks"]
         silent = looks[-1]["silent"] if looks else []
@@ -119,8 +121,10 @@ def _emit(
 
 
 def _unmade(execution: Execution) -> bool:
-    """Whether this run began to make machines, and never ended it: why, it was told, and a look would tell of all that
+    """Whether this run began to make a cluster, and never ended it: why, it was told, and a look would tell of all that
     is not there yet, as if it had been."""
+    if execution.workplace.folder != execution.run.folder:
+        return False
     applied = [command["status"] == 0 for command in execution.document()["commands"] if applies(command)]
     return bool(applied) and not any(applied)
 

@@ -102,11 +102,12 @@ class Watch:
     @contextmanager
     def making(self, causes: Collection[tuple[str, str]]) -> Iterator[None]:
         """These causes are made on purpose, while that lasts: they are found, and are no answer to what is wrong."""
-        before, self._made = self._made, [*self._made, *causes]
+        self._made += causes
         try:
             yield
         finally:
-            self._made = before
+            for cause in causes:
+                self._made.remove(cause)
 
     def until(self, what: str, rules: Collection[str], within: float) -> None:
         """Looks again until these rules hold. In a run that changes nothing the limit counts from its first look.
@@ -137,6 +138,11 @@ class Watch:
             self._look(costly=True)
         return self._looks[0]
 
+    @property
+    def newest(self) -> Snapshot:
+        """The last look since something was changed."""
+        return self._looks[-1] if self._looks else self.first
+
     def anew(self) -> Snapshot:
         """A look of just now, without what is costly."""
         self.changed()
@@ -147,9 +153,9 @@ class Watch:
         """The rules that nobody has asked for by name yet, in this run."""
         return [name for name in asked_for() if name not in self.chosen]
 
-    def diagnose(self, within: float = LOOK_LIMIT) -> tuple[Cause, ...]:
-        """What is wrong by now, with all that it takes to know it, in the record; a look takes `within` seconds at
-        most."""
+    def diagnose(self, within: float = LOOK_LIMIT, but: Collection[str] = ()) -> tuple[Cause, ...]:
+        """What is wrong by now, with all that it takes to know it, in the record, `but` what these rules find; a look
+        takes `within` seconds at most."""
         self.changed()
         self._look(costly=True, within=within)
         # what only a later look can tell has that time
@@ -158,7 +164,7 @@ class Watch:
             self._pause()
             self._look(costly=False, within=within)
         self.record(self._looks[-1])
-        every = causes(self._judge().findings, self._looks[-1])
+        every = causes([it for it in self._judge().findings if it.rule not in but], self._looks[-1])
         found = tuple(it for it in every if (it.finding.rule, str(it.finding.subject)) not in self._made)
         emit_causes(self._recorder, found, self._looks[-1].number)
         return found

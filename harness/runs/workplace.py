@@ -160,10 +160,15 @@ class Workplace:
         """An agent of this run's own with the operator's key: the one that the cluster was kept with may be gone. Where
         no key was handed over, the person's agent stays."""
         if self.key.exists():
-            self.shell.own = self._start_agent(os.environ, self.target_folder)
+            self.shell.own = self._start_agent(os.environ, None if self._is_anothers else self.target_folder)
 
-    def _start_agent(self, environment: Mapping[str, str], target_folder: Path) -> dict[str, str]:
-        if persons := _persons_agent(target_folder):
+    @property
+    def _is_anothers(self) -> bool:
+        """Whether nothing but a target's outputs is known of the cluster."""
+        return (self.folder / OUTPUTS).exists()
+
+    def _start_agent(self, environment: Mapping[str, str], target_folder: Path | None) -> dict[str, str]:
+        if target_folder and (persons := _persons_agent(target_folder)):
             self._agent = LentAgent.lend(self.run, self.key, persons)
         else:
             self._agent = Agent.start(self.run, self.key.read_text(), environment)
@@ -196,7 +201,7 @@ class Workplace:
         (self.folder / "env").write_text(
             "".join(f"export {name}={shlex.quote(value)}\n" for name, value in reaching.items())
         )
-        entry_point = next((name for name, address in outputs.machines.items() if address == outputs.entry_point), "")
+        entry_point = outputs.way_in
         lines = []
         for name, address in outputs.machines.items():
             lines += [f"Host {name}", f"    HostName {address}"]
@@ -222,7 +227,7 @@ class Workplace:
                 stack.callback(run.task, "look for leaks", self.leftovers().sweep)
                 stack.callback(run.task, "end ssh-agent", self._end_agent, environment)
                 stack.callback(run.task, "destroy ground", lambda: _destroy(self.ground()))
-                if self.shell_state.exists() and not (self.folder / OUTPUTS).exists():
+                if self.shell_state.exists() and not self._is_anothers:
                     stack.callback(run.task, "destroy machines", lambda: _destroy(self.terraform()))
                     self._wake_agent(environment)
         except (HarnessError, OSError, subprocess.SubprocessError) as failed:
@@ -242,7 +247,12 @@ class Workplace:
             self.unlock()
 
     def _end_agent(self, environment: Mapping[str, str]) -> None:
-        for agent in (self._agent, Agent.of(self.run_id, environment)):
+        agents = [self._agent, Agent.of(self.run_id, environment)]
+        # the one that the cluster was made with may be another than today's
+        lends = self.shell_state.exists() and self.key.exists() and LOGS_IN_WITH in declared(self.target_folder)
+        if lends and "SSH_AGENT_PID" not in environment and environment.get("SSH_AUTH_SOCK"):
+            agents.append(LentAgent(self.run, self.key, Path(environment["SSH_AUTH_SOCK"])))
+        for agent in agents:
             if isinstance(agent, LentAgent):
                 agent.take_back()
             elif agent is not None:

@@ -52,6 +52,12 @@ def test_machine_is_cut_off_from_others(runner: FakeRunner, way: str) -> None:
     assert table.count("{") == table.count("}")
 
 
+def test_a_machine_that_could_not_be_asked_refused_nothing(runner: FakeRunner) -> None:
+    """What is left out for that would pass."""
+    with pytest.raises(CommandFailed, match="timed out"):
+        Power(runner.on("sh -c", status=255, stderr="ssh: connect: timed out"), NETWORK, RUN_ID).refused()
+
+
 def test_what_the_kernel_of_the_machines_cannot_do_is_said(runner: FakeRunner) -> None:
     assert Power(runner.on("sh -c"), NETWORK, RUN_ID).refused() == ""
 

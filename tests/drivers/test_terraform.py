@@ -569,6 +569,12 @@ Error: remote-exec provisioner error
 error executing "/tmp/platform-1651160319.sh": Process
 exited with status 1
 """
+QUIET = """terraform_data.prepared["coreos-1"] (remote-exec): Connecting to remote host via SSH...
+terraform_data.prepared["coreos-1"] (remote-exec):   Host: 10.0.0.12
+terraform_data.prepared["coreos-1"] (remote-exec):   Checking Host Key: true
+terraform_data.prepared["coreos-1"] (remote-exec): Connected!
+terraform_data.prepared["coreos-1"] (remote-exec):
+"""
 PRINTED = """terraform_data.prepared["coreos-1"] (remote-exec): Connected!
 terraform_data.prepared["coreos-2"] (remote-exec): Connected!
 terraform_data.prepared["coreos-1"] (remote-exec): host-1: its packages cannot be installed: no mirror
@@ -585,13 +591,14 @@ BROKEN = "wait:\nremote command exited without exit status or exit signal"
     [
         (PRINTED, THERE, "host-1: its packages cannot be installed: no mirror"),
         ("", THERE, ENDED),
+        (QUIET, THERE, ENDED),
         (
             PRINTED,
             THERE.replace("Process\nexited with status 1", BROKEN),
             ENDED.replace("Process exited with status 1", " ".join(BROKEN.split())),
         ),
     ],
-    ids=["it printed why", "it printed nothing", "the connection broke"],
+    ids=["it printed why", "Terraform printed nothing", "it printed nothing", "the connection broke"],
 )
 def test_why_is_what_a_program_printed_on_another_machine(stdout: str, stderr: str, reason: str) -> None:
     """The first that failed: more may follow."""

@@ -116,6 +116,7 @@ def applied(execution: Execution, *statuses: int) -> None:
 def test_machines_that_were_never_made_are_not_looked_at(it: Standing, execution: Execution) -> None:
     """What is not there yet would hide why."""
     it.looker.shows = ETCD_IS_DOWN
+    execution.workplace.folder = execution.run.folder  # it builds the cluster
     applied(execution, 1)
 
     of_failed_run(execution)
@@ -123,16 +124,28 @@ def test_machines_that_were_never_made_are_not_looked_at(it: Standing, execution
     assert it.looker.within == [] and caused(execution) == [] and collected(execution) == EVERYTHING
 
 
-@pytest.mark.parametrize("statuses", [(0, 1), (1, 0)])
+@pytest.mark.parametrize(("builds", "statuses"), [(True, (0, 1)), (True, (1, 0)), (False, (1,))])
 def test_machines_that_stand_are_looked_at_whatever_was_not_changed(
-    it: Standing, execution: Execution, statuses: tuple[int, ...]
+    it: Standing, execution: Execution, builds: bool, statuses: tuple[int, ...]
 ) -> None:
     it.looker.shows = ETCD_IS_DOWN
+    if builds:
+        execution.workplace.folder = execution.run.folder
     applied(execution, *statuses)
 
     of_failed_run(execution)
 
     assert caused(execution) == [("system-unit-runs", "bootstrap", "etcd on coreos-1")]
+
+
+def test_where_somebody_looked_and_found_nothing_nobody_looks_later(it: Standing, execution: Execution) -> None:
+    """What a scenario took away is back by then, and may be booting."""
+    emit_causes(execution.run.recorder, [], 7)
+    fails(execution)
+
+    of_failed_run(execution)
+
+    assert it.looker.within == [] and caused(execution) == [] and collected(execution) == EVERYTHING
 
 
 def misuses(execution: Execution) -> None:

@@ -779,6 +779,18 @@ def test_a_cause_that_is_made_on_purpose_is_no_answer(watch: Watch, looker: Fake
     with watch.making([(RUNS, "unit blog.service on coreos-1")]), watch.making([("other", "x")]):
         assert [cause.finding.rule for cause in watch.diagnose()] == [WHOLE]
     assert [cause.finding.rule for cause in watch.diagnose()] == [RUNS, WHOLE]
+    assert [cause.finding.rule for cause in watch.diagnose(but=[RUNS])] == [WHOLE]
+
+
+def test_causes_that_are_made_end_in_any_order(watch: Watch, looker: FakeLooker) -> None:
+    looker.shows = [lacks(active="failed", broken="/a.png")]
+    one, other = watch.making([("x", "y")]), watch.making([(RUNS, "unit blog.service on coreos-1")])
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert [cause.finding.rule for cause in watch.diagnose()] == [WHOLE]
+    other.__exit__(None, None, None)
+    assert [cause.finding.rule for cause in watch.diagnose()] == [RUNS, WHOLE]
 
 
 def test_a_diagnosis_waits_for_what_only_a_later_look_can_tell(

@@ -488,6 +488,14 @@ def test_ssh_finds_key_and_known_hosts_of_a_checkout_with_an_odd_path(
         assert sourced(place)["FLEETCTL_KNOWN_HOSTS_FILE"] == str(place.folder / "known_hosts")
 
 
+def test_behind_a_fixed_address_machines_are_reached_through_an_entry_point(kept: Workplace) -> None:
+    machines = {"coreos-0": "192.0.2.9", "coreos-1": "192.0.2.10"}
+    kept.keep(Outputs("198.51.100.1", machines, "core", "", {}, "", ("coreos-0", "coreos-1")))
+
+    assert as_ssh_sees(kept, "coreos-1")["proxyjump"] == "coreos-0"
+    assert "proxyjump" not in as_ssh_sees(kept, "coreos-0")
+
+
 def test_the_one_machine_of_a_small_cluster_is_its_entry_point(kept: Workplace) -> None:
     kept.keep(Outputs("192.0.2.9", {"coreos-0": "192.0.2.9"}, "core", "", {}, "", ("coreos-0",)))
 
@@ -608,6 +616,32 @@ def test_a_key_of_the_persons_agent_is_used_where_hosts_are_to_be_reached_by_it(
 
     assert found.shell.own["SSH_AUTH_SOCK"] == whose == os.environ["SSH_AUTH_SOCK"]
     assert runner.calls == ([f"ssh-add -q {found.key}"] if whose == PERSONS_AGENT else [])
+
+
+def test_a_check_by_outputs_lends_nobody_a_key(found: Workplace, agent: FakeAgent, runner: FakeRunner) -> None:
+    """No `down` takes it back."""
+    found.run.process = runner
+    found.target_folder.mkdir(parents=True)
+    (found.target_folder / "variables.tf").write_text(HOSTS)
+    (found.folder / "outputs.json").write_text("{}")
+    found.put_key("a secret of many characters")
+    found.unlock()
+
+    assert found.shell.own["SSH_AUTH_SOCK"] == str(agent.socket) and runner.calls == []
+
+
+def test_a_key_is_taken_back_from_the_agent_that_it_was_lent_to(
+    standing: Workplace, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The person may have logged in anew since."""
+    (standing.target_folder / "variables.tf").write_text(HOSTS)
+    standing._agent = None
+    standing.shell.export(SSH_AUTH_SOCK="/of/another/login")
+    runner.on("terraform destroy").on("ssh-add")
+    standing.tear_down()
+
+    asked = [call.env["SSH_AUTH_SOCK"] for call in runner.details if "-d" in call.argv and call.env]
+    assert asked == [PERSONS_AGENT, "/of/another/login"]
 
 
 def test_hosts_are_given_back_with_an_agent_that_answers(
