@@ -22,6 +22,7 @@ from harness.drivers.cluster import Cluster, Connections
 from harness.drivers.deploying import DeploymentUnderWay
 from harness.drivers.etcd import Registration
 from harness.drivers.fleetctl import Fleetctl
+from harness.drivers.machines import Machines
 from harness.drivers.power import Power
 from harness.drivers.shell import OperatorShell
 from harness.drivers.site import Page, Site
@@ -278,8 +279,6 @@ def power(process: Processes, first_shell: OperatorShell, target: Path, workplac
     return Power(process, target_data(target)["power"], workplace.name, first_shell.cwd, read_only=read_only)
 
 
-# Rules that count machines which a scenario took away
-OF_ALL = ("plan-is-empty", "etcd-members-are-right")
 # A step found the platform wrong, and does not know by which rule
 FAILED = pytest.StashKey[BaseException]()
 
@@ -290,17 +289,28 @@ def pytest_bdd_step_error(request: pytest.FixtureRequest, exception: BaseExcepti
 
 
 @pytest.fixture
-def put_back(request: pytest.FixtureRequest, watch: Watch, recorder: Recorder) -> Iterator[contextlib.ExitStack]:
+def put_back(
+    request: pytest.FixtureRequest, watch: Watch, recorder: Recorder, cluster: Cluster
+) -> Iterator[contextlib.ExitStack]:
     """What puts back what a scenario took away, however it ends: each is called once more when the scenario did it.
     Where it failed the cause is looked for before that, for it may be gone behind it."""
     with contextlib.ExitStack() as every:
         yield every
         if FAILED in request.node.stash:
             try:
-                watch.diagnose(LOOKS_WITHIN, but=OF_ALL)
+                _look_for_the_cause(watch, cluster.machines)
             except HarnessError as unknown:
                 recorder.emit("note", text=f"why it failed is not known: {unknown}")
     watch.changed()
+
+
+def _look_for_the_cause(watch: Watch, machines: Machines) -> None:
+    """A machine that was taken away is counted, for what follows from it to be told as that; itself it is none."""
+    lost = [name for name in machines.addresses if name not in machines.names]
+    for name in lost:
+        machines.regain(name)
+    with watch.making([("machine-answers", f"machine {name}") for name in lost]):
+        watch.diagnose(LOOKS_WITHIN)
 
 
 @pytest.fixture

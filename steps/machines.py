@@ -14,6 +14,7 @@ from harness.drivers.power import Power
 from harness.drivers.shell import OperatorShell
 from harness.drivers.terraform import Terraform
 from harness.model import tfvars
+from harness.runs.faults import Making
 from harness.runs.watch import Watch
 from harness.seams.wait import Waiter
 from steps.phrases import SEEN, Change, Variables, phrase, require
@@ -73,10 +74,11 @@ def lost_machine_answers(cluster: Cluster, watch: Watch, lost_machine: str, seco
 
 
 @when(phrase('the machine of unit "{unit:Name}" is taken out of service'), target_fixture="machine_out_of_service")
-def machine_is_taken_out(cluster: Cluster, change: Change, put_back: ExitStack, unit: str) -> str:
+def machine_is_taken_out(cluster: Cluster, change: Change, put_back: ExitStack, making: Making, unit: str) -> str:
     """fleet leaves it in order: it stops the machine's units and gives them to others."""
     machine = cluster.units.machine_running(unit)
     change(f"{machine} is taken out of service")
+    put_back.enter_context(making([("system-unit-runs", f"fleet on {machine}")]))
     put_back.callback(cluster.machines.run, machine, START_FLEET)
     cluster.machines.run(machine, "sudo systemctl stop fleet.service")
     cluster.machines.lose(machine)

@@ -153,9 +153,9 @@ class Watch:
         """The rules that nobody has asked for by name yet, in this run."""
         return [name for name in asked_for() if name not in self.chosen]
 
-    def diagnose(self, within: float = LOOK_LIMIT, but: Collection[str] = ()) -> tuple[Cause, ...]:
-        """What is wrong by now, with all that it takes to know it, in the record, `but` what these rules find; a look
-        takes `within` seconds at most."""
+    def diagnose(self, within: float = LOOK_LIMIT) -> tuple[Cause, ...]:
+        """What is wrong by now, with all that it takes to know it, in the record; a look takes `within` seconds at
+        most."""
         self.changed()
         self._look(costly=True, within=within)
         # what only a later look can tell has that time
@@ -164,7 +164,7 @@ class Watch:
             self._pause()
             self._look(costly=False, within=within)
         self.record(self._looks[-1])
-        every = causes([it for it in self._judge().findings if it.rule not in but], self._looks[-1])
+        every = causes(self._judge().findings, self._looks[-1])
         found = tuple(it for it in every if (it.finding.rule, str(it.finding.subject)) not in self._made)
         emit_causes(self._recorder, found, self._looks[-1].number)
         return found

@@ -779,7 +779,6 @@ def test_a_cause_that_is_made_on_purpose_is_no_answer(watch: Watch, looker: Fake
     with watch.making([(RUNS, "unit blog.service on coreos-1")]), watch.making([("other", "x")]):
         assert [cause.finding.rule for cause in watch.diagnose()] == [WHOLE]
     assert [cause.finding.rule for cause in watch.diagnose()] == [RUNS, WHOLE]
-    assert [cause.finding.rule for cause in watch.diagnose(but=[RUNS])] == [WHOLE]
 
 
 def test_causes_that_are_made_end_in_any_order(watch: Watch, looker: FakeLooker) -> None:
