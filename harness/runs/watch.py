@@ -102,11 +102,12 @@ class Watch:
     @contextmanager
     def making(self, causes: Collection[tuple[str, str]]) -> Iterator[None]:
         """These causes are made on purpose, while that lasts: they are found, and are no answer to what is wrong."""
-        self._made += causes
+        made = tuple(causes)  # who gave them may add to theirs
+        self._made += made
         try:
             yield
         finally:
-            for cause in causes:
+            for cause in made:
                 self._made.remove(cause)
 
     def until(self, what: str, rules: Collection[str], within: float) -> None:

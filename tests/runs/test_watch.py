@@ -783,8 +783,10 @@ def test_a_cause_that_is_made_on_purpose_is_no_answer(watch: Watch, looker: Fake
 
 def test_causes_that_are_made_end_in_any_order(watch: Watch, looker: FakeLooker) -> None:
     looker.shows = [lacks(active="failed", broken="/a.png")]
-    one, other = watch.making([("x", "y")]), watch.making([(RUNS, "unit blog.service on coreos-1")])
+    grows = [("x", "y")]
+    one, other = watch.making(grows), watch.making([(RUNS, "unit blog.service on coreos-1")])
     one.__enter__()
+    grows.append(("z", "added by a later step"))
     other.__enter__()
     one.__exit__(None, None, None)
     assert [cause.finding.rule for cause in watch.diagnose()] == [WHOLE]
