@@ -44,7 +44,7 @@ setup: ## install and build what a run needs, and nothing else
 test: ## the harness's own tests: offline, without Docker
 	@bin/platform test $(ARGS)
 
-try-system: ## both commands of the README in a bare SYSTEM (bookworm, trixie), from nothing
+try-system: ## both commands of the README in a bare SYSTEM (bookworm, trixie, noble), from nothing
 	@bin/platform try-system
 
 hosts: ## make N stock hosts (plain Debian or Ubuntu, as containers) for TARGET=hosts, or remove them

@@ -418,7 +418,7 @@ COMMANDS = {
     ),
     "try-system": Command(
         _try_system,
-        "both commands of the README in a bare SYSTEM (bookworm, trixie), from nothing",
+        "both commands of the README in a bare SYSTEM (bookworm, trixie, noble), from nothing",
         "In namespaces of its own, with a clean clone of HEAD; needs root. Prints the README's row about that system.",
         (_suite_argument,),
     ),

@@ -304,7 +304,10 @@ class Watch:
         self._recorder.emit("wait.seen", id=wait, value=text)
 
     def _follows(self, judged: Judgement) -> bool:
-        """Whether all that is not settled follows from findings that are."""
+        """Whether all that is not settled follows from findings that are. Where something is changed a cause may be made
+        on purpose, and what follows from it has its time."""
+        if self.fresh:
+            return False
         every = self._judge()
         settled, open_ = {it.key for it in every.findings}, {it.key for it in judged.unsettled}
         found = causes(every.all, self._looks[-1])
