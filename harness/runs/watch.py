@@ -304,8 +304,8 @@ class Watch:
         self._recorder.emit("wait.seen", id=wait, value=text)
 
     def _follows(self, judged: Judgement) -> bool:
-        """Whether all that is not settled follows from findings that are. Where something is changed a cause may be made
-        on purpose, and what follows from it has its time."""
+        """Whether all that is not settled follows from findings that are. Where something is changed a cause may be
+        made on purpose, and what follows from it has its time."""
         if self.fresh:
             return False
         every = self._judge()
