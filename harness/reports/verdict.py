@@ -50,7 +50,7 @@ LAYERS = (
     "content",
     "entry",
 )
-# Where the deepest cause is not the platform's: what it stands on, what the person at the keyboard has in hand
+# Where no cause is the platform's: what it stands on, what the person at the keyboard has in hand
 STATUS_OF_LAYER = {"environment": ExitStatus.ENVIRONMENT_FAILED, "config": ExitStatus.MISCONFIGURED}
 LAYER_OF_TAG = {
     "variables": "config",
@@ -99,7 +99,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The exit status, its headline, the faults in the order of time, and the causes, the deepest first."""
+    """The exit status, its headline, the faults in the order of time, and the causes in their order of `judging`."""
 
     status: ExitStatus
     headline: str
@@ -150,8 +150,8 @@ def _status(run: Item, faults: tuple[Fault, ...], counts: dict[str, int], *, dia
     if faults and faults[0].status is not ExitStatus.PLATFORM_WRONG:
         return faults[0].status
     if faults or (diagnosis and run["causes"]):
-        deepest = run["causes"][0]["finding"]["layer"] if run["causes"] else ""
-        return STATUS_OF_LAYER.get(deepest, ExitStatus.PLATFORM_WRONG)
+        kinds = {STATUS_OF_LAYER.get(cause["finding"]["layer"]) for cause in run["causes"]}
+        return (kinds.pop() if len(kinds) == 1 else None) or ExitStatus.PLATFORM_WRONG
     if diagnosis:
         return ExitStatus.VERIFIED
     if not counts.get("passed"):

@@ -41,13 +41,19 @@ class Subject(NamedTuple):
 @dataclass(frozen=True)
 class Wrong:
     """One thing that a rule finds wrong: what was expected, what was seen, since when (seconds since the epoch, by our
-    clock), and the command that shows it."""
+    clock), and the command that shows it.
+
+    It can follow from what its subject stands on and does not answer, or comes late. What is wrong in another way (other
+    bytes, a unit that was stopped, a key that is refused) `follows` from findings of these rules only: `RULE`, or
+    `RULE KIND` of one kind of its subjects; from none, where that is empty.
+    """
 
     subject: Subject
     expected: str
     seen: str
     since: float | None = None
     paste: str = ""
+    follows: tuple[str, ...] | None = None
 
 
 class Finding(Struct, frozen=True, omit_defaults=True):
@@ -62,6 +68,7 @@ class Finding(Struct, frozen=True, omit_defaults=True):
     first_seen: float
     since: float | None = None
     paste: str = ""
+    follows: tuple[str, ...] | None = None  # see Wrong; not recorded
 
     @property
     def key(self) -> tuple[str, Subject]:
@@ -78,7 +85,8 @@ Found = Iterable[Wrong]
 class Rule:
     """What must hold. `name` is stable: people and programs know it.
 
-    It `explains` findings of these other rules whose subjects stand on its own (ALL: of any rule that comes later).
+    It `explains` findings of these other rules whose subjects stand on its own (ALL: of any rule that comes later), and
+    that can follow from it (see Wrong).
     `lag` is how many seconds late its sources are: what it finds counts when two looks that are further apart agree.
     A rule that `compares` is given the first look and the newest. What a `costly` one needs is not in every look. One
     that `excuses` is given all looks: what it finds is no fault by itself, and counts where it explains all others.
@@ -145,6 +153,14 @@ def described(unit: Unit | None) -> str:
         ended = f", {'killed by signal' if unit.exit_code in (2, 3) else 'exit status'} {unit.exit_status}"
     result = "" if unit.result in ("success", "exit-code", "signal") else f", {unit.result}"
     return f"systemd says {unit.active} ({unit.sub}){result}{ended}"
+
+
+def ended_for_good(unit: Unit | None) -> bool:
+    """Whether systemd leaves a unit as it is: somebody stopped it, or it was given up. One that was never started is not
+    ended, and one that failed for want of time may come yet."""
+    if unit is None or unit.load != "loaded" or unit.since is None:
+        return False
+    return unit.active == "inactive" or (unit.active == "failed" and unit.result != "timeout")
 
 
 def since(unit: Unit | None, machine: Machine) -> float | None:

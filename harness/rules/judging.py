@@ -13,6 +13,8 @@ from harness.snapshot.data import Snapshot, Struct
 # from the ground up, whichever module was loaded first
 for _name in sorted(RULES, key=lambda name: LAYERS.index(RULES[name].layer)):
     RULES[_name] = RULES.pop(_name)
+# What a reader meets
+OF_READERS = ("site-answers", "site-is-whole", "site-is-as-deployed", "sites-are-apart", "name-leads")
 ORDER = {name: number for number, name in enumerate(RULES)}
 
 
@@ -62,7 +64,7 @@ def judge(looks: Sequence[Snapshot], expected: Collection[tuple[str, Subject]] =
             shown[wrong.subject] = first = _first_seen(rule, wrong.subject, looks)
             late = now.asked - first < rule.lag
             finding = Finding(
-                name, rule.layer, wrong.subject, wrong.expected, wrong.seen, first, wrong.since, wrong.paste
+                name, rule.layer, *(wrong.subject, wrong.expected, wrong.seen), first, wrong.since, wrong.paste, wrong.follows
             )
             (unsettled if late else settled).append(finding)
     return Judgement(tuple(settled), tuple(unsettled))
@@ -85,12 +87,13 @@ def _first_seen(rule: Rule, subject: Subject, looks: Sequence[Snapshot]) -> floa
 
 
 def causes(findings: Sequence[Finding], now: Snapshot) -> tuple[Cause, ...]:
-    """The findings that no other explains, the deepest first, each with those that it explains. An excuse that does not
-    explain all the others is none."""
+    """The findings that no other explains, each with those that it explains: first those by which readers lose
+    something, and of these, and of the others, the deepest first. An excuse that does not explain all the others is
+    none."""
     found = _causes(findings, now)
     if len(found) > 1:
         found = _causes([finding for finding in findings if not RULES[finding.rule].excuses], now)
-    return found
+    return tuple(sorted(found, key=lambda cause: not any(finding.rule in OF_READERS for finding in cause.all)))
 
 
 def _causes(findings: Sequence[Finding], now: Snapshot) -> tuple[Cause, ...]:
@@ -136,6 +139,9 @@ def _depth(finding: Finding) -> tuple[int, int, float, tuple[str, str, int, str]
 
 def _explains(cause: Finding, finding: Finding, foundations: Foundations) -> bool:
     explains = RULES[cause.rule].explains
+    can_follow = finding.follows is None or {cause.rule, f"{cause.rule} {cause.subject.kind}"} & set(finding.follows)
+    if not can_follow:
+        return False
     if cause.subject == finding.subject:
         return finding.rule in explains and finding.rule != cause.rule
     if ALL not in explains and finding.rule not in explains:

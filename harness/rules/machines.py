@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from statistics import median
@@ -14,6 +15,7 @@ from harness.rules.finding import (
     Wrong,
     answering,
     described,
+    ended_for_good,
     most_common,
     on,
     rule,
@@ -40,17 +42,27 @@ NETWORK_LAG = 1.0
 # its processors run or wait to, is too slow for any limit
 SLOW, CROWDED = 5.0, 5.0
 PROCESSORS = Subject("processors")
-# What comes late on such machines, or not in time: no content, no setting and no text is wrong because of them
+# What comes late on such machines, or not in time
 LATE = (
     "machine-answers", "answer-is-whole", "boot-finished", "docker-answers", "system-unit-runs",
     "no-system-unit-failed", "machine-listens", "etcd-is-healthy", "etcd-has-one-leader", "etcd-keeps-its-leader",
     "fleet-answers", "fleet-lists", "fleet-views-agree", "unit-is-placed", "unit-is-reported", "unit-runs",
     "unit-runs-nowhere-else", "unit-keeps-running", "container-runs", "registrations-are-known",
     "instance-is-registered", "registration-is-right", "ambassador-follows", "ambassador-reaches",
-    "port-is-open", "site-answers", "site-is-whole", "stranger-gets-nothing", "name-leads",
+    "site-answers", "site-is-whole", "stranger-gets-nothing", "name-leads",
 )  # fmt: skip
 # Of a file system, or of the memory: the share that is to be free
 FREE_AT_LEAST = 0.05
+
+
+# What a plan says of a machine that is lost: that it is made again, or (a container that ended) that it is to run
+AGAIN = re.compile(r": (would be made|must_run false -> true)$")
+# What a machine's silence, or its refusal, follows from
+SILENT = ("machine-answers", "processors-suffice")
+REFUSED = {
+    "key": ("agent-holds-a-key", "machine-answers"),
+    "host key": ("host-key-is-pinned", "machine-answers"),
+}
 
 
 def at(kind: str, machine: str) -> Subject:
@@ -103,7 +115,8 @@ def host_key_is_pinned(now: Snapshot) -> Found:
 def machine_answers(now: Snapshot) -> Found:
     for name, machine in now.machines.items():
         if machine.silent:
-            yield Wrong(at("machine", name), "an answer over SSH", machine.silent, paste=on(name, "uptime"))
+            paste, follows = on(name, "uptime"), REFUSED.get(machine.refused, SILENT)
+            yield Wrong(at("machine", name), "an answer over SSH", machine.silent, paste=paste, follows=follows)
 
 
 @rule(
@@ -142,9 +155,14 @@ def _packets_lost(now: Snapshot) -> dict[frozenset[str], float]:
 
 @rule("provision", "a second plan changes nothing", costly=True)
 def plan_is_empty(now: Snapshot) -> Found:
-    if now.plan:
-        paste = "terraform -chdir=infra/$TARGET plan -var-file=../../terraform.tfvars"
-        yield Wrong(Subject("plan"), "no changes", "; ".join(now.plan), paste=paste)
+    paste = "terraform -chdir=infra/$TARGET plan -var-file=../../terraform.tfvars"
+    silent = [name for name, machine in now.machines.items() if machine.silent]
+    lines = now.plan or ()
+    again = {name: [line for line in lines if f'["{name}"]' in line and AGAIN.search(line)] for name in silent}
+    others = [line for line in lines if not any(line in its for its in again.values())]
+    for name, changes in {"": others, **again}.items():
+        if changes:
+            yield Wrong(Subject("plan", "", name), "no changes", "; ".join(changes), paste=paste)
 
 
 @rule("provision", "no two machines share a machine id", explains=(ALL,))
@@ -162,7 +180,8 @@ def _shared(now: Snapshot, values: dict[str, str], what: str) -> Found:
     for name, value in values.items():
         first = holders.setdefault(value, name)
         if not value or first != name:
-            yield Wrong(at("machine", name), f"a {what} of its own", f"that of {first}" if value else "none")
+            seen = f"that of {first}" if value else "none"
+            yield Wrong(at("machine", name), f"a {what} of its own", seen, follows=())
 
 
 @rule("bootstrap", "every machine says all that it is asked")
@@ -180,7 +199,11 @@ def boot_finished(now: Snapshot) -> Found:
         paste = on(name, "journalctl -b -u first-boot --no-pager")
         # a machine that boots again has its first boot behind it: the unit is inactive then
         if boot is None or boot.active not in ("active", "inactive") or boot.result != "success":
-            yield Wrong(at("boot", name), "a first boot that ended well", described(boot), since(boot, machine), paste)
+            failed = boot is not None and boot.result not in ("success", "timeout")
+            follows = () if failed or (boot and boot.active == "failed") else None
+            yield Wrong(
+                at("boot", name), "a first boot that ended well", described(boot), since(boot, machine), paste, follows
+            )
         elif machine.state in ("initializing", "starting"):
             paste = on(name, "systemctl list-jobs")
             yield Wrong(at("boot", name), "a boot that has ended", f"systemd is {machine.state}", None, paste)
@@ -192,7 +215,8 @@ def clock_agrees(now: Snapshot) -> Found:
         if abs(machine.clock_ahead) > CLOCK_AT_MOST:
             way = "ahead" if machine.clock_ahead > 0 else "behind"
             seen = f"{abs(machine.clock_ahead):.1f} s {way}"
-            yield Wrong(at("clock", name), f"within {CLOCK_AT_MOST:g} s", seen, paste=on(name, "timedatectl"))
+            paste = on(name, "timedatectl")
+            yield Wrong(at("clock", name), f"within {CLOCK_AT_MOST:g} s", seen, paste=paste, follows=())
 
 
 @rule("bootstrap", "there is room on every machine", explains=("unit-runs", "etcd-is-healthy", "system-unit-runs"))
@@ -202,7 +226,8 @@ def room_is_left(now: Snapshot) -> Found:
             if room.free < FREE_AT_LEAST * room.size:
                 seen = f"{room.free >> 20} of {room.size >> 20} MiB"
                 subject = Subject("room", place, name)
-                yield Wrong(subject, f"{FREE_AT_LEAST:.0%} free", seen, paste=on(name, "df -h; free -m"))
+                paste = on(name, "df -h; free -m")
+                yield Wrong(subject, f"{FREE_AT_LEAST:.0%} free", seen, paste=paste, follows=())
 
 
 @rule("bootstrap", "Docker answers where it runs", explains=(ALL,))
@@ -225,7 +250,7 @@ def sshd_is_set(now: Snapshot) -> Found:
             seen = machine.sshd.get(setting)
             if machine.sshd and seen != value:
                 subject, paste = at("sshd", name), on(name, f"sudo sshd -T | grep {setting}")
-                yield Wrong(subject, f"{setting} {value}", f"{setting} {seen}", paste=paste)
+                yield Wrong(subject, f"{setting} {value}", f"{setting} {seen}", paste=paste, follows=())
 
 
 @rule(
@@ -240,7 +265,8 @@ def system_unit_runs(now: Snapshot) -> Found:
             needed = unit != "docker.service" or now.intended.started  # it starts with the first container
             if machine.units and needed and (state is None or state.active != "active"):
                 paste = on(name, f"systemctl status {unit}; journalctl -b -n 20 -u {unit} --no-pager")
-                yield Wrong(at(kind, name), f"{unit} active", described(state), since(state, machine), paste)
+                follows = ("boot-finished", "room-is-left") if ended_for_good(state) else None
+                yield Wrong(at(kind, name), f"{unit} active", described(state), since(state, machine), paste, follows)
 
 
 @rule("bootstrap", "no unit of the machine itself is failed")
@@ -249,8 +275,9 @@ def no_system_unit_failed(now: Snapshot) -> Found:
         for unit in machine.failed:
             if unit not in SYSTEM and unit not in now.intended.units and unit != "first-boot.service":
                 state = machine.units.get(unit)
-                paste = on(name, f"systemctl status {unit}")
-                yield Wrong(Subject("system unit", unit, name), "not failed", "failed", since(state, machine), paste)
+                paste, late = on(name, f"systemctl status {unit}"), state is not None and state.result == "timeout"
+                subject, follows = Subject("system unit", unit, name), None if late else ()
+                yield Wrong(subject, "not failed", "failed", since(state, machine), paste, follows)
 
 
 @rule("bootstrap", "every machine's filter is loaded", explains=("port-is-open", "port-is-closed"))
@@ -262,7 +289,8 @@ def filter_is_loaded(now: Snapshot) -> Found:
         if not machine.filter:
             yield Wrong(at("filter", name), "the platform's table", "no such table is loaded", paste=paste)
         elif machine.filter != usual:
-            yield Wrong(at("filter", name), "the same as on the others", "another one is loaded", paste=paste)
+            seen = "another one is loaded"
+            yield Wrong(at("filter", name), "the same as on the others", seen, paste=paste, follows=())
 
 
 # -- etcd ------------------------------------------------------------------------------------------------------------
@@ -355,7 +383,7 @@ def fleet_lists(now: Snapshot) -> Found:
     for machine in now.fleet.machines.values():
         if machine.address not in now.intended.machines.values():
             subject = Subject("fleet", f"machine {machine.address}")
-            yield Wrong(subject, "not listed by fleet", "listed, and no machine of this cluster")
+            yield Wrong(subject, "not listed by fleet", "listed, and no machine of this cluster", follows=())
 
 
 @rule(
@@ -373,7 +401,7 @@ def fleet_metadata(now: Snapshot) -> Found:
         if told != intended:
             expected, seen = (",".join(f"{key}={value}" for key, value in it.items()) for it in (intended, told))
             paste = "fleetctl list-machines --full"
-            yield Wrong(at("fleet", name), f"metadata {expected}", f"metadata {seen}", paste=paste)
+            yield Wrong(at("fleet", name), f"metadata {expected}", f"metadata {seen}", paste=paste, follows=())
 
 
 @rule("bootstrap", "every machine's fleet sees the same machines", lag=FLEET_LAG)
@@ -400,4 +428,4 @@ def fleet_has_no_port(now: Snapshot) -> Found:
     for name, machine in answering(now):
         ports = [address for address, program in machine.listening if program == "fleetd"]
         if ports:
-            yield Wrong(at("fleet", name), "a socket file only", f"it listens on {', '.join(ports)}")
+            yield Wrong(at("fleet", name), "a socket file only", f"it listens on {', '.join(ports)}", follows=())

@@ -8,6 +8,7 @@ from harness.rules.finding import ALL, FLEET_LAG, Found, Subject, Wrong, rule
 from harness.snapshot.data import Fleet, FleetUnit, Snapshot
 
 Options = tuple[tuple[str, str, str], ...]
+FORBIDDEN = "its MachineID or MachineMetadata forbids this machine"
 
 
 def unit_of(name: str, machine: str = "") -> Subject:
@@ -30,7 +31,7 @@ def unit_is_as_written(now: Snapshot) -> Found:
         written = now.intended.units.get(name)
         if written and held.options is not None:
             seen = "; ".join(differences(written.options, held.options)) or "the same options in another order"
-            yield Wrong(unit_of(name), "its file's options", seen, paste=f"fleetctl cat {name}")
+            yield Wrong(unit_of(name), "its file's options", seen, paste=f"fleetctl cat {name}", follows=())
 
 
 @rule("schedule", "fleet is told to have every unit loaded, and to run it once it was started", explains=(ALL,))
@@ -40,7 +41,8 @@ def unit_is_wanted(now: Snapshot) -> Found:
         held = now.fleet.units.get(name) if now.fleet else None
         if held and held.desired not in enough:
             paste = f"fleetctl {'start --no-block' if now.intended.started else 'load'} {name}"
-            yield Wrong(unit_of(name), enough[0], f"fleet is told to have it {held.desired or 'unknown'}", paste=paste)
+            seen = f"fleet is told to have it {held.desired or 'unknown'}"
+            yield Wrong(unit_of(name), enough[0], seen, paste=paste, follows=())
 
 
 @rule(
@@ -142,7 +144,8 @@ class Placing:
             against = self._against(name, machine_id)
             if against:
                 machine = named(self._now, machine_id)
-                yield Wrong(unit_of(name, machine), "where its rules allow it", against, paste=paste)
+                subject, follows = unit_of(name, machine), ("fleet-metadata",) if against == FORBIDDEN else None
+                yield Wrong(subject, "where its rules allow it", against, paste=paste, follows=follows)
 
     def where(self, name: str, unit: FleetUnit) -> set[str]:
         """Ids of the machines that it is on: of a global one those that report it."""
@@ -159,7 +162,7 @@ class Placing:
         if machine is None:
             return "no machine of the cluster"
         if not self._rules[name].allow(machine_id, machine.metadata):
-            return "its MachineID or MachineMetadata forbids this machine"
+            return FORBIDDEN
         beside = [
             Neighbour(other, self._rules[other])
             for other, unit in self._fleet.units.items()

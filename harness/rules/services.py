@@ -49,7 +49,8 @@ def instance_is_registered(now: Snapshot) -> Found:
                 yield Wrong(Subject("registration", service, machine), f"{address} in etcd", seen, paste=paste)
 
 
-@rule("discovery", "every registration leads to an instance that runs", explains=(ALL,), lag=AMBASSADOR_LAG)
+# it takes nothing away from those beside it: an ambassador passes it over
+@rule("discovery", "every registration leads to an instance that runs", lag=AMBASSADOR_LAG)
 def registration_is_right(now: Snapshot) -> Found:
     silent = [now.intended.machines[name] for name, machine in now.machines.items() if machine.silent]
     for service, keys in (now.services or {}).items():
@@ -58,12 +59,12 @@ def registration_is_right(now: Snapshot) -> Found:
             subject = Subject("registration", f"{service}/{name}")
             host = key.address.rpartition(":")[0]
             if not is_address(key.address):
-                yield Wrong(subject, "host and port", key.value)
+                yield Wrong(subject, "host and port", key.value, follows=())
             elif key.address not in instances and host not in silent:
                 where = ", ".join(sorted(instances)) or "nowhere"
                 yield Wrong(subject, "an instance that runs", f"it leads to {key.address}; {service} runs at {where}")
             elif key.ttl is None:
-                yield Wrong(subject, "a time to live", "none: it would outlive its instance")
+                yield Wrong(subject, "a time to live", "none: it would outlive its instance", follows=())
 
 
 @rule(

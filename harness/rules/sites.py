@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
+from harness.model.registration import is_address
 from harness.rules.finding import ALL, Found, Subject, Wrong, answering, on, rule
-from harness.snapshot.data import Snapshot
+from harness.snapshot.data import Answer, Snapshot
 
 # Names that a finding lists; the report has all
 SHOWN = 5
+# How a broken link ends that the site itself gave no answer to
+NO_ANSWER = re.compile(r": 5\d\d$")
+# How the answer begins that leads to another host (harness/drivers/site.py)
+LEADS_OUTSIDE = "leads outside"
+# Where an answer comes from that is not the site's: contents that are older or another's, a route that leads elsewhere
+OF_OTHERS = ("contents-are-held", "entry-has-routes")
+# Why a name leads to what is no entry point: what tells the name server does not run, or runs twice
+NAMED_BY = ("unit-is-held", "unit-is-wanted", "unit-is-placed", "unit-runs", "unit-runs-nowhere-else")
 
 
 def _some(names: tuple[str, ...]) -> str:
@@ -14,25 +25,36 @@ def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
+def _absent(answer: Answer) -> bool:
+    """Whether a site did not answer: its entry point says so, or nobody does."""
+    return answer.status >= 500 or bool(answer.failed and not answer.failed.startswith(LEADS_OUTSIDE))
+
+
 def _again(site: str) -> str:
     return f"./bin/deploy-blog {site} sites/{site}"
 
 
-@rule("content", "the units' helper files are on every machine, byte for byte", explains=("unit-runs",))
+@rule(
+    "content",
+    "the units' helper files are on every machine, byte for byte",
+    explains=("unit-runs", "entry-has-routes"),
+)
 def helpers_are_there(now: Snapshot) -> Found:
     for name, machine in answering(now):
         if machine.helpers and "helpers" not in machine.missing:
             lines = tuple(f"{path} {'differs' if digest else 'is missing'}" for path, digest in machine.helpers.items())
             paste = on(name, f"ls -l /home/core/{next(iter(machine.helpers))}")
-            yield Wrong(Subject("helper files", "", name), "as in container/", _some(lines), paste=paste)
+            follows = () if any(machine.helpers.values()) else None
+            subject = Subject("helper files", "", name)
+            yield Wrong(subject, "as in container/", _some(lines), paste=paste, follows=follows)
 
 
 @rule("content", "the cluster remembers what was deployed last", explains=(ALL,))
 def deployment_is_remembered(now: Snapshot) -> Found:
     for site in now.intended.deployed:
         if site not in (now.deployed or {}):
-            seen = "none" if now.deployed is not None else "no machine's etcd tells it"
-            yield Wrong(Subject("contents of", site), "a version in etcd", seen, paste=_again(site))
+            seen, follows = ("none", ()) if now.deployed is not None else ("no machine's etcd tells it", None)
+            yield Wrong(Subject("contents of", site), "a version in etcd", seen, paste=_again(site), follows=follows)
 
 
 @rule("content", "every machine holds what was deployed last, and no other file", explains=(ALL,))
@@ -43,14 +65,11 @@ def contents_are_held(now: Snapshot) -> Found:
             if "contents" in machine.missing or site not in now.intended.deployed:
                 continue
             if held is None or (held.version, held.digest) != (deployed.version, deployed.digest):
-                seen = "nothing" if held is None else f"version {held.version}"
+                seen, follows = "nothing" if held is None else f"version {held.version}", None
                 if held and held.version == deployed.version:
-                    seen += f", and {held.files} files that are not as they were deployed"
-                subject, expected = (
-                    Subject("contents of", site, name),
-                    f"version {deployed.version}, as it was deployed",
-                )
-                yield Wrong(subject, expected, seen, paste=_again(site))
+                    seen, follows = f"{seen}, and {held.files} files that are not as they were deployed", ()
+                subject, expected = Subject("contents of", site, name), f"version {deployed.version}, as it was deployed"
+                yield Wrong(subject, expected, seen, paste=_again(site), follows=follows)
 
 
 # -- entry -------------------------------------------------------------------------------------------------------------
@@ -68,7 +87,8 @@ def port_is_open(now: Snapshot) -> Found:
 def port_is_closed(now: Snapshot) -> Found:
     for name, found in (now.outside.ports or {}).items():
         for port in sorted(set(found) & set(now.intended.closed)):
-            yield Wrong(Subject("port", str(port), name), "closed to the outside", "open")
+            subject = Subject("port", str(port), name)
+            yield Wrong(subject, "closed to the outside", "open", follows=("filter-is-loaded",))
 
 
 @rule("entry", "every entry point has a route to each site's ambassador", explains=("site-answers", ALL))
@@ -80,7 +100,8 @@ def entry_has_routes(now: Snapshot) -> Found:
             seen = ", ".join(f"{domain} to {site}" for domain, site in machine.routes.items()) or "none"
             routes = ", ".join(f"{domain} to {site}" for domain, site in expected.items())
             paste = on(name, "cat /run/entry/entry.conf")
-            yield Wrong(Subject("entry point", "", name), f"routes {routes}", seen, paste=paste)
+            subject, follows = Subject("entry point", "", name), ("helpers-are-there", "unit-runs")
+            yield Wrong(subject, f"routes {routes}", seen, paste=paste, follows=follows)
 
 
 @rule(
@@ -96,10 +117,11 @@ def site_answers(now: Snapshot) -> Found:
             paste = f"curl -si -H 'Host: {domain}' http://{address}/version.txt"
             subject = Subject("site", site, name)
             if answer.failed or answer.status != 200:
-                yield Wrong(subject, "status 200", answer.failed or f"status {answer.status}", paste=paste)
+                seen, follows = answer.failed or f"status {answer.status}", None if _absent(answer) else OF_OTHERS
+                yield Wrong(subject, "status 200", seen, paste=paste, follows=follows)
             elif deployed and answer.version != deployed.version:
                 seen = f"version {answer.version or 'unknown'}"
-                yield Wrong(subject, f"version {deployed.version}", seen, paste=paste)
+                yield Wrong(subject, f"version {deployed.version}", seen, paste=paste, follows=OF_OTHERS)
 
 
 @rule(
@@ -115,7 +137,8 @@ def site_is_whole(now: Snapshot) -> Found:
         if walk.failed:
             yield Wrong(Subject("site", site), "a walk from its home page", walk.failed)
         elif walk.broken:
-            yield Wrong(Subject("site", site), "no broken link", _some(walk.broken))
+            follows = None if all(NO_ANSWER.search(line) for line in walk.broken) else ("site-answers", *OF_OTHERS)
+            yield Wrong(Subject("site", site), "no broken link", _some(walk.broken), follows=follows)
 
 
 @rule("entry", "each site serves exactly what was deployed", costly=True)
@@ -127,14 +150,16 @@ def site_is_as_deployed(now: Snapshot) -> Found:
         if walk.failed or not walk.files:
             yield Wrong(Subject("site", site), expected, walk.failed or "no machine holds a file of it")
         elif walk.differing:
-            yield Wrong(Subject("site", site), expected, f"other bytes: {_some(walk.differing)}")
+            seen, follows = f"other bytes: {_some(walk.differing)}", ("site-answers", *OF_OTHERS)
+            yield Wrong(Subject("site", site), expected, seen, follows=follows)
 
 
 @rule("entry", "no site serves a page of another", costly=True)
 def sites_are_apart(now: Snapshot) -> Found:
     for site, walk in (now.outside.walks or {}).items():
         if walk.foreign:
-            yield Wrong(Subject("site", site), "pages of its own", f"another site's: {_some(walk.foreign)}")
+            seen, follows = f"another site's: {_some(walk.foreign)}", ("site-answers", *OF_OTHERS)
+            yield Wrong(Subject("site", site), "pages of its own", seen, follows=follows)
         elif site in now.intended.deployed and not walk.pages:
             yield Wrong(Subject("site", site), "pages of its own", walk.failed or "no page")
 
@@ -144,7 +169,8 @@ def stranger_gets_nothing(now: Snapshot) -> Found:
     answer = now.outside.stranger
     if answer and now.intended.started and answer.status != 404:
         seen = answer.failed or f"status {answer.status}"
-        yield Wrong(Subject("entry point"), "status 404 for a name that is no site's", seen)
+        follows = None if _absent(answer) else ("entry-has-routes",)
+        yield Wrong(Subject("entry point"), "status 404 for a name that is no site's", seen, follows=follows)
 
 
 @rule("entry", "the sites' names lead to one entry point of the cluster")
@@ -155,8 +181,9 @@ def name_leads(now: Snapshot) -> Found:
     for domain, address in (names or {}).items():
         paste = f"dig @{now.intended.name_server} {domain}"
         if address not in entry_points:
-            seen = address or "no address"
-            yield Wrong(Subject("name", domain), "the address of an entry point", seen, paste=paste)
+            seen, follows = address or "no address", NAMED_BY if is_address(f"{address}:53") else None
+            yield Wrong(Subject("name", domain), "the address of an entry point", seen, paste=paste, follows=follows)
         elif address != first:
             seen = f"{address}, and another name leads elsewhere"
-            yield Wrong(Subject("name", domain), "the same entry point as the other names", seen, paste=paste)
+            subject, expected = Subject("name", domain), "the same entry point as the other names"
+            yield Wrong(subject, expected, seen, paste=paste, follows=NAMED_BY)

@@ -8,11 +8,11 @@ contents < site
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 
 from harness.model.placement import Requirements
-from harness.rules.finding import Subject
+from harness.rules.finding import Subject, ended_for_good
 from harness.rules.schedule import named, options_of, unit_of
 from harness.rules.services import services
 from harness.rules.units import container_of
@@ -172,7 +172,7 @@ class Foundations:
     def _lost_lately(self, name: str, machine: str) -> Iterator[Subject]:
         """A unit that began lately may come from a machine that was lost, or is cut off, and still be starting."""
         unit = self._now.machines[machine].units.get(name) if machine in self._now.machines else None
-        if unit and unit.since and unit.since > self._now.asked - MOVED:
+        if unit and unit.since and unit.since > self._now.asked - MOVED and not ended_for_good(unit):
             for other, its in self._now.machines.items():
                 if its.silent or not self._is_well(other):
                     yield Subject("machine" if its.silent else "network", "", other)
@@ -220,12 +220,18 @@ class Foundations:
             yield Subject("entry point", "", machine)
             yield Subject("filter", "", machine)
         else:
-            yield from (Subject("site", name, other) for other in self._now.intended.entry_points)
+            yield from (Subject("site", name, other) for other in self._walked)
         if machine and name in services(self._now):
             yield Subject("ambassador of", name, machine)
             yield from (Subject("container", name, other) for other in self._instances(name))
         yield from (Subject("contents of", name, other) for other in self._instances(name))
         yield Subject("contents of", name)
+
+    @property
+    def _walked(self) -> Collection[str]:
+        """The entry points that a site may have been walked through: all, where the address is none of a machine's."""
+        at = [name for name, its in self._now.intended.machines.items() if its == self._now.intended.entry_point]
+        return at or self._now.intended.entry_points
 
     def _name(self, name: str, machine: str) -> Iterator[Subject]:
         yield Subject("backing service", "name server")
@@ -234,13 +240,11 @@ class Foundations:
             yield unit_of("entry-name.service", other)
 
     def _plan(self, name: str, machine: str) -> Iterator[Subject]:
-        yield from (Subject("machine", "", other) for other in self._machines)
+        if machine:
+            yield Subject("machine", "", machine)
 
     def _entry_point(self, name: str, machine: str) -> Iterator[Subject]:
         if machine:
             yield Subject("container", "entry", machine)
             return
-        address = self._now.intended.entry_point
-        for other, its in self._now.intended.machines.items():
-            if its == address:
-                yield Subject("entry point", "", other)
+        yield from (Subject("entry point", "", other) for other in self._walked)

@@ -18,6 +18,7 @@ from harness.rules.finding import (
     Wrong,
     answering,
     described,
+    ended_for_good,
     most_common,
     on,
     rule,
@@ -26,6 +27,11 @@ from harness.rules.finding import (
 from harness.rules.schedule import options_of, places, unit_of
 from harness.snapshot.data import Machine, Snapshot, Unit
 
+# What has systemd end a unit for good: who stops it, which is fleet where that is stopped itself or told to, and the
+# unit that it is a part of
+STOPPED_BY = ("boot-finished", "system-unit-runs fleet", "unit-is-held", "unit-is-wanted", "unit-runs")
+# What gives systemd another text than the unit's file
+OTHER_TEXT = ("unit-is-as-written", "unit-is-not-overridden", "unit-text-is-loaded")
 # `docker run --name NAME` of a unit, whatever stands between
 CONTAINER = re.compile(r"\bdocker run\b.*?--name[ =](\S+)", re.DOTALL)
 
@@ -44,7 +50,7 @@ def unit_is_not_overridden(now: Snapshot) -> Found:
     for name, machine, _, unit in wanted(now):
         if unit and unit.load == "loaded" and unit.drop_ins:
             paste = on(machine, f"systemctl cat {name}")
-            yield Wrong(unit_of(name, machine), "no drop-in", ", ".join(unit.drop_ins), paste=paste)
+            yield Wrong(unit_of(name, machine), "no drop-in", ", ".join(unit.drop_ins), paste=paste, follows=())
 
 
 @rule("unit", "every machine has a unit's text as fleet has it", explains=("unit-restarts-for-ever",), lag=FLEET_LAG)
@@ -54,10 +60,11 @@ def unit_text_is_loaded(now: Snapshot) -> Found:
             expected = hashlib.sha256(written(options_of(now, name))).hexdigest()
             paste = on(machine, f"systemctl cat {name}")
             if unit.text != expected:
-                seen = "another text" if unit.text else "fleet wrote none here"
-                yield Wrong(unit_of(name, machine), "the text that fleet holds", seen, paste=paste)
+                seen, follows = ("another text", ("unit-is-as-written",)) if unit.text else ("fleet wrote none here", None)
+                yield Wrong(unit_of(name, machine), "the text that fleet holds", seen, paste=paste, follows=follows)
             elif unit.needs_reload:
-                yield Wrong(unit_of(name, machine), "the text that is there, loaded", "not loaded since", paste=paste)
+                subject, expected = unit_of(name, machine), "the text that is there, loaded"
+                yield Wrong(subject, expected, "not loaded since", paste=paste, follows=("unit-is-as-written",))
 
 
 @rule("unit", "every unit is restarted for ever")
@@ -70,10 +77,12 @@ def unit_restarts_for_ever(now: Snapshot) -> Found:
         # none is infinity; no burst is no limit
         limit = math.inf if unit.start_limit_interval is None else unit.start_limit_interval
         if unit.restart != "always":
-            yield Wrong(unit_of(name, machine), "Restart=always", f"Restart={unit.restart}", paste=paste)
+            seen = f"Restart={unit.restart}"
+            yield Wrong(unit_of(name, machine), "Restart=always", seen, paste=paste, follows=OTHER_TEXT)
         elif unit.start_limit_burst and limit and (unit.restart_sec or 0) * unit.start_limit_burst <= limit:
             expected = f"RestartSec above {limit / unit.start_limit_burst:g} s, so that systemd never gives up"
-            yield Wrong(unit_of(name, machine), expected, f"{unit.restart_sec or 0:g} s", paste=paste)
+            seen = f"{unit.restart_sec or 0:g} s"
+            yield Wrong(unit_of(name, machine), expected, seen, paste=paste, follows=OTHER_TEXT)
 
 
 @rule("unit", "every unit is active and running where fleet has it", explains=(ALL, "unit-keeps-running"))
@@ -83,7 +92,8 @@ def unit_runs(now: Snapshot) -> Found:
             # what is not known does not hold
             known = described(unit) if machine.units else "its machine does not tell"
             seen, paste = f"{known}, and fleet says launched", f"fleetctl status {name}"
-            yield Wrong(unit_of(name, machine_name), "active and running", seen, since(unit, machine), paste)
+            subject, follows = unit_of(name, machine_name), STOPPED_BY if ended_for_good(unit) else None
+            yield Wrong(subject, "active and running", seen, since(unit, machine), paste, follows)
     for name, unit_held in (now.fleet.units if now.fleet else {}).items():
         wanted_here = name in now.intended.units and now.intended.started and unit_held.desired == "launched"
         if wanted_here and not places(now, name):
@@ -102,7 +112,9 @@ def unit_runs_nowhere_else(now: Snapshot) -> Found:
                 has_it = f"fleet has it on {', '.join(here) or 'none that answers'}"
                 seen = f"{described(unit)}; {has_it}"
                 paste = on(machine_name, f"systemctl status {name}")
-                yield Wrong(unit_of(name, machine_name), "not running here", seen, since(unit, machine), paste)
+                by_hand = not unit.text and "texts" not in machine.missing
+                subject, follows = unit_of(name, machine_name), () if by_hand else None
+                yield Wrong(subject, "not running here", seen, since(unit, machine), paste, follows)
 
 
 @rule("unit", "every unit keeps running", compares=True)
@@ -139,8 +151,9 @@ def container_runs(now: Snapshot) -> Found:
         if here is None or here.state != "running":
             known = "nothing" if machine.containers is None else "there is none" if here is None else here.state
             seen = f"systemd says active, and Docker says {known}"
-            paste = on(machine_name, "docker ps --all")
-            yield Wrong(Subject("container", container, machine_name), "running", seen, paste=paste)
+            paste, subject = on(machine_name, "docker ps --all"), Subject("container", container, machine_name)
+            paused = here is not None and here.state == "paused"
+            yield Wrong(subject, "running", seen, paste=paste, follows=() if paused else None)
 
 
 @rule("unit", "every app that runs answers on its own machine", explains=(ALL,), lag=AMBASSADOR_LAG)
@@ -178,6 +191,5 @@ def container_has_image(now: Snapshot) -> Found:
         for machine_name, image in images.items():
             if image != usual:
                 paste = on(machine_name, f"docker inspect --format '{{{{.Image}}}}' {container}")
-                yield Wrong(
-                    Subject("container", container, machine_name), f"image {usual}", f"image {image}", paste=paste
-                )
+                subject = Subject("container", container, machine_name)
+                yield Wrong(subject, f"image {usual}", f"image {image}", paste=paste, follows=("unit-is-as-written",))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,7 @@ class Watch:
             self._look(costly=False, within=within)
         self.record(self._looks[-1])
         every = causes(self._judge().findings, self._looks[-1])
-        found = tuple(it for it in every if (it.finding.rule, str(it.finding.subject)) not in self._made)
+        found = tuple(it for it in every if not self._is_made(it.finding))
         emit_causes(self._recorder, found, self._looks[-1].number)
         return found
 
@@ -318,8 +318,22 @@ class Watch:
         every = self._judge().of([name for name, rule in RULES.items() if not (self.fresh and rule.compares)])
         every = every if asked <= {finding.key for finding in every.all} else judged
         found = causes(every.findings if judged.findings else every.all, self._looks[-1])
+        # what follows from what was broken on purpose, and was asked for, was to hold all the same
+        found = tuple(
+            cause
+            for it in found
+            for cause in ([it] if not self._is_made(it.finding) else _alone(found for found in it.all if found.key in asked))
+        )
         emit_causes(self._recorder, found, self._looks[-1].number)
         return RuleBroken(what, next(cause for cause in found if asked & {it.key for it in cause.all}))
+
+    def _is_made(self, finding: Finding) -> bool:
+        """Whether somebody broke it on purpose: that is no answer to what is wrong."""
+        return (finding.rule, str(finding.subject)) in self._made
+
+
+def _alone(findings: Iterable[Finding]) -> list[Cause]:
+    return [Cause(finding) for finding in findings]
 
 
 def _after_a_change() -> list[str]:
@@ -362,7 +376,7 @@ class _Wait:
 
 
 def emit_causes(recorder: Recorder, found: Collection[Cause], look: int) -> None:
-    """Puts causes into the record, the deepest first; the last that are there count."""
+    """Puts causes into the record, in their order; the last that are there count."""
     recorder.emit(
         "causes",
         look=look,
@@ -375,4 +389,5 @@ def emit_causes(recorder: Recorder, found: Collection[Cause], look: int) -> None
 
 def document_of(finding: Finding) -> dict[str, Any]:
     """A finding as the record has it."""
-    return {"since": None, "paste": "", **msgspec.to_builtins(finding), "about": str(finding.subject)}
+    fields = msgspec.to_builtins(msgspec.structs.replace(finding, follows=None))
+    return {"since": None, "paste": "", **fields, "about": str(finding.subject)}

@@ -195,16 +195,22 @@ def test_a_teardown_that_failed_is_not_hidden_by_scenarios_that_passed() -> None
 
 
 def test_a_broken_environment_is_not_blamed_on_the_platform() -> None:
-    broken = [cause("environment"), cause("unit")]
+    broken = [cause("environment"), cause("environment")]
 
     assert judge(run(failed(1), causes=broken)).status == 6
     assert judge(run(failed(1), causes=broken)).headline == HEADLINES[ExitStatus.ENVIRONMENT_FAILED]
     assert judge(run(failed(3), causes=broken)).status == 3
     assert judge(run(failed(4), causes=broken)).status == 4
     assert judge(run(scenario(), causes=broken)).status == 0
-    assert judge(run(failed(1), causes=broken[1:])).status == 1
     interrupted = [stage("runbook", "interrupted")]
     assert judge(run(failed(1), causes=broken, stages=interrupted)).status == 2
+
+
+@pytest.mark.parametrize(
+    "layers", [("unit",), ("environment", "unit"), ("unit", "config"), ("environment", "config")], ids="-".join
+)
+def test_a_platform_that_is_wrong_is_not_excused_by_what_else_is(layers: tuple[str, ...]) -> None:
+    assert judge(run(failed(1), causes=list(map(cause, layers)))).status == 1
 
 
 def test_a_failure_explains_what_stands_on_it() -> None:
@@ -814,12 +820,13 @@ def diagnosis(*causes: Document, outcome: str = "passed", status: int = 3, **fie
     ("layers", "status"),
     [
         ((), 0),
-        (("environment", "unit"), 6),
+        (("environment", "environment"), 6),
+        (("environment", "unit"), 1),
         (("config",), 4),
         *(((layer,), 1) for layer in LAYERS if layer not in ("environment", "config")),
     ],
 )
-def test_diagnosis_has_the_status_of_its_deepest_cause(layers: tuple[str, ...], status: int) -> None:
+def test_diagnosis_has_the_status_of_its_causes(layers: tuple[str, ...], status: int) -> None:
     verdict = judge(diagnosis(*map(cause, layers)))
 
     assert (verdict.status, len(verdict.causes), verdict.faults) == (status, len(layers), ())

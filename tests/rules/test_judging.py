@@ -29,6 +29,12 @@ def stopped(unit: str, machine: str, since: float | None = None) -> dict[str, An
     return {f"machines.{machine}.units.{unit}.{field}": value for field, value in fields.items()}
 
 
+def starting(unit: str, machine: str) -> dict[str, Any]:
+    """What systemd says of a unit that ends at once, and that it starts again and again."""
+    fields = {"active": "activating", "sub": "auto-restart", "main_pid": 0}
+    return {f"machines.{machine}.units.{unit}.{field}": value for field, value in fields.items()}
+
+
 def site_down(site: str) -> dict[str, Any]:
     down = {f"outside.sites.{site}.{name}": SITE_DOWN for name in ID}
     return {**down, f"outside.walks.{site}.failed": "status 503", f"outside.walks.{site}.pages": 0}
@@ -161,6 +167,12 @@ JPBLOG_STOPPED = (
     | {"machines.coreos-0.containers.jpblog": REMOVED, "machines.coreos-0.containers.jpblog-docker-reg": REMOVED}
     | site_down("jpblog")
 )
+# the same of one that cannot start
+JPBLOG_TRIED = JPBLOG_STOPPED | {
+    key: value
+    for unit in ("jpblog.service", "jpblog-docker-reg.service")
+    for key, value in starting(unit, "coreos-0").items()
+}
 WALKED = ("site-is-whole", "site-is-as-deployed", "sites-are-apart")
 SITES_OF_JPBLOG = {f"site-answers: site jpblog through {name}" for name in ID} | {
     f"{rule}: site jpblog" for rule in WALKED
@@ -515,19 +527,19 @@ def test_fleets_metadata_of_a_machine_are_anothers() -> None:
 
 def test_a_consequence_that_has_consequences() -> None:
     """A full disk explains that a unit does not run, and so all that this explains."""
-    full = changed(green(), JPBLOG_STOPPED | {"services.jpblog": {}, "machines.coreos-0.rooms./var/lib/docker.free": 0})
+    full = changed(green(), JPBLOG_TRIED | {"services.jpblog": {}, "machines.coreos-0.rooms./var/lib/docker.free": 0})
 
     assert set(shown(of(full))) == {"room-is-left: room /var/lib/docker on coreos-0"}
 
 
 def test_helper_files_that_are_missing_explain_units_that_do_not_run_and_their_sites() -> None:
-    broken = changed(green(), JPBLOG_STOPPED | {"machines.coreos-0.helpers": {"web/configure.sh": ""}})
+    broken = changed(green(), JPBLOG_TRIED | {"machines.coreos-0.helpers": {"web/configure.sh": ""}})
 
     assert set(shown(of(broken))) == {"helpers-are-there: helper files on coreos-0"}
 
 
 def test_the_image_registry_explains_units_that_do_not_run() -> None:
-    broken = changed(green(), JPBLOG_STOPPED | {"outside.backing.image registry": "timed out"})
+    broken = changed(green(), JPBLOG_TRIED | {"outside.backing.image registry": "timed out"})
 
     assert set(shown(of(broken))) == {"backing-service-answers: backing service image registry"}
 
@@ -644,11 +656,21 @@ MANY = changed(
 )
 
 
-def test_the_deepest_cause_comes_first() -> None:
+def test_what_readers_lose_comes_first_and_then_the_deepest() -> None:
     found = [cause.finding for cause in of(MANY)]
 
-    assert [LAYERS.index(finding.layer) for finding in found] == sorted(LAYERS.index(it.layer) for it in found)
-    assert (found[0].rule, found[-1].layer) == ("backing-service-answers", "entry")
+    assert [finding.rule for finding in found[:3]] == ["backing-service-answers", "machine-answers", "unit-runs"]
+    assert found[2].subject == JPBLOG
+    layers = [LAYERS.index(finding.layer) for finding in found[3:]]
+    assert layers == sorted(layers) and found[-1].layer == "entry"
+
+
+def test_a_setting_that_hurts_nobody_does_not_begin_the_screen_while_a_site_is_away() -> None:
+    """Of three causes at once the shallowest is the one that readers meet."""
+    broken = {"machines.coreos-1.sshd.passwordauthentication": "yes", "plan": ("something",)}
+    found = of(changed(green(), broken | {"outside.sites.blog.coreos-1.status": 503}))
+
+    assert [cause.finding.rule for cause in found] == ["site-answers", "plan-is-empty", "sshd-is-set"]
 
 
 def test_of_one_rule_what_began_first_comes_first() -> None:
@@ -782,7 +804,7 @@ SLOW = {f"machines.{name}.{part}": value for name in ID for part, value in (("wo
 
 
 def test_machines_that_are_too_slow_are_why_a_unit_does_not_run_in_time() -> None:
-    found = shown(of(changed(green(), SLOW | stopped("jpblog.service", "coreos-0"))))
+    found = shown(of(changed(green(), SLOW | starting("jpblog.service", "coreos-0"))))
 
     assert list(found) == ["processors-suffice: processors"]
     assert "unit-runs: unit jpblog.service on coreos-0" in found["processors-suffice: processors"]
@@ -803,7 +825,7 @@ def test_machines_that_are_slow_and_not_crowded_are_no_excuse() -> None:
 
 
 def test_a_look_before_the_newest_tells_too_that_machines_were_too_slow() -> None:
-    broken = changed(green(), stopped("jpblog.service", "coreos-0"))
+    broken = changed(green(), starting("jpblog.service", "coreos-0"))
     looks = [later(changed(broken, SLOW), 1), later(broken, 20)]
 
     (cause,) = causes(judge(looks).findings, looks[-1])

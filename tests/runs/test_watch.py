@@ -262,7 +262,7 @@ def test_what_does_not_hold_within_its_limit_is_told_with_its_cause(
     watch: Watch, looker: FakeLooker, clock: FakeClock, document: Callable[[], dict[str, Any]]
 ) -> None:
     """The site is asked for; that a machine is silent explains it, and is told instead."""
-    looker.shows = [lacks(broken="/a.png"), lacks("coreos-0", broken="/a.png")]
+    looker.shows = [lacks(broken="/a.png: 503"), lacks("coreos-0", broken="/a.png: 503")]
 
     with pytest.raises(RuleBroken, match="every link answers: not within 2 s; machine coreos-0") as raised:
         watch.until("every link answers", (WHOLE,), 2)
@@ -766,9 +766,9 @@ def test_a_diagnosis_tells_the_causes_and_keeps_its_look(
 
     found = watch.diagnose()
 
-    assert [cause.finding.rule for cause in found] == [RUNS, WHOLE]
+    assert [cause.finding.rule for cause in found] == [WHOLE, RUNS]
     run = document()
-    assert [cause["finding"]["about"] for cause in run["causes"]] == ["unit blog.service on coreos-1", "site blog"]
+    assert [cause["finding"]["about"] for cause in run["causes"]] == ["site blog", "unit blog.service on coreos-1"]
     assert [costly for _, costly in looker.looks] == [True]
     assert recorded(tmp_path) == [1] and run["waits"] == []
 
@@ -778,7 +778,7 @@ def test_a_cause_that_is_made_on_purpose_is_no_answer(watch: Watch, looker: Fake
 
     with watch.making([(RUNS, "unit blog.service on coreos-1")]), watch.making([("other", "x")]):
         assert [cause.finding.rule for cause in watch.diagnose()] == [WHOLE]
-    assert [cause.finding.rule for cause in watch.diagnose()] == [RUNS, WHOLE]
+    assert [cause.finding.rule for cause in watch.diagnose()] == [WHOLE, RUNS]
 
 
 def test_causes_that_are_made_end_in_any_order(watch: Watch, looker: FakeLooker) -> None:
@@ -791,7 +791,7 @@ def test_causes_that_are_made_end_in_any_order(watch: Watch, looker: FakeLooker)
     one.__exit__(None, None, None)
     assert [cause.finding.rule for cause in watch.diagnose()] == [WHOLE]
     other.__exit__(None, None, None)
-    assert [cause.finding.rule for cause in watch.diagnose()] == [RUNS, WHOLE]
+    assert [cause.finding.rule for cause in watch.diagnose()] == [WHOLE, RUNS]
 
 
 def test_a_diagnosis_waits_for_what_only_a_later_look_can_tell(
@@ -880,7 +880,7 @@ def test_what_was_seen_before_is_not_what_was_injected(watch: Watch, looker: Fak
     [
         (FINE, "nothing"),
         (lacks("coreos-1"), "machine coreos-1: expected an answer over SSH, seen timed out"),
-        (lacks(active="failed", broken="/a.png"), "unit blog.service on coreos-1: .*; site blog: .*"),
+        (lacks(active="failed", broken="/a.png"), "site blog: .*; unit blog.service on coreos-1: .*"),
     ],
     ids=["nothing", "something else", "something more"],
 )
