@@ -45,7 +45,9 @@ class Wrong:
 
     It can follow from what its subject stands on and does not answer, or comes late. What is wrong in another way (other
     bytes, a unit that was stopped, a key that is refused) `follows` from findings of these rules only: `RULE`, or
-    `RULE KIND` of one kind of its subjects; from none, where that is empty.
+    `RULE KIND` of one kind of its subjects; from none, where that is empty. It `leads` to findings of these rules, where
+    not to all that its rule explains. What is `untold` was not seen, for its machine does not tell: it may be well, and
+    leads to nothing that was seen.
     """
 
     subject: Subject
@@ -53,7 +55,9 @@ class Wrong:
     seen: str
     since: float | None = None
     paste: str = ""
-    follows: tuple[str, ...] | None = None
+    follows: Collection[str] | None = None
+    leads: Collection[str] | None = None
+    untold: bool = False
 
 
 class Finding(Struct, frozen=True, omit_defaults=True):
@@ -68,7 +72,10 @@ class Finding(Struct, frozen=True, omit_defaults=True):
     first_seen: float
     since: float | None = None
     paste: str = ""
-    follows: tuple[str, ...] | None = None  # see Wrong; not recorded
+    # as in Wrong; not recorded
+    follows: Collection[str] | None = None
+    leads: Collection[str] | None = None
+    untold: bool = False
 
     @property
     def key(self) -> tuple[str, Subject]:

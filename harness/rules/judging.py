@@ -63,9 +63,7 @@ def judge(looks: Sequence[Snapshot], expected: Collection[tuple[str, Subject]] =
                 continue
             shown[wrong.subject] = first = _first_seen(rule, wrong.subject, looks)
             late = now.asked - first < rule.lag
-            finding = Finding(
-                name, rule.layer, *(wrong.subject, wrong.expected, wrong.seen), first, wrong.since, wrong.paste, wrong.follows
-            )
+            finding = Finding(name, rule.layer, first_seen=first, **vars(wrong))
             (unsettled if late else settled).append(finding)
     return Judgement(tuple(settled), tuple(unsettled))
 
@@ -138,9 +136,9 @@ def _depth(finding: Finding) -> tuple[int, int, float, tuple[str, str, int, str]
 
 
 def _explains(cause: Finding, finding: Finding, foundations: Foundations) -> bool:
-    explains = RULES[cause.rule].explains
-    can_follow = finding.follows is None or {cause.rule, f"{cause.rule} {cause.subject.kind}"} & set(finding.follows)
-    if not can_follow:
+    explains = RULES[cause.rule].explains if cause.leads is None else cause.leads
+    follows = finding.follows is None or {cause.rule, f"{cause.rule} {cause.subject.kind}"} & set(finding.follows)
+    if not follows or (cause.untold and not finding.untold):
         return False
     if cause.subject == finding.subject:
         return finding.rule in explains and finding.rule != cause.rule

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 
 from harness.rules.finding import (
@@ -55,6 +56,23 @@ LATE = (
 FREE_AT_LEAST = 0.05
 
 
+# Without fleet, or with one that errs, units are not where they are to be; who runs goes on. Without etcd as well nobody
+# is told what changes, and what ran still answers
+BY_FLEET = (
+    "fleet-answers", "fleet-lists", "fleet-views-agree", "unit-is-held", "unit-is-placed", "unit-is-reported",
+    "unit-text-is-loaded", "unit-runs", "unit-runs-nowhere-else", "unit-keeps-running",
+)  # fmt: skip
+BY_ETCD = (
+    *BY_FLEET, "etcd-is-healthy", "etcd-members-are-right", "etcd-has-one-leader", "machine-listens",
+    "registrations-are-known", "instance-is-registered", "registration-is-right", "ambassador-follows",
+    "ambassador-reaches", "deployment-is-remembered", "contents-are-held",
+)  # fmt: skip
+# What a service of a machine leads to that does not run there; one of another kind, to all that stands on it
+LEADS = {
+    "etcd": BY_ETCD,
+    "filter": ("filter-is-loaded", "port-is-open", "port-is-closed", "no-system-unit-failed", "machine-listens"),
+    "contents service": ("contents-are-held",),
+}
 # What a plan says of a machine that is lost: that it is made again, or (a container that ended) that it is to run
 AGAIN = re.compile(r": (would be made|must_run false -> true)$")
 # What a machine's silence, or its refusal, follows from
@@ -116,7 +134,9 @@ def machine_answers(now: Snapshot) -> Found:
     for name, machine in now.machines.items():
         if machine.silent:
             paste, follows = on(name, "uptime"), REFUSED.get(machine.refused, SILENT)
-            yield Wrong(at("machine", name), "an answer over SSH", machine.silent, paste=paste, follows=follows)
+            wrong = Wrong(at("machine", name), "an answer over SSH", machine.silent, paste=paste, follows=follows)
+            # who refuses the operator, or is behind one who does not answer, may serve readers all the same
+            yield replace(wrong, untold=bool(machine.refused or machine.through))
 
 
 @rule(
@@ -165,7 +185,8 @@ def plan_is_empty(now: Snapshot) -> Found:
             yield Wrong(Subject("plan", "", name), "no changes", "; ".join(changes), paste=paste)
 
 
-@rule("provision", "no two machines share a machine id", explains=(ALL,))
+# fleet tells machines apart by their ids
+@rule("provision", "no two machines share a machine id", explains=(*BY_FLEET, "fleet-metadata"))
 def machine_ids_differ(now: Snapshot) -> Found:
     yield from _shared(now, {name: machine.machine_id for name, machine in answering(now)}, "machine id")
 
@@ -265,8 +286,11 @@ def system_unit_runs(now: Snapshot) -> Found:
             needed = unit != "docker.service" or now.intended.started  # it starts with the first container
             if machine.units and needed and (state is None or state.active != "active"):
                 paste = on(name, f"systemctl status {unit}; journalctl -b -n 20 -u {unit} --no-pager")
-                follows = ("boot-finished", "room-is-left") if ended_for_good(state) else None
-                yield Wrong(at(kind, name), f"{unit} active", described(state), since(state, machine), paste, follows)
+                failed = state is not None and state.active == "failed"
+                ended = ("boot-finished", "room-is-left") if failed else ("boot-finished",)
+                follows, leads = ended if ended_for_good(state) else None, LEADS.get(kind)
+                seen, began = described(state), since(state, machine)
+                yield Wrong(at(kind, name), f"{unit} active", seen, began, paste, follows, leads)
 
 
 @rule("bootstrap", "no unit of the machine itself is failed")
@@ -298,7 +322,7 @@ def filter_is_loaded(now: Snapshot) -> Found:
 HEALTH = "ETCDCTL_API=2 etcdctl cluster-health"
 
 
-@rule("bootstrap", "every machine reaches a healthy etcd that serves v2", explains=(ALL, "etcd-members-are-right"))
+@rule("bootstrap", "every machine reaches a healthy etcd that serves v2", explains=BY_ETCD)
 def etcd_is_healthy(now: Snapshot) -> Found:
     """/health alone proves too little: it says true on a member without v2, which fleet cannot use."""
     members = list(now.intended.machines)[: now.intended.members_at_most]
@@ -323,7 +347,8 @@ def etcd_members_are_right(now: Snapshot) -> Found:
     for name, machine in answering(now):
         if machine.etcd and machine.etcd.healthy and sorted(machine.etcd.members) != first:
             members = ", ".join(machine.etcd.members) or "none"
-            yield Wrong(at("etcd", name), f"members {', '.join(first)}", members, paste=on(name, HEALTH))
+            expected, follows = f"members {', '.join(first)}", ("etcd-is-healthy",)
+            yield Wrong(at("etcd", name), expected, members, paste=on(name, HEALTH), follows=follows)
 
 
 @rule("bootstrap", "etcd has one leader")
@@ -360,7 +385,7 @@ def _active(machine: Machine, unit: str) -> bool:
 # -- fleet -----------------------------------------------------------------------------------------------------------
 
 
-@rule("bootstrap", "fleet answers on every machine", explains=(ALL, "fleet-lists"))
+@rule("bootstrap", "fleet answers on every machine", explains=BY_FLEET)
 def fleet_answers(now: Snapshot) -> Found:
     for name, machine in answering(now):
         if machine.fleet is None:
@@ -368,10 +393,11 @@ def fleet_answers(now: Snapshot) -> Found:
             yield Wrong(at("fleet", name), "an answer of its API", "none", paste=paste)
 
 
-@rule("bootstrap", "fleet lists every machine, and no other", explains=(ALL, "unit-is-held"), lag=FLEET_LAG)
+@rule("bootstrap", "fleet lists every machine, and no other", explains=BY_FLEET, lag=FLEET_LAG)
 def fleet_lists(now: Snapshot) -> Found:
     if now.fleet is None:
-        yield Wrong(Subject("fleet"), "its registry", "no machine tells it", paste="fleetctl list-units")
+        seen, paste = "no machine tells it", "fleetctl list-units"
+        yield Wrong(Subject("fleet"), "its registry", seen, paste=paste, untold=not now.answering)
         return
     listed = {machine.address for machine in now.fleet.machines.values()}
     names = ", ".join(sorted(now.names.get(machine_id, machine_id[:8]) for machine_id in now.fleet.machines)) or "none"
@@ -401,7 +427,7 @@ def fleet_metadata(now: Snapshot) -> Found:
         if told != intended:
             expected, seen = (",".join(f"{key}={value}" for key, value in it.items()) for it in (intended, told))
             paste = "fleetctl list-machines --full"
-            yield Wrong(at("fleet", name), f"metadata {expected}", f"metadata {seen}", paste=paste, follows=())
+            yield Wrong(at("fleet", name), f"metadata {expected}", f"metadata {seen}", paste=paste, follows=("machine-ids-differ",))
 
 
 @rule("bootstrap", "every machine's fleet sees the same machines", lag=FLEET_LAG)

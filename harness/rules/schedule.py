@@ -18,11 +18,12 @@ def unit_of(name: str, machine: str = "") -> Subject:
 @rule("schedule", "fleet holds every unit", explains=(ALL,))
 def unit_is_held(now: Snapshot) -> Found:
     if now.fleet is None and now.intended.units:
-        yield Wrong(Subject("fleet"), "its registry", "no machine tells it", paste="fleetctl list-unit-files")
+        seen, paste = "no machine tells it", "fleetctl list-unit-files"
+        yield Wrong(Subject("fleet"), "its registry", seen, paste=paste, untold=not now.answering)
     for name in now.intended.units:
         if now.fleet and name not in now.fleet.units:
             paste = "fleetctl load units/*.service units/app/*.service"
-            yield Wrong(unit_of(name), "in fleet's registry", "not there", paste=paste)
+            yield Wrong(unit_of(name), "in fleet's registry", "not there", paste=paste, follows=())
 
 
 @rule("schedule", "fleet holds every unit as its file says", explains=("unit-text-is-loaded", "unit-restarts-for-ever"))

@@ -49,15 +49,20 @@ def helpers_are_there(now: Snapshot) -> Found:
             yield Wrong(subject, "as in container/", _some(lines), paste=paste, follows=follows)
 
 
-@rule("content", "the cluster remembers what was deployed last", explains=(ALL,))
+@rule("content", "the cluster remembers what was deployed last", explains=("contents-are-held",))
 def deployment_is_remembered(now: Snapshot) -> Found:
     for site in now.intended.deployed:
         if site not in (now.deployed or {}):
             seen, follows = ("none", ()) if now.deployed is not None else ("no machine's etcd tells it", None)
-            yield Wrong(Subject("contents of", site), "a version in etcd", seen, paste=_again(site), follows=follows)
+            subject, untold = Subject("contents of", site), not now.answering
+            yield Wrong(subject, "a version in etcd", seen, paste=_again(site), follows=follows, untold=untold)
 
 
-@rule("content", "every machine holds what was deployed last, and no other file", explains=(ALL,))
+@rule(
+    "content",
+    "every machine holds what was deployed last, and no other file",
+    explains=("site-answers", "site-is-whole", "site-is-as-deployed", "sites-are-apart"),
+)
 def contents_are_held(now: Snapshot) -> Found:
     for site, deployed in (now.deployed or {}).items():
         for name, machine in answering(now):

@@ -32,6 +32,8 @@ from harness.snapshot.data import Machine, Snapshot, Unit
 STOPPED_BY = ("boot-finished", "system-unit-runs fleet", "unit-is-held", "unit-is-wanted", "unit-runs")
 # What gives systemd another text than the unit's file
 OTHER_TEXT = ("unit-is-as-written", "unit-is-not-overridden", "unit-text-is-loaded")
+# Why a container is not there whose unit runs, or says nothing
+DOCKER_AWAY = ("docker-answers", "system-unit-runs docker", "boot-finished", "processors-suffice")
 # `docker run --name NAME` of a unit, whatever stands between
 CONTAINER = re.compile(r"\bdocker run\b.*?--name[ =](\S+)", re.DOTALL)
 
@@ -93,7 +95,8 @@ def unit_runs(now: Snapshot) -> Found:
             known = described(unit) if machine.units else "its machine does not tell"
             seen, paste = f"{known}, and fleet says launched", f"fleetctl status {name}"
             subject, follows = unit_of(name, machine_name), STOPPED_BY if ended_for_good(unit) else None
-            yield Wrong(subject, "active and running", seen, since(unit, machine), paste, follows)
+            untold = bool(machine.silent)
+            yield Wrong(subject, "active and running", seen, since(unit, machine), paste, follows, untold=untold)
     for name, unit_held in (now.fleet.units if now.fleet else {}).items():
         wanted_here = name in now.intended.units and now.intended.started and unit_held.desired == "launched"
         if wanted_here and not places(now, name):
@@ -153,7 +156,7 @@ def container_runs(now: Snapshot) -> Found:
             seen = f"systemd says active, and Docker says {known}"
             paste, subject = on(machine_name, "docker ps --all"), Subject("container", container, machine_name)
             paused = here is not None and here.state == "paused"
-            yield Wrong(subject, "running", seen, paste=paste, follows=() if paused else None)
+            yield Wrong(subject, "running", seen, paste=paste, follows=() if paused else DOCKER_AWAY)
 
 
 @rule("unit", "every app that runs answers on its own machine", explains=(ALL,), lag=AMBASSADOR_LAG)
@@ -165,7 +168,8 @@ def instance_answers(now: Snapshot) -> Found:
             if "apps" not in here.missing and not here.apps.get(container):
                 paste = on(machine, f"curl --head --max-time 2 http://{address}/")
                 subject = Subject("container", container, machine)
-                yield Wrong(subject, "an answer of its app, any", f"none at {address}", paste=paste)
+                seen, follows = f"none at {address}", ("container-runs", *DOCKER_AWAY)
+                yield Wrong(subject, "an answer of its app, any", seen, paste=paste, follows=follows)
 
 
 @rule("unit", "no container was ended for want of memory")
@@ -175,7 +179,8 @@ def container_has_memory(now: Snapshot) -> Found:
             if here.out_of_memory:
                 seen = f"ended by the kernel at {here.finished}"
                 paste = on(machine_name, f"docker inspect {container}")
-                yield Wrong(Subject("container", container, machine_name), "enough memory", seen, paste=paste)
+                subject = Subject("container", container, machine_name)
+                yield Wrong(subject, "enough memory", seen, paste=paste, follows=("unit-runs",))
 
 
 @rule("unit", "the containers of a unit are of one image on all machines")
