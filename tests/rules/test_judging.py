@@ -574,6 +574,64 @@ def test_what_has_nothing_to_do_with_a_stopped_unit_is_a_cause_beside_it(other: 
     assert len(found) == 2 and found["unit-runs: unit jpblog.service on coreos-0"] == set()
 
 
+REGISTRY_AWAY = {"outside.backing.image registry": "timed out"}
+BOOT_FAILED = {f"{ONE}.units.first-boot.service.active": "failed", f"{ONE}.units.first-boot.service.result": "exit-code"}
+NOT_FOUND = {"outside.sites.blog.coreos-1": Answer(404, "", "text/html")}
+OLD = {"outside.sites.blog.coreos-1.version": "0123456789"}
+REFUSED = {"outside.sites.blog.coreos-1": Answer(failed="connection refused")}
+LINKS = {"outside.walks.blog.broken": ("http://x/: /gone: 404",)}
+BYTES = {"outside.walks.blog.differing": ("index.html",)}
+VARIABLES = {"plan": ('docker_container.machine["coreos-3"]: would be made',)}
+
+
+@pytest.mark.parametrize(
+    ("deeper", "fault", "stays"),
+    [
+        (REGISTRY_AWAY, stopped("jpblog.service", "coreos-0"), JPBLOG),
+        (REGISTRY_AWAY, {"machines.coreos-0.units.jpblog.service.active": "failed"}, JPBLOG),
+        ({"machines.coreos-0.units.docker.service.active": "inactive"}, stopped("jpblog.service", "coreos-0"), JPBLOG),
+        ({"machines.coreos-0.rooms./run.free": 0}, stopped("jpblog.service", "coreos-0"), JPBLOG),
+        (lambda now: silent(now, "coreos-1"), LINKS, Subject("site", "blog")),
+        (lambda now: silent(now, "coreos-1"), BYTES, Subject("site", "blog")),
+        (lambda now: silent(now, "coreos-0"), LINKS, Subject("site", "blog")),
+        (NOT_FOUND, LINKS, Subject("site", "blog")),
+        (LINKS, BYTES, Subject("site", "blog")),
+        (lambda now: silent(now, "coreos-1"), VARIABLES, Subject("plan")),
+        (lambda now: silent(now, "coreos-1", refused="key"), REFUSED, Subject("site", "blog", "coreos-1")),
+        (lambda now: silent(now, "coreos-1", refused="key"), {"outside.ports.coreos-1": (22,)},
+         Subject("port", "80", "coreos-1")),
+        (stopped("etcd.service", "coreos-1"), REFUSED, Subject("site", "blog", "coreos-1")),
+        ({f"{ONE}.fleet": None}, REFUSED, Subject("site", "blog", "coreos-1")),
+        ({f"{ONE}.machine_id": ""}, {f"{ONE}.containers.entry": REMOVED}, Subject("container", "entry", "coreos-1")),
+        (BOOT_FAILED, {f"{ONE}.contents.blog.digest": "0123"}, Subject("contents of", "blog", "coreos-1")),
+        (stopped("contents.service", "coreos-1"), REFUSED, Subject("site", "blog", "coreos-1")),
+        ({"services.blog.drill": Registration("x", "192.0.2.254:1", 9)}, {f"{ONE}.ambassadors.blog": {}},
+         Subject("ambassador of", "blog", "coreos-1")),
+        (lambda now: silent(now, "coreos-1"), {"fleet.units.blog.service": REMOVED}, Subject("unit", "blog.service")),
+    ],
+)  # fmt: skip
+def test_what_something_deeper_cannot_lead_to_is_a_cause_beside_it(deeper: Any, fault: Any, stays: Subject) -> None:
+    now = changed(deeper(green()) if callable(deeper) else changed(green(), deeper), fault)
+    subjects = [cause.finding.subject for cause in of(now)]
+
+    assert stays in subjects and len(subjects) > 1
+
+
+@pytest.mark.parametrize("fault", [LINKS, BYTES, NOT_FOUND, OLD, BOOT_FAILED, {"outside.ports.coreos-1": (22,)}])
+def test_machines_that_are_too_slow_are_no_excuse_for_what_is_not_late(fault: Any) -> None:
+    found = of(changed(green(), SLOW | fault))
+
+    assert [cause.finding.rule for cause in found] and "processors-suffice" not in {it.finding.rule for it in found}
+
+
+def test_a_lost_machine_explains_that_a_plan_makes_it_again() -> None:
+    again = 'docker_container.machine["coreos-1"]: must_run false -> true'
+    found = shown(of(change(silent(green(), "coreos-1"), "plan", (again, *VARIABLES["plan"]))))
+
+    assert "plan-is-empty: plan on coreos-1" in found["machine-answers: machine coreos-1"]
+    assert found["plan-is-empty: plan"] == set()
+
+
 def test_sshd_that_allows_passwords_explains_nothing() -> None:
     broken = changed(
         green(), stopped("entry.service", "coreos-1") | {"machines.coreos-1.sshd.passwordauthentication": "yes"}

@@ -781,6 +781,19 @@ def test_a_cause_that_is_made_on_purpose_is_no_answer(watch: Watch, looker: Fake
     assert [cause.finding.rule for cause in watch.diagnose()] == [WHOLE, RUNS]
 
 
+def test_what_follows_from_what_is_broken_on_purpose_and_was_to_hold_is_the_cause(
+    watch: Watch, looker: FakeLooker, document: Callable[[], dict[str, Any]]
+) -> None:
+    """The machine that a scenario took away is no answer, and no reason for a status of its own."""
+    looker.shows = [lacks("coreos-0", broken="/a.png: 503")]
+
+    with watch.making([(SILENT, "machine coreos-0")]), pytest.raises(RuleBroken) as raised:
+        watch.until("every link answers", (WHOLE,), 2)
+
+    assert raised.value.where == "site blog"
+    assert [cause["finding"]["rule"] for cause in document()["causes"]] == [WHOLE]
+
+
 def test_causes_that_are_made_end_in_any_order(watch: Watch, looker: FakeLooker) -> None:
     looker.shows = [lacks(active="failed", broken="/a.png")]
     grows = [("x", "y")]
