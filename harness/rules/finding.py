@@ -43,11 +43,11 @@ class Wrong:
     """One thing that a rule finds wrong: what was expected, what was seen, since when (seconds since the epoch, by our
     clock), and the command that shows it.
 
-    It can follow from what its subject stands on and does not answer, or comes late. What is wrong in another way (other
-    bytes, a unit that was stopped, a key that is refused) `follows` from findings of these rules only: `RULE`, or
-    `RULE KIND` of one kind of its subjects; from none, where that is empty. It `leads` to findings of these rules, where
-    not to all that its rule explains. What is `untold` was not seen, for its machine does not tell: it may be well, and
-    leads to nothing that was seen.
+    It can follow from whatever its subject stands on, where that does not answer or comes late. What is wrong in
+    another way (other bytes, a unit that was stopped, a key that is refused) `follows` from findings of these rules
+    only: `RULE`, or `RULE KIND` of one kind of its subjects; from none, where that is empty. It `leads` to findings of
+    these rules, where not to all that its rule explains. What is `untold` was not seen, for its machine does not tell:
+    it may be well, and leads to nothing that was seen.
     """
 
     subject: Subject
@@ -163,8 +163,8 @@ def described(unit: Unit | None) -> str:
 
 
 def ended_for_good(unit: Unit | None) -> bool:
-    """Whether systemd leaves a unit as it is: somebody stopped it, or it was given up. One that was never started is not
-    ended, and one that failed for want of time may come yet."""
+    """Whether systemd leaves a unit as it is: somebody stopped it, or it was given up. One that was never started has
+    not ended, and one that failed for want of time may come yet."""
     if unit is None or unit.load != "loaded" or unit.since is None:
         return False
     return unit.active == "inactive" or (unit.active == "failed" and unit.result != "timeout")

@@ -56,8 +56,8 @@ LATE = (
 FREE_AT_LEAST = 0.05
 
 
-# Without fleet, or with one that errs, units are not where they are to be; who runs goes on. Without etcd as well nobody
-# is told what changes, and what ran still answers
+# Without fleet, or with one that errs, units are not where they are to be, and those that run go on. Without etcd
+# nobody is told what changes either, and what ran still answers
 BY_FLEET = (
     "fleet-answers", "fleet-lists", "fleet-views-agree", "unit-is-held", "unit-is-placed", "unit-is-reported",
     "unit-text-is-loaded", "unit-runs", "unit-runs-nowhere-else", "unit-keeps-running",
@@ -425,9 +425,9 @@ def fleet_metadata(now: Snapshot) -> Found:
         intended = {"name": name, "entry": "yes" if name in now.intended.entry_points else "no"}
         told = {key: listed.metadata.get(key, "") for key in intended}
         if told != intended:
-            expected, seen = (",".join(f"{key}={value}" for key, value in it.items()) for it in (intended, told))
+            seen = [f"metadata {','.join(f'{key}={value}' for key, value in it.items())}" for it in (intended, told)]
             paste = "fleetctl list-machines --full"
-            yield Wrong(at("fleet", name), f"metadata {expected}", f"metadata {seen}", paste=paste, follows=("machine-ids-differ",))
+            yield Wrong(at("fleet", name), *seen, paste=paste, follows=("machine-ids-differ",))
 
 
 @rule("bootstrap", "every machine's fleet sees the same machines", lag=FLEET_LAG)

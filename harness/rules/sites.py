@@ -73,7 +73,8 @@ def contents_are_held(now: Snapshot) -> Found:
                 seen, follows = "nothing" if held is None else f"version {held.version}", None
                 if held and held.version == deployed.version:
                     seen, follows = f"{seen}, and {held.files} files that are not as they were deployed", ()
-                subject, expected = Subject("contents of", site, name), f"version {deployed.version}, as it was deployed"
+                expected = f"version {deployed.version}, as it was deployed"
+                subject = Subject("contents of", site, name)
                 yield Wrong(subject, expected, seen, paste=_again(site), follows=follows)
 
 

@@ -62,7 +62,7 @@ def unit_text_is_loaded(now: Snapshot) -> Found:
             expected = hashlib.sha256(written(options_of(now, name))).hexdigest()
             paste = on(machine, f"systemctl cat {name}")
             if unit.text != expected:
-                seen, follows = ("another text", ("unit-is-as-written",)) if unit.text else ("fleet wrote none here", None)
+                seen, follows = ("another text", ("unit-is-as-written",)) if unit.text else ("fleet wrote none", None)
                 yield Wrong(unit_of(name, machine), "the text that fleet holds", seen, paste=paste, follows=follows)
             elif unit.needs_reload:
                 subject, expected = unit_of(name, machine), "the text that is there, loaded"

@@ -322,7 +322,9 @@ class Watch:
         found = tuple(
             cause
             for it in found
-            for cause in ([it] if not self._is_made(it.finding) else _alone(found for found in it.all if found.key in asked))
+            for cause in (
+                [it] if not self._is_made(it.finding) else _alone(found for found in it.all if found.key in asked)
+            )
         )
         emit_causes(self._recorder, found, self._looks[-1].number)
         return RuleBroken(what, next(cause for cause in found if asked & {it.key for it in cause.all}))

@@ -575,7 +575,10 @@ def test_what_has_nothing_to_do_with_a_stopped_unit_is_a_cause_beside_it(other: 
 
 
 REGISTRY_AWAY = {"outside.backing.image registry": "timed out"}
-BOOT_FAILED = {f"{ONE}.units.first-boot.service.active": "failed", f"{ONE}.units.first-boot.service.result": "exit-code"}
+BOOT_FAILED = {
+    f"{ONE}.units.first-boot.service.active": "failed",
+    f"{ONE}.units.first-boot.service.result": "exit-code",
+}
 NOT_FOUND = {"outside.sites.blog.coreos-1": Answer(404, "", "text/html")}
 OLD = {"outside.sites.blog.coreos-1.version": "0123456789"}
 REFUSED = {"outside.sites.blog.coreos-1": Answer(failed="connection refused")}
