@@ -425,9 +425,10 @@ def fleet_metadata(now: Snapshot) -> Found:
         intended = {"name": name, "entry": "yes" if name in now.intended.entry_points else "no"}
         told = {key: listed.metadata.get(key, "") for key in intended}
         if told != intended:
-            seen = [f"metadata {','.join(f'{key}={value}' for key, value in it.items())}" for it in (intended, told)]
+            both = ("metadata " + ",".join(f"{key}={value}" for key, value in it.items()) for it in (intended, told))
+            expected, seen = both
             paste = "fleetctl list-machines --full"
-            yield Wrong(at("fleet", name), *seen, paste=paste, follows=("machine-ids-differ",))
+            yield Wrong(at("fleet", name), expected, seen, paste=paste, follows=("machine-ids-differ",))
 
 
 @rule("bootstrap", "every machine's fleet sees the same machines", lag=FLEET_LAG)
