@@ -628,9 +628,9 @@ def test_patience_is_for_sites_too(step: Step, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("stream", "seen"),
     [
-        (FakeStream(failed=6), "6 failed and 0 wrong of 100, first: status 503"),
-        (FakeStream(wrong=1), "0 failed and 1 wrong of 100, first: status 503"),
-        (FakeStream(failed=1, wrong=1), "1 failed and 1 wrong of 100, first: status 503"),
+        (FakeStream(failed=6), "6 of 100 failed, and 0 in all answered wrongly, first: status 503"),
+        (FakeStream(wrong=1), "0 of 100 failed, and 1 in all answered wrongly, first: status 503"),
+        (FakeStream(failed=1, wrong=1), "1 of 100 failed, and 1 in all answered wrongly, first: status 503"),
     ],
 )
 def test_site_that_was_not_served(step: Step, stream: FakeStream, seen: str) -> None:

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness.drivers.site import Page
@@ -108,9 +108,11 @@ class Traffic:
         )
 
     def settled(self) -> Tally:
-        """The tally, when the requests that are under way now have ended: one that hangs has not gone well."""
+        """The tally, when the requests that are under way now have ended: one that hangs has not gone well. What was
+        answered wrongly counts since the start: a later change does not excuse it."""
         wait(list(self._futures))
-        return self.tally()
+        wrong = sorted((it for it in list(self._requests) if it.outcome == WRONG), key=lambda it: it.started)
+        return replace(self.tally(), wrong=len(wrong), first_seen=wrong[0].seen) if wrong else self.tally()
 
     def right_for(self) -> float:
         """Seconds from the end of the last request that was not right (the change, when all were) to that of the last

@@ -258,6 +258,26 @@ def test_change_starts_the_count_anew(stream: Stream) -> None:
     assert stream.traffic.change == "a unit starts again"
 
 
+@pytest.mark.parametrize("changes", [1, 2, 3])
+def test_wrong_answer_counts_whatever_changes_after_it(stream: Stream, events: Events, changes: int) -> None:
+    """Each line that is typed is a change: between two of them another site's page was served."""
+    stream.traffic.changed("a fault is injected")
+    stream.ends(1, page("another site's page"))
+    for number in range(changes):
+        stream.clock.now += 0.1
+        stream.traffic.changed(f"line {number} is typed")
+        stream.ends(1, page("an old version" if number == 1 else VERSION))
+    wrong = 1 + (changes > 1)
+
+    settled = stream.traffic.settled()
+
+    assert (settled.made, settled.failed, settled.wrong, settled.first_seen) == (1, 0, wrong, "another site's page")
+    stream.stop()
+    (recorded,) = events("traffic")
+    assert [it["wrong"] for it in recorded["changes"]] == [1, 0, 1, 0][: changes + 1]
+    assert sum(recorded["wrong"]) == wrong
+
+
 def test_request_that_was_under_way_counts_as_after_the_change(stream: Stream) -> None:
     stream.ends(1, page(status=502))
     stream.ends(3, page(status=503), change="a unit starts again")
