@@ -53,6 +53,9 @@ MARKS = {FAILED: "✗", ERROR: "✗", CHANGED: "!", NEVER: "○", PROVEN: "✓"}
 # The run.json files that are read at most; what is shown of an answer (lines), of a line and of a text (characters).
 MOST_RUNS = 2000
 FIRST_LINES, LAST_LINES, SHOWN_OF_LINE, SHOWN_OF_TEXT, LONGEST_PASTE = 3, 9, 160, 600, 4_000
+# The time at which a run began: the first of that name in its record, whose texts have no quote without a backslash;
+# how many bytes are searched for it; and the seconds since the epoch that no clock shows yet
+BEGAN, HEAD, LAST_TIME = re.compile(rb'"started": (?:null|([0-9]+(?:[.][0-9]+)?))'), 2**20, 2**34
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -84,8 +87,7 @@ def _newest(records: Path, features: Sequence[Feature], commands: Sequence[str])
     record of a run is passed over."""
     runs: list[Item] = []
     known, wanted = -1, len(commands) + sum(len(feature.scenarios) for feature in features)
-    # a folder has the name of its run, which begins with the time
-    for path in sorted(records.glob("*/run.json"), reverse=True)[:MOST_RUNS]:
+    for path in sorted(records.glob("*/run.json"), key=_began, reverse=True)[:MOST_RUNS]:
         run = _document(path)
         if run is None:
             continue
@@ -98,7 +100,18 @@ def _newest(records: Path, features: Sequence[Feature], commands: Sequence[str])
             runs.append(run)
         if known == wanted:
             break
-    return sorted(runs, key=lambda run: float(run["started"] or 0), reverse=True)
+    return runs
+
+
+def _began(path: Path) -> tuple[float, str]:
+    """When a run began, by the head of its record. (Its id may be of another time zone, or of an hour that came twice.)
+    What has no time is the oldest."""
+    try:
+        with path.open("rb") as record:
+            found = BEGAN.search(record.read(HEAD))
+    except OSError:
+        found = None
+    return float(found[1] or 0) if found else 0.0, path.parent.name
 
 
 def _document(path: Path) -> Item | None:
@@ -112,7 +125,9 @@ def _document(path: Path) -> Item | None:
     if run.get("run_id") != path.parent.name:
         return None
     # what older versions did not write down yet is as if it had not happened
-    return {**fold(()), **run}
+    run = {**fold(()), **run}
+    started = run["started"]
+    return run if started is None or (isinstance(started, int | float) and 0 <= started < LAST_TIME) else None
 
 
 # -- Markdown --------------------------------------------------------------------------------------------------------

@@ -81,5 +81,6 @@ def runs_folder(root: Path) -> Path:
 
 
 def new_run_id() -> str:
-    """Sorts by time, unique between runs that start in the same second; fits into container names."""
-    return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+    """Sorts by time (UTC: zones and summer time make no difference), unique between runs that start in the same second;
+    fits into container names."""
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(2)

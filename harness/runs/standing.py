@@ -15,7 +15,7 @@ from harness.text import did_you_mean
 
 
 def standing(root: Path) -> list[str]:
-    """Ids of the runs whose cluster may stand, oldest first: kept, left by a killed one, just being made."""
+    """Ids of the runs whose cluster may stand, in their order: kept, left by a killed one, just being made."""
     made = (file.parent for file in runs_folder(root).glob(f"*/{SHELL_STATE}"))
     return sorted(folder.name for folder in made if not (folder / OUTPUTS).exists())
 

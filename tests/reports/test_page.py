@@ -317,6 +317,31 @@ def test_what_is_no_record_of_a_run_is_passed_over(checkout: Path, text: str) ->
     assert "run-1" in markdown and "run-2" not in markdown and "run-9" not in markdown
 
 
+@pytest.mark.parametrize("other", ["20261130-100000-aaaa", "20251130-100000-aaaa", "copied-from-elsewhere"])
+@pytest.mark.parametrize("earlier", [0, 1, 7_200, None])
+def test_runs_are_in_the_order_of_their_times_whatever_their_ids(
+    checkout: Path, other: str, earlier: int | None
+) -> None:
+    """Ids may be of a clock on the wall: of Tokyo by day, of a cron of UTC by night. A run without a time is old."""
+    variables, _ = features()
+    red = record("20261130-030000-bbbb", ran(variables, "failed", error=FAULT))
+    green = good_run(other)
+    green["started"] = None if earlier is None else red["started"] - earlier
+    keep(checkout, red)
+    keep(checkout, green)
+    markdown = write_page(checkout)[0].read_text()
+    red_is_newer = earlier != 0 or red["run_id"] > other  # of the same moment the one with the later name
+    assert ("✗ **3 claims: 2 proven, 1 failed" in markdown) == red_is_newer
+
+
+@pytest.mark.parametrize("started", ["at ten", "1785578400", -1, 1e300, float("nan"), [], {}])
+def test_a_run_whose_time_is_none_is_passed_over(checkout: Path, started: Any) -> None:
+    keep(checkout, good_run("run-1"))
+    keep(checkout, {**good_run("run-2"), "started": started})
+    markdown = write_page(checkout)[0].read_text()
+    assert "3 proven" in markdown and "run-1" in markdown and "run-2" not in markdown
+
+
 def test_a_record_of_an_older_version_lacks_what_was_not_written_down_then(checkout: Path) -> None:
     variables, _ = features()
     run = record("run-1", ran(variables, "failed", error=FAULT))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +65,19 @@ def test_a_record_goes_on_where_it_ended(run: Run, root: Path) -> None:
     assert (run.began_at, again.began_at) == (0, len(before))
     assert again.recorder.path.read_bytes().startswith(before)
     assert [event["text"] for event in recorded(run, "note")] == ["before", "after"]
+
+
+def test_run_ids_are_of_one_zone_wherever_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a night's run in Tokyo is no later than that of the run of UTC after it."""
+    moments = []
+    for zone in ("Asia/Tokyo", "UTC", "America/New_York"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        moments.append(datetime.datetime.strptime(new_run_id()[:15], "%Y%m%d-%H%M%S"))
+    monkeypatch.undo()
+    time.tzset()
+
+    assert moments == sorted(moments) and moments[-1] - moments[0] < datetime.timedelta(minutes=1)
 
 
 def test_a_run_id_fits_the_names_of_all_that_is_made() -> None:
