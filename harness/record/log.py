@@ -32,6 +32,8 @@ from harness.errors import HarnessError
 SCHEMA = "platform.run/1"
 # The fact that says by how much time limits were stretched
 TIME_LIMITS = "time limits"
+# ... and what of the selection chooses no scenario
+NOTHING_CHOSEN = "chosen, and nothing"
 # In a fingerprint, of what did not answer
 SILENT = "no answer"
 

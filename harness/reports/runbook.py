@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -193,10 +193,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A claim of the runbook: its title, and the steps that prove it, those of the Background first."""
+    """A claim of the runbook: its title, the steps that prove it, those of the Background first, and its line."""
 
     title: str
     steps: tuple[Step, ...]
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,9 @@ def read_features(folder: Path) -> tuple[Feature, ...]:
 
 
 def feature(path: str, text: str) -> Feature:
-    """The feature in the text of its file. A Scenario Outline is as many scenarios as its Examples have rows."""
+    """The feature in the text of its file. A Scenario Outline is as many scenarios as its Examples have rows.
+
+    Raises Misconfigured for what is no Gherkin, and for a title that stands twice: pytest-bdd would drop the first."""
     try:
         document: Any = Parser().parse(text)
     except CompositeParserException as refused:
@@ -236,11 +239,15 @@ def feature(path: str, text: str) -> Feature:
         raise Misconfigured(f"{path} holds no Feature: write one, or remove the file")
     document["uri"] = path
     found = document["feature"]
-    keywords = {step["id"]: step["keyword"].strip() for step in _written_steps(found["children"])}
+    parts = list(_parts(found["children"]))
+    keywords = {step["id"]: step["keyword"].strip() for part in parts for step in part.get("steps", ())}
+    lines = {part["id"]: int(part["location"]["line"]) for part in parts}
+    _require_own_titles(path, [part for part in parts if "examples" in part])
     scenarios = tuple(
         Scenario(
             pickle["name"],
             tuple(Step(keywords[it["astNodeIds"][0]], it["text"], _argument(it)) for it in pickle["steps"]),
+            lines[pickle["astNodeIds"][0]],
         )
         for pickle in Compiler().compile(document)
     )
@@ -248,11 +255,21 @@ def feature(path: str, text: str) -> Feature:
     return Feature(path, found["name"], description, scenarios)
 
 
-def _written_steps(children: Iterable[Any]) -> Iterator[Any]:
+def _parts(children: Iterable[Any]) -> Iterator[Any]:
+    """The backgrounds, scenarios and rules, and what is in the rules."""
     for child in children:
-        for part in child.values():  # a background, a scenario or a rule
-            yield from part.get("steps", ())
-            yield from _written_steps(part.get("children", ()))
+        for part in child.values():
+            yield part
+            yield from _parts(part.get("children", ()))
+
+
+def _require_own_titles(path: str, scenarios: Iterable[Any]) -> None:
+    lines: dict[str, list[str]] = {}
+    for scenario in scenarios:
+        lines.setdefault(scenario["name"], []).append(str(scenario["location"]["line"]))
+    for title, found in lines.items():
+        if len(found) > 1:
+            raise Misconfigured(f'{path}: "{title}" is the title of lines {" and ".join(found)}: each needs its own')
 
 
 def _argument(step: Any) -> str:

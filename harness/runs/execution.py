@@ -106,13 +106,15 @@ class Execution:
             "PLATFORM_WORKPLACE": str(self.workplace.folder),
             "PLATFORM_RUN": self.run.run_id,
         }
+        # what the shell holds for another pytest would steer this one, or keep it from executing anything
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         chosen = [*selection, *(["--read-only"] if read_only else [])]
         argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(self.run.root)]
         argv += chosen if _names_tests(chosen) else ["features", *chosen]
         limit = (READ_ONLY_LIMIT if read_only else RUNBOOK_LIMIT) * patience()
         log = self.run.folder / "pytest.log"
         with self.run.stage("runbook"):
-            status = _pytest(argv, self.run.root, {**os.environ, **variables}, log, self.run.redact, limit)
+            status = _pytest(argv, self.run.root, environment | variables, log, self.run.redact, limit)
             # one that breaks while it starts ends with 1 too
             if status not in ANSWERS_OF_PYTEST or (status == 1 and not self.document()["scenarios"]):
                 raise _unusable(status, log.read_text().strip().splitlines())
@@ -181,7 +183,9 @@ def _unusable(status: int, lines: list[str]) -> HarnessError:
         found[1] for line in lines if (found := re.match(r"(?:ERROR: (?:Exit: )?|.*: error: )(?!usage: )(.*)", line))
     ]
     if status == USAGE_OF_PYTEST:
-        return Misconfigured(f"this selection cannot be run: {(errors or lines[-1:] or ['no output'])[-1]}")
+        reason = (errors or lines[-1:] or ["no output"])[-1]
+        of_features = reason.startswith("features/")  # they are wrong whatever was selected
+        return Misconfigured(reason if of_features else f"this selection cannot be run: {reason}")
     return HarnessError(f"pytest ended with status {status}: {' / '.join(lines[-3:])} (see pytest.log)")
 
 

@@ -231,6 +231,27 @@ def test_a_selection_that_pytest_does_not_understand_is_wrong_usage_in_one_line(
     assert document(root)["stages"][-1]["error"] == error
 
 
+def test_what_the_shell_holds_for_another_pytest_does_not_steer_ours(
+    root: Path, kept: Path, pytest_is: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "PYTEST_DEBUG"):
+        monkeypatch.setenv(name, "--setup-plan")
+    pytest_is("env | grep ^PYTEST_ && exit 3; exit 0")
+
+    assert check(root, kept, [], mutates=False) == ExitStatus.NOTHING_VERIFIED
+
+
+def test_features_that_cannot_be_executed_are_named_whatever_was_selected(
+    root: Path, kept: Path, pytest_is: Callable[[str], Path]
+) -> None:
+    pytest_is("""echo 'ERROR: features/16.feature: "It" is the title of lines 4 and 8: each needs its own'; exit 4""")
+
+    assert check(root, kept, [], mutates=False) == ExitStatus.MISCONFIGURED
+    assert document(root)["stages"][-1]["error"] == (
+        'features/16.feature: "It" is the title of lines 4 and 8: each needs its own'
+    )
+
+
 @pytest.mark.parametrize("status", [2, 3, 77])
 def test_a_pytest_that_ends_otherwise_is_our_fault(
     root: Path, kept: Path, pytest_is: Callable[[str], Path], status: int

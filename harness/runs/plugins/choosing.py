@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,11 @@ from pytest_bdd.scenario import scenario_wrapper_template_registry
 
 from harness.drivers.shell import OperatorShell
 from harness.drivers.terraform import Outputs, target_data
+from harness.errors import HarnessError
 from harness.model import tfvars
 from harness.record.log import Recorder
+from harness.reports.runbook import Feature, feature
+from harness.reports.runbook import Scenario as Claim
 from harness.runs.faults import NETWORK, Means, read_faults
 from harness.runs.workplace import EXAMPLE, MACHINES_AT_MOST, OUTPUTS, SHELL_STATE
 from harness.seams.process import Processes
@@ -41,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 # -- a feature, or a line of it, as something to choose ---------------------------------------------------------------
 
 CHOSEN = pytest.StashKey[list[tuple[Path, int]]]()
+UNPLANNED = pytest.StashKey[list[tuple[Feature, Claim]]]()
 
 
 def chosen_features(arguments: list[str], features: Path) -> tuple[list[tuple[Path, int]], list[str]]:
@@ -62,14 +67,41 @@ def chosen_features(arguments: list[str], features: Path) -> tuple[list[tuple[Pa
     return chosen, [*others, str(features)] if chosen else others
 
 
+@pytest.hookimpl(tryfirst=True)  # other plugins leave something out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if any(item.function not in scenario_wrapper_template_registry for item in items if hasattr(item, "function")):
         return  # the harness's own tests
+    named = any("::" in argument for argument in config.args)  # what was chosen by a name of pytest's is all there is
+    config.stash[UNPLANNED] = [] if named else unplanned(items, config.rootpath / "features")
     chosen = config.stash[CHOSEN]
     if chosen:
         kept = [item for item in items if any(_is_at(scenario_of(item), path, line) for path, line in chosen)]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
+
+
+def unplanned(items: Collection[pytest.Item], folder: Path) -> list[tuple[Feature, Claim]]:
+    """The scenarios that stand in the features' files, and that pytest did not collect. Raises UsageError for a file
+    that cannot be read as features are."""
+    planned = (scenario_of(item) for item in items)
+    known = Counter((Path(it.feature.filename).resolve(), it.line_number) for it in planned)
+    missed = []
+    for path in sorted({*folder.resolve().glob("*.feature"), *(path for path, _ in known)}):
+        try:
+            found = feature(f"{path.parent.name}/{path.name}", path.read_text())
+        except (HarnessError, OSError, ValueError) as refused:
+            raise pytest.UsageError(str(refused)) from refused
+        for claim in found.scenarios:
+            known[path, claim.line] -= 1  # rows of an outline have one line
+            missed += [(found, claim)] if known[path, claim.line] < 0 else []
+    return missed
+
+
+def chooses_nothing(config: pytest.Config, items: Collection[pytest.Item]) -> str:
+    """Which of the features and lines that were chosen are in none of these scenarios, in words; "" where none is."""
+    missed = [it for it in config.stash[CHOSEN] if not any(_is_at(scenario_of(item), *it) for item in items)]
+    names = [(os.path.relpath(path, config.rootpath), line) for path, line in missed]
+    return ", ".join(f"line {line} of {name} is in no scenario" if line else f"{name} has none" for name, line in names)
 
 
 def _is_at(scenario: Scenario, path: Path, line: int) -> bool:
@@ -96,7 +128,7 @@ class Choosing:
         if not builds_here() or len(items) == len(every):
             return
         if not items:
-            raise pytest.UsageError("it chooses no scenario")
+            raise pytest.UsageError(chooses_nothing(every[0].config, ()) or "it chooses no scenario")
         self._left_out = [item for item in every if item not in items and "builds" not in tags_of(item)]
         items[:] = every
 
@@ -242,14 +274,18 @@ def _listed(target: Path, variable: str) -> list[str]:
 
 
 def scenario_of(item: pytest.Item) -> Scenario:
+    """Its scenario; of an outline with the values of its row."""
     assert isinstance(item, pytest.Function)
     template = scenario_wrapper_template_registry[item.function]
-    return template.render({})
+    return template.render(item.callspec.params.get("_pytest_bdd_example", {}) if hasattr(item, "callspec") else {})
 
 
 def tags_of(item: pytest.Item) -> set[str]:
+    """Those of the feature, the rule, the scenario and its examples, which pytest-bdd makes marks of only."""
     scenario = scenario_of(item)
-    return scenario.tags | scenario.feature.tags
+    of_rule = scenario.rule.tags if scenario.rule else set()
+    of_examples = {mark.name for mark in item.callspec.marks} if hasattr(item, "callspec") else set()
+    return scenario.tags | scenario.feature.tags | of_rule | of_examples
 
 
 def builds_here() -> bool:

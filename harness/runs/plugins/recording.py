@@ -12,8 +12,10 @@ import pytest
 from pytest_bdd.parser import Feature, Scenario, Step
 
 from harness.errors import ExitStatus, HarnessError, PlatformWrong
-from harness.record.log import Recorder, Redactor
-from harness.runs.plugins.choosing import Choosing, scenario_of
+from harness.record.log import NOTHING_CHOSEN, Recorder, Redactor
+from harness.reports.runbook import Feature as Written
+from harness.reports.runbook import Scenario as Claim
+from harness.runs.plugins.choosing import UNPLANNED, Choosing, chooses_nothing, scenario_of, tags_of
 from harness.runs.workplace import add_secrets
 
 
@@ -33,7 +35,8 @@ class Recording:
     """Writes scenarios and steps into the record, as they happen.
 
     A step is planned, started, ended. One that started and never ended stays interrupted: pytest-bdd calls no hook
-    for a step that was skipped, exited or interrupted. pytest's own reports have the last word on a scenario.
+    for a step that was skipped, exited or interrupted. Of a scenario pytest's own reports have the last word, but for
+    "passed": that it did when each of its planned steps did.
     """
 
     def __init__(self, recorder: Recorder, choosing: Choosing) -> None:
@@ -43,8 +46,14 @@ class Recording:
         self._seconds: dict[str, float] = {}
         self._outcome: dict[str, tuple[str, str, dict[str, Any] | None]] = {}
         self._failed_step: BaseException | None = None
+        self._to_pass: dict[str, set[int]] = {}  # the steps of each scenario that did not pass yet
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if UNPLANNED not in session.config.stash:
+            return  # it was refused
+        nothing = chooses_nothing(session.config, session.items)
+        if nothing:
+            self.recorder.emit("run.facts", **{NOTHING_CHOSEN: nothing})
         for item in session.items:
             scenario = scenario_of(item)
             self.recorder.emit(
@@ -54,11 +63,23 @@ class Recording:
                 feature_title=scenario.feature.name,
                 title=scenario.name,
                 line=scenario.line_number,
-                tags=sorted(scenario.tags | scenario.feature.tags),
+                tags=sorted(tags_of(item)),
                 steps=[
                     {"keyword": step.keyword, "text": step.name, "line": step.line_number} for step in scenario.steps
                 ],
             )
+            self._to_pass[item.nodeid] = set(range(len(scenario.steps))) or {0}  # without a step it proves nothing
+        for feature, claim in session.config.stash[UNPLANNED]:
+            self._unplanned(feature, claim)
+
+    def _unplanned(self, feature: Written, claim: Claim) -> None:
+        """What the features' files hold and pytest passed over is no less wrong than what failed."""
+        name = self.recorder.new_id(f"{feature.path}:{claim.line}")
+        steps = [{"keyword": it.keyword, "text": it.text, "line": claim.line} for it in claim.steps]
+        about = {"feature": feature.path, "feature_title": feature.title, "title": claim.title, "line": claim.line}
+        self.recorder.emit("scenario.planned", id=name, **about, tags=[], steps=steps)
+        error = HarnessError("it stands in the features, and pytest did not collect it")
+        self.recorder.emit("scenario.ended", id=name, outcome="error", reason="", error=_described(error), seconds=0.0)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         if not self._choosing.broken_by and not self._choosing.leaves_out(nodeid):  # those are not started
@@ -105,6 +126,8 @@ class Recording:
             error=_described(error),
             seconds=round(time.monotonic() - self._step_started, 3),
         )
+        if outcome == "passed":
+            self._to_pass[request.node.nodeid].discard(scenario.steps.index(step))
         self.recorder.within(step=None)
 
     @pytest.hookimpl(wrapper=True)
@@ -124,6 +147,9 @@ class Recording:
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         outcome, reason, error = self._outcome.get(nodeid, ("error", "pytest gave no report", None))
+        if outcome == "passed" and self._to_pass[nodeid]:
+            error = _described(HarnessError("pytest calls it passed, and not all of its steps were executed"))
+            outcome = "error"
         self.recorder.emit(
             "scenario.ended",
             id=nodeid,

@@ -248,7 +248,7 @@ def missing(root: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     def ask(workplace: Path | str, *tags: str, of_feature: tuple[str, ...] = (), steps: tuple[str, ...] = ()) -> str:
         feature = SimpleNamespace(tags=set(of_feature))
         named = [SimpleNamespace(name=step) for step in steps]
-        scenario = SimpleNamespace(tags=set(tags), feature=feature, steps=named)
+        scenario = SimpleNamespace(tags=set(tags), feature=feature, steps=named, rule=None)
         monkeypatch.setattr(root, "scenario_of", lambda item: scenario)
         monkeypatch.setenv("PLATFORM_WORKPLACE", str(workplace))
         monkeypatch.setenv("PLATFORM_FOLDER", str(workplace))
@@ -508,9 +508,9 @@ def scenarios_of(root: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
         monkeypatch.setattr(root, "scenario_of", lambda item: item)
         monkeypatch.setenv("PLATFORM_FOLDER", "here")
         monkeypatch.setenv("PLATFORM_WORKPLACE", "here" if builds else "elsewhere")
-        config = SimpleNamespace(getoption=lambda name: expression if name == "-m" else False)
+        config = SimpleNamespace(getoption=lambda name: expression if name == "-m" else False, stash={root.CHOSEN: []})
         feature = SimpleNamespace(tags=set())
-        return [SimpleNamespace(tags={tag}, steps=[], feature=feature, config=config) for tag in tags]
+        return [SimpleNamespace(tags={tag}, steps=[], feature=feature, config=config, rule=None) for tag in tags]
 
     return make
 

@@ -19,7 +19,7 @@ import pytest
 from pytest_bdd import given, parsers, scenarios, then, when
 from harness.errors import EnvironmentFailed, PlatformWrong
 
-scenarios(".")
+scenarios("some.feature")
 
 @pytest.fixture
 def ground():
@@ -82,8 +82,12 @@ def stands(request):
 def executed(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """Executes the scenarios of a feature; the document of the run."""
 
-    def execute(*scenarios: str, options: tuple[str, ...] = (), steps: str = STEPS) -> dict[str, Any]:
+    def execute(
+        *scenarios: str, options: tuple[str, ...] = (), steps: str = STEPS, unbound: str = ""
+    ) -> dict[str, Any]:
         folder = pytester.mkdir("run")
+        if unbound:
+            (pytester.mkdir("features") / "02.feature").write_text(f"Feature: 2. Other\n{unbound}\n")
         monkeypatch.setenv("PLATFORM_FOLDER", str(folder))
         monkeypatch.setenv("PLATFORM_WORKPLACE", str(folder))
         pytester.makefile(".feature", some="Feature: 1. Some\n" + "\n".join(scenarios))
@@ -227,3 +231,105 @@ def test_what_is_planned_is_in_the_record_whatever_happens(executed: Callable[..
         ("Then", "all is well"),
     ]
     assert Path(planned["feature"]).name == "some.feature"
+
+
+# -- what pytest says and what was executed ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["--setup-plan", "--setup-only", "--collect-only"])
+@pytest.mark.parametrize(
+    "steps_of_it", [("Then all is well",), ("When something is changed", "Then something is wrong")]
+)
+def test_a_scenario_whose_steps_never_ran_did_not_pass(
+    executed: Callable[..., dict[str, Any]], option: str, steps_of_it: tuple[str, ...]
+) -> None:
+    document = executed(scenario("It", *steps_of_it), NEXT, options=(option,))
+
+    assert {it["outcome"] for it in document["scenarios"]} <= {"error", "not_run"}
+    assert set(steps(document)) == {"not_run"}
+    assert judge(document).status == 3
+
+
+def test_a_scenario_without_a_step_proves_nothing(executed: Callable[..., dict[str, Any]]) -> None:
+    assert outcomes(executed(scenario("It"), NEXT)) == {"It": "error", "Next": "passed"}
+
+
+OUTLINE = """
+  Scenario Outline: At <name>
+    When something is <done>
+    Then all is well
+
+    Examples: these look on
+      | name | done |
+      | coreos-0 | changed |
+
+    {tag}
+    Examples: these break
+      | name | done |
+      | coreos-1 | changed |
+      | coreos-2 | changed |
+"""
+RULE = """
+  {tag}
+  Rule: Broken
+
+    Background:
+      When something is changed
+
+    Scenario: In a rule
+      Then all is well
+"""
+
+
+@pytest.mark.parametrize("tag", ["mutates", "destructive"])
+def test_tags_of_every_level_are_tags(executed: Callable[..., dict[str, Any]], tag: str) -> None:
+    parts = (NEXT, OUTLINE.format(tag=f"@{tag}"), RULE.format(tag=f"@{tag}"))
+    document = executed(*parts, options=("--read-only",))
+
+    assert {it["title"]: (it["outcome"], it["tags"]) for it in document["scenarios"]} == {
+        "Next": ("passed", []),
+        "At coreos-0": ("passed", []),
+        "At coreos-1": ("not_run", [tag]),
+        "At coreos-2": ("not_run", [tag]),
+        "In a rule": ("not_run", [tag]),
+    }
+    assert [step["text"] for step in document["scenarios"][1]["steps"]] == ["something is changed", "all is well"]
+
+
+def test_what_stands_in_the_features_and_is_not_collected_is_an_error(
+    executed: Callable[..., dict[str, Any]],
+) -> None:
+    """A feature that nothing binds, be it of outlines and rules."""
+    written = scenario("Nobody runs me", "When something is changed") + OUTLINE.format(tag="") + RULE.format(tag="")
+    document = executed(NEXT, unbound=written)
+
+    expected = ["Nobody runs me", "At coreos-0", "At coreos-1", "At coreos-2", "In a rule"]
+    assert outcomes(document) == {"Next": "passed", **dict.fromkeys(expected, "error")}
+    assert judge(document).status == 3
+    error = document["scenarios"][1]["error"]
+    assert error["message"] == "it stands in the features, and pytest did not collect it"
+
+
+def test_what_somebody_left_out_is_none(executed: Callable[..., dict[str, Any]]) -> None:
+    two = scenario("It", "Then something is wrong"), NEXT
+    assert outcomes(executed(*two, options=("-k", "next"))) == {"It": "not_run", "Next": "passed"}
+
+
+def test_what_somebody_named_is_all_there_is(executed: Callable[..., dict[str, Any]]) -> None:
+    document = executed(NEXT, scenario("It", "Then something is wrong"), options=("test_some.py::test_next",))
+    assert outcomes(document) == {"Next": "passed"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [NEXT, "  Rule: Elsewhere\n" + NEXT, "  Rule: With one\n" + scenario("Other", "Then all is well") + "\n" + NEXT],
+)
+def test_a_title_that_stands_twice_is_refused(
+    executed: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str], other: str
+) -> None:
+    document = executed(scenario("It", "Then all is well"), NEXT, other)
+
+    assert document["scenarios"] == []
+    (said,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("ERROR"))
+    line = 6 + other.count("\n", 0, other.index("Scenario: Next"))
+    assert said.endswith(f'/some.feature: "Next" is the title of lines 4 and {line}: each needs its own')
