@@ -117,13 +117,11 @@ def _target_option(options: argparse.ArgumentParser) -> None:
     options.add_argument("--target", default=os.environ.get("TARGET") or "local", help="a folder of infra/")
 
 
-def _run_option(options: argparse.ArgumentParser) -> None:
-    options.add_argument(
-        "--run",
-        metavar="ID",
-        help="the run whose cluster it is (also: RUN=ID); needed when several stand",
-        default=os.environ.get("RUN") or None,
-    )
+def _run_option(
+    options: argparse.ArgumentParser,
+    which: str = "the run whose cluster it is (also: RUN=ID); needed when several stand",
+) -> None:
+    options.add_argument("--run", metavar="ID", help=which, default=os.environ.get("RUN") or None)
 
 
 def _mutates_option(options: argparse.ArgumentParser) -> None:
@@ -138,6 +136,7 @@ def _drill_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--list", action="store_true", default=bool(os.environ.get("LIST")), help="list the faults")
     options.add_argument("--only", metavar="NAME", help="this fault only")
     options.add_argument("--layer", help="the faults of this layer only")
+    _run_option(options, "a run whose cluster was built for drills, by `drill --keep`, and no other (also: RUN=ID)")
 
 
 def _outputs_options(options: argparse.ArgumentParser) -> None:
@@ -315,7 +314,7 @@ def _lint_units(arguments: argparse.Namespace) -> int:
     from harness.model.unit_lint import lint_files
 
     remarks = lint_files(arguments.files)
-    for line in remarks.lines:
+    for line in (*remarks.lines, *remarks.good):
         print(line)
     return ExitStatus.PLATFORM_WRONG if remarks.fail else ExitStatus.VERIFIED
 
@@ -400,7 +399,7 @@ COMMANDS = {
         _drill,
         "break a cluster on purpose, one fault at a time, and see whether the nightly names it",
         "On a cluster that is built for it, and removed.",
-        (_drill_options, _keep_option, _target_option, _run_option),
+        (_drill_options, _keep_option, _target_option),
     ),
     "down": Command(_down, "remove a standing cluster, or what is left of one", options=(_run_option,)),
     "shell": Command(

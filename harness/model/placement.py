@@ -68,6 +68,17 @@ class Requirements:
             tuple(ignored),
         )
 
+    @property
+    def where(self) -> str:
+        """Where the unit may run, in words: `on every machine with disk=ssd`."""
+        machine = f"machine {self.machine_id}" if self.machine_id else "any machine"
+        parts = ["on every machine" if self.is_global else f"on {machine}"]
+        parts += [
+            "with " + " or ".join(f"{key}={value}" for value in sorted(values)) for key, values in self.metadata.items()
+        ]
+        parts += [f"where {peer} is" for peer in self.peers] + [f"where no {pattern} is" for pattern in self.conflicts]
+        return " ".join(parts[:2]) + "".join(f" and {part}" for part in parts[2:])
+
     def allow(self, machine_id: str, metadata: Mapping[str, str]) -> bool:
         """Whether the unit may run on this machine, whoever else does. Of a global one only metadata is looked at."""
         if self.machine_id not in (None, machine_id, machine_id[:8]) and not self.is_global:

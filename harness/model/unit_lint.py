@@ -47,10 +47,11 @@ class Remark:
 
 @dataclass(frozen=True)
 class Remarks:
-    """Lines to print, and whether one of them fails."""
+    """Lines to print, whether one of them fails, and a line for each file that is good: where its unit may run."""
 
     lines: list[str]
     fail: bool
+    good: list[str]
 
 
 def lint_files(paths: Sequence[Path]) -> Remarks:
@@ -65,7 +66,13 @@ def lint_files(paths: Sequence[Path]) -> Remarks:
             found += [(path, remark) for remark in lint(path.name, path.read_bytes())]
         except OSError as failed:
             found.append((path, Remark(0, f"it cannot be read as a unit file: {failed.strerror}")))
-    return Remarks([remark.of(path) for path, remark in found], any(remark.fails for _, remark in found))
+    failed_ones = {path for path, remark in found if remark.fails}
+    good = [f"{path}: good, and may run {_where(path)}" for path in paths if path not in failed_ones]
+    return Remarks([remark.of(path) for path, remark in found], bool(failed_ones), good)
+
+
+def _where(path: Path) -> str:
+    return Requirements.of(path.name, parse(path.read_bytes()).options).where
 
 
 def lint(name: str, text: bytes) -> list[Remark]:

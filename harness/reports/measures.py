@@ -28,7 +28,7 @@ class Measure:
     bound: float
 
     def __str__(self) -> str:
-        return f"{self.what} {self.seconds:.1f} s (bound: {self.bound:g} s)"
+        return f"{self.what} {self.seconds:.1f} s (the harness's own bound: {self.bound:g} s)"
 
 
 def measured(run: Item) -> list[Measure]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.errors import ExitStatus
-from harness.record.log import TIME_LIMITS
+from harness.record.log import NOTHING_CHOSEN, TIME_LIMITS
 from harness.reports import runbook
 from harness.reports.measures import over
 from harness.text import SLOW, clean, cut, one_line
@@ -70,6 +70,8 @@ LAYER_OF_TAG = {
 }
 # Causes, faults that no cause explains, and lines of the journal that the screen shows; the report has all.
 SHOWN_CAUSES, SHOWN_FAULTS, SHOWN_LINES = 3, 3, 3
+# Characters of what is seen of a consequence
+SHOWN_OF_SEEN = 60
 # The kind of error that says: rules do not hold. Which, and why, the causes say.
 RULE_BROKEN = "RuleBroken"
 
@@ -135,7 +137,19 @@ def judge(run: Item) -> Verdict:
     headline = NOT_CLEAN if judged else IN_PART if in_part else HEADLINES[status]
     if diagnosis and status is ExitStatus.VERIFIED:
         headline = NOTHING_WRONG
+    if status is ExitStatus.NOTHING_VERIFIED:
+        headline += f": {_why_nothing(run)}"
     return Verdict(status, headline, faults, counts, tuple(run["causes"]) if faults or diagnosis else ())
+
+
+def _why_nothing(run: Item) -> str:
+    """Why no scenario was executed: what most of them were left out for, or what chose none."""
+    reasons = [reason for reason, _ in Counter(scenario["reason"] for scenario in run["scenarios"]).most_common()]
+    if reasons:
+        more = len(reasons) - 1
+        return reasons[0] + (f" (and {counted_of(more, 'more reason')}: see the report)" if more else "")
+    chosen = f"{' '.join(run['selection'])} chooses no scenario" if run["selection"] else "there is no scenario"
+    return str(run["facts"].get(NOTHING_CHOSEN, chosen))
 
 
 def _whole(run: Item) -> bool:
@@ -307,7 +321,7 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
         lines.append(f"  scenarios  {counted}{f' ({slow} left to `make recovery`)' if slow else ''}")
     if TIME_LIMITS in run["facts"]:
         lines.append(f"  limits     {run['facts'][TIME_LIMITS]}")
-    lines += [f"  slow       {measure}" for measure in over(run)]
+    lines += [f"  slow       {measure}, and nothing is to be done" for measure in over(run)]
     causes, faults = verdict.causes[:SHOWN_CAUSES], verdict.unexplained[:SHOWN_FAULTS]
     for number, cause in enumerate(causes):
         lines += ["", *_cause_rows(cause, run["journal"] if number == 0 else (), run["remedies"], width)]
@@ -370,7 +384,7 @@ def _cause_rows(cause: Item, journal: Sequence[Item], remedies: Mapping[str, str
     rows += [("expected", finding["expected"]), ("seen", finding["seen"])]
     rows += [("journal", f"{it['machine']} {clock(it['time'])} {it['text']}") for it in _nearest(journal, finding)]
     if consequences:
-        rows.append(("so also", f"{counted_of(len(consequences), 'consequence')}: {_briefly(consequences)}"))
+        rows.append(("so also", f"{counted_of(len(consequences), 'consequence')}: {_briefly(consequences, finding)}"))
     shown = [(name, cut(one_line(text), width - 13)) for name, text in rows]
     shown.append(("to do", cut(one_line(remedies.get(finding["rule"], "")), 2 * (width - 13))))
     shown += [("paste", one_line(finding["paste"]))] if finding.get("paste") else []
@@ -402,8 +416,17 @@ def counted_of(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _briefly(findings: Sequence[Item]) -> str:
-    return ", ".join(dict.fromkeys(finding["about"] for finding in findings))
+def _briefly(findings: Sequence[Item], cause: Item) -> str:
+    """What follows from a cause; of the same thing what is seen of it, for the two would read alike."""
+    said = (
+        f"{it['about']}: {told_apart(it, cause)}" if it["about"] == cause["about"] else it["about"] for it in findings
+    )
+    return ", ".join(dict.fromkeys(said))
+
+
+def told_apart(finding: Item, cause: Item) -> str:
+    """What a consequence is that has the subject of its cause: what is seen, or else the rule that it breaks."""
+    return cut(one_line(finding["seen"]), SHOWN_OF_SEEN) if finding["seen"] != cause["seen"] else str(finding["rule"])
 
 
 def _rows(fault: Fault, width: int) -> list[str]:

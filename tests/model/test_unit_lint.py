@@ -107,6 +107,7 @@ def test_files_are_looked_at_together(tmp_path: Path) -> None:
     files = [tmp_path / "units/web.service", tmp_path / "app/web.service", tmp_path / "gone.service", tmp_path / "app"]
 
     assert lint_files(files[:1]).lines == []
+    assert lint_files(files[:1]).good == [f"{files[0]}: good, and may run on any machine"]
     remarks = lint_files(files)
     assert remarks.fail
     assert [line.removeprefix(f"{tmp_path}/") for line in remarks.lines] == [
@@ -115,3 +116,24 @@ def test_files_are_looked_at_together(tmp_path: Path) -> None:
         "gone.service: it cannot be read as a unit file: No such file or directory",
         "app: it cannot be read as a unit file: Is a directory",
     ]
+    assert remarks.good == []
+
+
+@pytest.mark.parametrize(
+    ("section", "where"),
+    [
+        ("", "on any machine"),
+        ("Global=yes", "on every machine"),
+        ("Global=yes\nMachineMetadata=disk=ssd", "on every machine with disk=ssd"),
+        ('MachineMetadata="disk=ssd" "disk=hdd" "zone=a"', "on any machine with disk=hdd or disk=ssd and with zone=a"),
+        ("MachineID=0123abcd", "on machine 0123abcd"),
+        ("MachineOf=app.service", "on any machine where app.service is"),
+        ("Conflicts=a.service b@*", "on any machine where no a.service is and where no b@* is"),
+        ("X-Conflicts=a.service", "on any machine where no a.service is"),
+    ],
+)
+def test_a_good_file_says_so_and_where_its_unit_may_run(tmp_path: Path, section: str, where: str) -> None:
+    file = tmp_path / "web.service"
+    file.write_text(f"{PLAIN}[X-Fleet]\n{section}\n" if section else PLAIN)
+
+    assert lint_files([file]).good == [f"{file}: good, and may run {where}"]

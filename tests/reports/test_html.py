@@ -362,6 +362,12 @@ def test_rules_that_do_not_hold_are_told_where_nobody_knows_a_cause(log: Log) ->
     assert "last seen told by the causes" in text
 
 
+def test_what_follows_from_a_cause_never_reads_as_it(log: Log) -> None:
+    run_with_causes(log)
+    log("causes", look=4, causes=[{"finding": finding(), "consequences": [{**finding(), "rule": "etcd-is-healthy"}]}])
+    assert "etcd on coreos-2 etcd-is-healthy" in page(log).text
+
+
 def test_what_follows_from_a_cause_is_folded_below_it(log: Log) -> None:
     run_with_causes(log)
     seen = page(log)

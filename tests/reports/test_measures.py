@@ -32,8 +32,8 @@ def run(
 
 def test_a_bring_up_is_measured_with_its_bound() -> None:
     assert [str(measure) for measure in measured(run(2.44))] == [
-        "from apply to fleet-ready 2.4 s (bound: 3 s)",
-        "scenarios that break nothing 3.4 s (bound: 120 s)",
+        "from apply to fleet-ready 2.4 s (the harness's own bound: 3 s)",
+        "scenarios that break nothing 3.4 s (the harness's own bound: 120 s)",
     ]
     assert over(run(2.44)) == []
 

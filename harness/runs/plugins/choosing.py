@@ -100,8 +100,11 @@ def unplanned(items: Collection[pytest.Item], folder: Path) -> list[tuple[Featur
 def chooses_nothing(config: pytest.Config, items: Collection[pytest.Item]) -> str:
     """Which of the features and lines that were chosen are in none of these scenarios, in words; "" where none is."""
     missed = [it for it in config.stash[CHOSEN] if not any(_is_at(scenario_of(item), *it) for item in items)]
-    names = [(os.path.relpath(path, config.rootpath), line) for path, line in missed]
-    return ", ".join(f"line {line} of {name} is in no scenario" if line else f"{name} has none" for name, line in names)
+    named = [(line, os.path.relpath(path, config.rootpath)) for path, line in missed]
+    return ", ".join(
+        f"line {line} of {name} is in no scenario" if line else f"no scenario of {name} is chosen"
+        for line, name in named
+    )
 
 
 def _is_at(scenario: Scenario, path: Path, line: int) -> bool:

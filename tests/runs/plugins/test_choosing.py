@@ -179,6 +179,18 @@ def test_scenario_without_steps_is_chosen_by_its_line(root: Any, tmp_path: Path)
     assert [root._is_at(last, path, line) for line in (3, 4, 5, 6)] == [False, True, True, False]
 
 
+def test_what_chooses_nothing_is_told(root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = scenarios(SITE)
+    monkeypatch.setattr(root, "scenario_of", lambda item: item)
+    chosen = [(SITE, 1), (SITE, 0), (SITE, items[0].line_number), (SITE, 999), (DISCOVERY, 0)]
+    config: Any = SimpleNamespace(stash={root.CHOSEN: chosen}, rootpath=ROOT)
+
+    assert root.chooses_nothing(config, items) == (
+        "line 1 of features/08_site.feature is in no scenario, line 999 of features/08_site.feature is in no scenario, "
+        "no scenario of features/02_discovery.feature is chosen"
+    )
+
+
 # -- what a cluster lacks --------------------------------------------------------------------------------------------
 
 STATE = "needs the operator's variables and Terraform's state, and this run knows the target's outputs only"
