@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,10 +25,17 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     listens = tmp_path / "agent"
     monkeypatch.setenv("SSH_AUTH_SOCK", str(listens))
     with subprocess.Popen(["ssh-agent", "-D", "-a", listens], stdout=subprocess.DEVNULL) as process:
-        while not listens.exists():
-            pass
+        end = time.monotonic() + 20
+        while not answers(listens):  # its socket is there before it listens
+            assert process.poll() is None and time.monotonic() < end, "it does not listen"
+            time.sleep(0.005)
         yield listens
         process.kill()
+
+
+def answers(listens: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(listens)) == 0
 
 
 def test_keys_of_an_agent_are_counted(agent: Path, tmp_path: Path) -> None:
