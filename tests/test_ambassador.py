@@ -584,7 +584,7 @@ def test_a_wait_ends_with_a_change(etcd: RealEtcd, change: Callable[[RealEtcd], 
             change(etcd)
         waiting.result(5)
 
-    assert time.monotonic() - began < 1 * patience()
+    assert time.monotonic() - began < 4
 
 
 def test_a_wait_for_a_directory_that_is_not_there_yet_ends_when_it_comes(etcd: RealEtcd) -> None:
@@ -594,7 +594,7 @@ def test_a_wait_for_a_directory_that_is_not_there_yet_ends_when_it_comes(etcd: R
     began = time.monotonic()
     etcd.client.wait(DIRECTORY, raised.value.index, 5.0)
 
-    assert time.monotonic() - began < 1 * patience()
+    assert time.monotonic() - began < 4
 
 
 def test_a_wait_without_a_change_ends_at_its_limit(etcd: RealEtcd) -> None:
@@ -604,7 +604,7 @@ def test_a_wait_without_a_change_ends_at_its_limit(etcd: RealEtcd) -> None:
     began = time.monotonic()
     etcd.client.wait(DIRECTORY, index, 0.2)
 
-    assert 0.2 <= time.monotonic() - began < 1 * patience()
+    assert 0.2 <= time.monotonic() - began < 4
 
 
 def test_a_wait_for_what_etcd_no_longer_remembers_ends_at_once(etcd: RealEtcd) -> None:
@@ -622,7 +622,7 @@ def test_a_wait_for_what_etcd_no_longer_remembers_ends_at_once(etcd: RealEtcd) -
 
     began = time.monotonic()
     etcd.client.wait(DIRECTORY, index, 5.0)
-    assert time.monotonic() - began < 1 * patience()
+    assert time.monotonic() - began < 4
 
 
 def test_a_wait_that_is_refused_otherwise_says_so() -> None:

@@ -448,7 +448,7 @@ def test_command_that_does_not_end_in_time(connect: Connect, monkeypatch: pytest
     with pytest.raises(MachineUnreachable, match="machine coreos-0"):
         connect().run("coreos-0", "hang")
 
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30  # a command may take 60
     assert [(event["command"], event["status"]) for event in events("remote")] == [("hang", "unreachable")]
 
 
@@ -795,7 +795,7 @@ def test_entry_point_that_takes_connections_and_says_nothing_gives_way(
     connect: Connect, all_at_hand: dict[str, Any], cluster: Cluster, monkeypatch: pytest.MonkeyPatch, events: Events
 ) -> None:
     """As one does that is frozen: the kernel takes the connection."""
-    monkeypatch.setattr(seam, "CONNECT_LIMIT", 0.5)
+    monkeypatch.setattr(seam, "CONNECT_LIMIT", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as frozen, ThreadPoolExecutor() as pool:
         all_at_hand["at"]["coreos-0"] = frozen.getsockname()
         machines = connect()
@@ -803,7 +803,7 @@ def test_entry_point_that_takes_connections_and_says_nothing_gives_way(
         others = [pool.submit(machines.run, name, "whoami") for name in ("coreos-1", "coreos-2")]
 
         assert [answer.result() for answer in others] == ["coreos-1", "coreos-2"]
-        assert time.monotonic() - began < 3 * 0.5  # one waits, for all
+        assert time.monotonic() - began < 3  # one waits, for all
         assert machines.entry_point == "coreos-1" and "; the way in is coreos-1" in events("note")[0]["text"]
 
 
@@ -881,7 +881,7 @@ def test_when_nobody_answers_it_is_said_of_the_entry_point(connect: Connect, log
 def test_when_nobody_answers_who_asks_meanwhile_is_told_at_once(
     connect: Connect, all_at_hand: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seam, "CONNECT_LIMIT", 0.3)
+    monkeypatch.setattr(seam, "CONNECT_LIMIT", 1.0)
     at, all_at_hand["at"], all_at_hand["silence"] = all_at_hand["at"], {}, TimeoutError("timed out")
     machines = connect()
     with pytest.raises(MachineUnreachable) as first:
@@ -895,7 +895,7 @@ def test_when_nobody_answers_who_asks_meanwhile_is_told_at_once(
     assert str(again.value) == str(first.value)
     assert all_at_hand["tried"] == tried
 
-    time.sleep(0.3)
+    time.sleep(1)
     assert machines.run("coreos-2", "whoami") == "coreos-2"
 
 

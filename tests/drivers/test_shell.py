@@ -354,16 +354,16 @@ def test_the_record_has_the_line_and_not_the_wrapping(shell: OperatorShell, even
 
 def test_a_child_in_the_background_does_not_hang_the_shell(shell: OperatorShell) -> None:
     started = time.monotonic()
-    shell.type("sleep 60 >/dev/null 2>&1 & export CHILD=$!", within=10)
+    shell.type("sleep 60 >/dev/null 2>&1 & export CHILD=$!", within=60)
 
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30
     os.kill(int(shell.env["CHILD"]), signal.SIGKILL)
 
 
 def test_a_child_in_the_background_that_keeps_the_lines_streams_is_ended_with_it(shell: OperatorShell) -> None:
     """What is typed is read to its end: a child that could still say something is waited for, up to the limit."""
-    with pytest.raises(PlatformWrong, match=r"did not end within 0.3 s: said"):
-        shell.type("echo said; export KEPT=yes; sleep 1 &", within=0.3)
+    with pytest.raises(PlatformWrong, match=r"did not end within 1 s: said"):
+        shell.type("echo said; export KEPT=yes; sleep 9 &", within=1)
 
     assert shell.env["KEPT"] == "yes"
 

@@ -235,7 +235,7 @@ def test_answer_that_drips_has_an_end(web: Web, opened: Open, log: Path, manner:
     with pytest.raises(SiteUnreachable, match=r"no end of the answer within 0\.2 s"):
         opened(timeouts=(0.5, 0.5), whole=0.2).get(f"http://{BLOG}/")
 
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20  # all of it would take longer
     assert "no end of the answer" in exchanges(log)[0]["error"] and "status" not in exchanges(log)[0]
 
 

@@ -304,18 +304,18 @@ def test_drawing_is_a_pure_function() -> None:
 def test_drawing_of_forty_machines_is_small_and_quick(broken: bool) -> None:
     now = grown(app_failed(), 40) if broken else grown(green(), 40)
     run = document(now)
-    began = time.perf_counter()
+    began = time.process_time()
     drawn = render_html(run, {1: now})
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     bare = len(render_html(run | {"artefacts": [], "causes_look": 0}).encode())
     assert len(drawn.encode()) - bare < 150_000
 
 
 def test_report_of_fifty_scenarios_stays_small(tmp_path: Path) -> None:
     run, snapshots = fifty_scenarios(tmp_path)
-    began = time.perf_counter()
+    began = time.process_time()
     source = render_html(run, snapshots)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
     assert len(source.encode()) < 1_000_000
     assert Page(source).text.count("Requests to blog") == 50 and "Look 12, the last look of the run" in source
 

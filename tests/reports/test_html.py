@@ -584,9 +584,9 @@ def test_clean_leaves_what_a_terminal_would(raw: object, text: str) -> None:
 
 @pytest.mark.parametrize("raw", ["\x1b" * 65_536, "\x1b]" * 32_768, "x\r" * 32_768, "x" * 65_536, "\x1b[0" * 20_000])
 def test_clean_is_quick_on_any_output(raw: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     clean(raw)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 @pytest.mark.parametrize(
@@ -667,9 +667,9 @@ def test_typical_run_is_small_and_quick(log: Log) -> None:
                 log("exchange", method="GET", url="http://hello.example/", status=200, seconds=0.1, bytes=9)
             log.end(title, index)
         log.over(title)
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(render_html(log.run()).encode()) < 300_000
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_report_needs_nothing_but_itself(log: Log) -> None:

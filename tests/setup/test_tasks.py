@@ -151,8 +151,8 @@ def test_an_interruption_ends_the_commands_of_all_tasks_at_once(recorder: Record
 
     def build() -> str:
         both.wait(5)
-        process.run(["sleep", "3"])
-        process.run(["sleep", "3"])
+        process.run(["sleep", "20"])
+        process.run(["sleep", "20"])
         return "done"
 
     def interrupt() -> None:
@@ -168,7 +168,7 @@ def test_an_interruption_ends_the_commands_of_all_tasks_at_once(recorder: Record
         graph.do(["go", "terraform"])
     thread.join()
 
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 15
 
 
 def test_a_failure_ends_what_nobody_needs_any_more(recorder: Recorder, events: Events) -> None:

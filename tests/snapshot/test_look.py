@@ -271,14 +271,14 @@ def test_machines_that_do_not_answer_in_time_are_silent(cluster: FakeCluster, mo
     """Each of them for all of that time, for the next look to wait for none of them."""
     goes_on, _ = late(monkeypatch, "coreos-1", "coreos-2")
     try:
-        now = look(cluster, costly=False, within=0.1)
+        now = look(cluster, costly=False, within=0.5)  # the third one needs some of it on a busy machine
     finally:
         goes_on.set()
 
     assert list(now.answering) == ["coreos-0"]
     for name in ("coreos-1", "coreos-2"):
         assert now.machines[name].silent == f"machine {name} did not answer in time"
-        assert 0.1 <= now.machines[name].seconds < 2
+        assert 0.5 <= now.machines[name].seconds < 9
     assert now.fleet is not None
 
 
@@ -331,8 +331,8 @@ def test_machine_that_is_still_asked_is_not_asked_a_second_time(
 ) -> None:
     (goes_on, asked), looks = late(monkeypatch, "coreos-2"), looker(cluster)
     try:
-        first = looks.look(1, 0.0, costly=False, within=0.05)
-        looks.look(2, 0.0, first, costly=False, within=0.05)
+        first = looks.look(1, 0.0, costly=False, within=0.5)
+        looks.look(2, 0.0, first, costly=False, within=0.5)
         assert (asked.count("coreos-2"), asked.count("coreos-0")) == (1, 2)
     finally:
         goes_on.set()
@@ -525,7 +525,7 @@ def test_what_does_not_end_in_time_was_not_looked_at(cluster: FakeCluster, monke
 
     monkeypatch.setattr(cluster.pages["blog"], "walk", walk)
     try:
-        now = looker(cluster, plan=plan).look(0, 0.0, within=0.1)
+        now = looker(cluster, plan=plan).look(0, 0.0, within=0.5)
     finally:
         goes_on.set()
 
