@@ -195,7 +195,8 @@ def requests_failed(traffic: Streams, waiter: Waiter, most: int, least: int, sit
         tally.failed <= most and not tally.wrong,
         f"{site} is served while it changes",
         expected=f"{most} failed requests at most, and none answered wrongly",
-        seen=f"{tally.failed} of {tally.made} failed, and {tally.wrong} in all answered wrongly, first: {tally.first_seen}",
+        seen=f"{tally.failed} of {tally.made} failed, and {tally.wrong} in all answered wrongly, "
+        f"first: {tally.first_seen}",
     )
 
 

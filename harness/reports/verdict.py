@@ -144,7 +144,7 @@ def judge(run: Item) -> Verdict:
 
 def _why_nothing(run: Item) -> str:
     """Why no scenario was executed: what most of them were left out for, or what chose none."""
-    reasons = [reason for reason, _ in Counter(scenario["reason"] for scenario in run["scenarios"]).most_common()]
+    reasons = [str(reason) for reason, _ in Counter(scenario["reason"] for scenario in run["scenarios"]).most_common()]
     if reasons:
         more = len(reasons) - 1
         return reasons[0] + (f" (and {counted_of(more, 'more reason')}: see the report)" if more else "")

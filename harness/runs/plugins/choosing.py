@@ -279,8 +279,8 @@ def _listed(target: Path, variable: str) -> list[str]:
 def scenario_of(item: pytest.Item) -> Scenario:
     """Its scenario; of an outline with the values of its row."""
     assert isinstance(item, pytest.Function)
-    template = scenario_wrapper_template_registry[item.function]
-    return template.render(item.callspec.params.get("_pytest_bdd_example", {}) if hasattr(item, "callspec") else {})
+    row: Any = item.callspec.params.get("_pytest_bdd_example", {}) if hasattr(item, "callspec") else {}
+    return scenario_wrapper_template_registry[item.function].render(row)
 
 
 def tags_of(item: pytest.Item) -> set[str]:
