@@ -51,6 +51,8 @@ ROOT = Path(__file__).parent
 TRAFFIC_TIMEOUTS = (1.0, 2.0)
 TRAFFIC_WHOLE = 10.0
 TRUSTED_FOR = 1.0
+# Seconds behind a scenario that failed, in which all is to be well again for those behind it to be executed
+WELL_AGAIN = 60.0
 # In the workplace: the process that deploys
 DEPLOYING = "deploying.pid"
 
@@ -192,7 +194,7 @@ def answering(watch: Watch) -> Callable[[], Collection[str]]:
 @pytest.fixture(autouse=True)
 def settles(request: pytest.FixtureRequest) -> Iterator[None]:
     """After a scenario that changes something all rules hold, when what it took away is back; fleet's units are given
-    back where it failed, for a cluster that stays."""
+    back where it failed, for a cluster that stays, and what follows is executed where all is well by then."""
     choosing = request.config.pluginmanager.get_plugin("choosing")
     if choosing is None or not choosing.changes(request.node):
         yield
@@ -208,6 +210,8 @@ def settles(request: pytest.FixtureRequest) -> Iterator[None]:
             watch.settled()
         elif not choosing.is_over():
             restore(watch.anew(), Fleetctl(process, shell), shell.cwd, recorder)
+            if choosing.may_go_on(request.node) and watch.is_well(WELL_AGAIN):
+                choosing.broken_by = ""
     finally:
         watch.fresh = False
 

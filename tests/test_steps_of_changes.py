@@ -1742,6 +1742,8 @@ class Settling:
     broken_by: str = ""
     over: bool = False
     state: bool = True
+    mends: bool = True
+    well: bool = False
     raises: PlatformWrong | None = None
     fresh: bool = False
     settled_when_fresh: list[bool] = field(default_factory=list)
@@ -1758,6 +1760,13 @@ class Settling:
 
     def has_state(self) -> bool:
         return self.state
+
+    def may_go_on(self, item: object) -> bool:
+        return self.mends
+
+    def is_well(self, within: float) -> bool:
+        assert self.fresh and self.restored and within <= 60
+        return self.well
 
     def settled(self) -> None:
         self.settled_when_fresh.append(self.fresh)
@@ -1822,6 +1831,23 @@ def test_a_scenario_that_failed_leaves_a_cluster_that_stays_with_its_units(
 
     seen = [(look, folder, record) for look, _, folder, record in it.restored]
     assert seen == ([] if over else [("a look", tmp_path, "the record")])
+
+
+@pytest.mark.parametrize(
+    ("it", "stands_on"),
+    [
+        pytest.param(Settling(broken_by="A blog is stopped", well=True), "", id="all is well again"),
+        pytest.param(Settling(broken_by="A blog is stopped"), "A blog is stopped", id="it is not"),
+        pytest.param(Settling(broken_by="It is built", well=True, mends=False), "It is built", id="all stands on it"),
+        pytest.param(Settling(broken_by="It stops", well=True, over=True), "It stops", id="it is being removed"),
+    ],
+)
+def test_behind_a_scenario_that_failed_others_go_on_where_all_is_well_again(
+    scenario_with: Callable[[Settling], None], it: Settling, stands_on: str
+) -> None:
+    scenario_with(it)
+
+    assert it.broken_by == stands_on
 
 
 def test_what_does_not_settle_is_told_and_does_not_change_how_later_steps_look(

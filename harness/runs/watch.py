@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +173,22 @@ class Watch:
     def settled(self, within: float = SETTLE) -> None:
         """All rules hold, or do so soon. Raises RuleBroken."""
         self._until("all is as it must be", _after_a_change(), within * patience())
+
+    def is_well(self, within: float) -> bool:
+        """Whether all rules hold again behind what failed, or do so soon; of what does not, no cause is told: why it
+        failed is told already."""
+        what, rules = "all is as it must be again", _after_a_change()
+        with suppress(WaitExpired), self._waiting(what, within=within, hold_for=0) as wait:
+            self.changed()
+            self._look(costly=False)
+            ends = self._looked + within * patience()
+            while wait.saw(self._judge().of(rules), self._looks[-1]).all:
+                if self._clock.monotonic() >= ends:
+                    raise WaitExpired(what, expected="nothing wrong", seen=wait.shown)
+                self._pause()
+                self._look(costly=False)
+            return True
+        return False
 
     def stays(self, seconds: float, within: float) -> None:
         """Looks until all rules have held for so many seconds on end, those too that compare with how these seconds

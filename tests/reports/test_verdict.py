@@ -441,6 +441,17 @@ def test_what_runs_beside_a_scenario_that_failed_is_still_typed() -> None:
     assert drifts("abc", "ac", failing, left_out("b", reason=OF_A_FAILURE), typing("c")) == []
 
 
+def test_behind_a_scenario_that_failed_and_was_put_back_the_others_are_still_typed() -> None:
+    """Its step may have failed before or behind its command, and those behind the step are not typed."""
+    failing = typing("b", "c", outcome="failed", at=40)
+    failing["steps"].append(step("not_run", text="the operator runs `d`"))
+
+    for typed in ("abce", "abe"):
+        assert drifts("abcde", typed, typing("a"), failing, typing("e")) == []
+    said = "command 3 of the runbook is `c`, executed was `x`"
+    assert drifts("abcde", "abx", typing("a"), failing, typing("e")) == [said]
+
+
 # -- a cluster that was changed while it was checked ---------------------------------------------------------------
 
 

@@ -569,6 +569,20 @@ def test_what_has_to_settle_has_the_seconds_that_are_said(
     assert clock.now == 1000 + within
 
 
+def test_behind_what_failed_all_may_be_well_again_and_no_other_cause_is_told(
+    watch: Watch, looker: FakeLooker, clock: FakeClock, events: Events
+) -> None:
+    watch.fresh, looker.shows = True, [lacks("coreos-1"), lacks(active="failed"), FINE]
+    watch.anew()
+    # what was looked at before tells nothing
+    assert watch.is_well(within=60) and len(looker.looks) == 3
+
+    looker.shows, before = [lacks("coreos-1")], clock.now
+    assert not watch.is_well(within=60) and clock.now == before + 60
+    assert events("causes") == []
+    assert [wait["outcome"] for wait in events("wait.ended")] == ["reached", "expired"]
+
+
 def test_what_stays_holds_on_end(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
     """What came and went is seen again until it stays away."""
     watch.fresh, looker.takes = True, 1.0

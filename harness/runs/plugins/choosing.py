@@ -143,6 +143,11 @@ class Choosing:
         """Whether the cluster is about to be removed: it was being built, and somebody interrupted that."""
         return self.interrupted and builds_here()
 
+    def may_go_on(self, item: pytest.Item) -> bool:
+        """Whether it is this scenario that failed, and what follows it needs nothing but a cluster that is well: none
+        that builds it, and no interruption."""
+        return not self.interrupted and self.broken_by == scenario_of(item).name and "builds" not in tags_of(item)
+
     def leaves_out(self, nodeid: str) -> bool:
         """Whether something else was chosen."""
         return any(item.nodeid == nodeid for item in self._left_out)

@@ -605,3 +605,19 @@ def test_interruption_breaks_what_follows_and_is_the_end_of_a_cluster_that_was_b
     choosing.pytest_keyboard_interrupt()
 
     assert choosing.is_over() is builds and choosing.broken_by
+
+
+def test_behind_what_built_the_cluster_or_was_interrupted_nothing_goes_on(
+    root: Any, scenarios_of: Callable[..., list[SimpleNamespace]]
+) -> None:
+    """Nor behind another one that failed than the first."""
+    builds, breaks, other = scenarios_of("builds", "destructive", "mutates")
+    for number, item in enumerate((builds, breaks, other)):
+        item.name = f"scenario {number}"
+    choosing = root.Choosing()
+    choosing.broken_by = builds.name
+    assert not choosing.may_go_on(builds)
+    choosing.broken_by = breaks.name
+    assert choosing.may_go_on(breaks) and not choosing.may_go_on(other)
+    choosing.pytest_keyboard_interrupt()
+    assert not choosing.may_go_on(breaks)
