@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from ambassador.etcd import EtcdRefused
 
 from harness.drivers.contents import release_digest
 from tests.test_ambassador import (
@@ -901,32 +902,60 @@ def test_a_registry_that_does_not_answer_is_told_of_in_one_line(
 # == forget-last-fleetd ==============================================================================================
 
 MACHINES_KEY = "/_coreos.com/fleet/machines/0123456789abcdef/object"
+STANDS_IN = "/_coreos.com/fleet/machines/0123456789abcdef-last/object"
 
 
-def forget(folder: Path, etcd: str) -> subprocess.CompletedProcess[str]:
-    (folder / "machine.env").write_text("MACHINE_ADDRESS=192.0.2.11\n")
+@pytest.fixture
+def fleets_etcd(shared_etcd: RealEtcd) -> RealEtcd:
+    """That knows no machine of fleet's."""
+    with contextlib.suppress(EtcdRefused):
+        shared_etcd.raw("DELETE", "/_coreos.com", recursive="true")
+    return shared_etcd
+
+
+def forget(folder: Path, etcd: str, *words: str) -> subprocess.CompletedProcess[str]:
+    (folder / "machine.env").write_text("MACHINE_ADDRESS=192.0.2.11\nPATIENCE=1\n")
     (folder / "machine-id").write_text("0123456789abcdef\n")
     places = {"/etc/platform/machine.env": f"{folder}/machine.env", "/etc/machine-id": f"{folder}/machine-id"}
     path = ROOT / "infra/image/files/usr/local/sbin/forget-last-fleetd"
-    return run([str(script(path, folder, **places, **{"127.0.0.1:2379": etcd}))])
+    return run([str(script(path, folder, **places, **{"127.0.0.1:2379": etcd})), *words])
 
 
 @pytest.mark.parametrize(
     ("address", "stays"), [("192.0.2.11", False), ("192.0.2.12", True), ("192.0.2.110", True), ("192.0.2.1", True)]
 )
 def test_the_key_of_this_machine_is_forgotten_and_no_other(
-    shared_etcd: RealEtcd, tmp_path: Path, address: str, stays: bool
+    fleets_etcd: RealEtcd, tmp_path: Path, address: str, stays: bool
 ) -> None:
     state = {"ID": "0123456789abcdef", "PublicIP": address, "Metadata": {"name": "coreos-1"}}
-    shared_etcd.client.put(MACHINES_KEY, json.dumps(state, separators=(",", ":")), 60)
-    done = forget(tmp_path, shared_etcd.address)
+    value = json.dumps(state, separators=(",", ":"))
+    fleets_etcd.client.put(MACHINES_KEY, value, 60)
+    done = forget(tmp_path, fleets_etcd.address)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert (shared_etcd.node(MACHINES_KEY) is not None) == stays
+    assert (fleets_etcd.node(MACHINES_KEY) is not None) == stays
+    # fleet knows a machine by what a key says: never without one
+    stands_in = fleets_etcd.node(STANDS_IN)
+    assert (stands_in is None) if stays else (stands_in["value"] == value and 3 <= stands_in["ttl"] <= 5)
 
 
-def test_where_there_is_no_key_nothing_is_forgotten(shared_etcd: RealEtcd, tmp_path: Path) -> None:
-    assert forget(tmp_path, shared_etcd.address).returncode == 0
+def test_what_stands_in_goes_when_fleetd_has_a_key_of_its_own(fleets_etcd: RealEtcd, tmp_path: Path) -> None:
+    fleets_etcd.client.put(STANDS_IN, "{}", 60)
+    with ThreadPoolExecutor() as other:
+        done = other.submit(forget, tmp_path, fleets_etcd.address, "done")
+        time.sleep(0.5)
+        assert not done.done() and fleets_etcd.node(STANDS_IN)
+        fleets_etcd.client.put(MACHINES_KEY, "{}", 60)
+        assert done.result().returncode == 0
+    assert fleets_etcd.node(STANDS_IN) is None and fleets_etcd.node(MACHINES_KEY)
+
+
+def test_where_nothing_stands_in_nobody_waits_for_a_key(fleets_etcd: RealEtcd, tmp_path: Path) -> None:
+    assert forget(tmp_path, fleets_etcd.address, "done").returncode == 0
+
+
+def test_where_there_is_no_key_nothing_is_forgotten(fleets_etcd: RealEtcd, tmp_path: Path) -> None:
+    assert forget(tmp_path, fleets_etcd.address).returncode == 0
 
 
 def test_an_etcd_that_is_away_keeps_nobody_waiting(tmp_path: Path) -> None:
@@ -1544,111 +1573,154 @@ def test_what_would_lose_data_is_refused_in_one_line(
 
 class KeepPlaces:
     """A machine with keep-places. Each time that it asks whether there is a quorum, the next moment begins: whether
-    there is one, and how many machines fleet lists."""
+    there is one, and whether fleetd answers."""
 
     def __init__(self, folder: Path, stand_in: Callable[[str, str], None]) -> None:
         self._folder, self._stand_in = folder, stand_in
         self._calls = folder / "calls"
-        self.configuration, self.units = folder / "etcd", folder / "units"
+        self.configuration, self.units, self.lease = folder / "etcd", folder / "units", folder / "lease"
+        self.machines = folder / "machines"
         self.configuration.write_text("ETCD_NAME=coreos-0\n")
-        self.units.write_text('{"key":"/_coreos.com/fleet/job/blog.service/target-state"}')
+        self.has(units="aabb", machines="aabb ccdd")
+        self.lease.write_text('"value":"{\\"MachineID\\":\\"aabb\\",\\"Version\\":1}"')
         (folder / "machine.env").write_text("PATIENCE=1\n")
+        (folder / "machine-id").write_text("aabb\n")
         stand_in("systemctl", f'echo "$*" >> {self._calls}')
         stand_in("nft", f"case $1 in -f) cat > /dev/null; echo shut ;; delete) echo open ;; esac >> {self._calls}")
 
-    def __call__(self, *moments: tuple[bool, int], proxy: Sequence[int] = ()) -> list[str]:
-        """What it does in these moments; it ends with the last. A `proxy` is given how many machines fleet lists each
-        time that it is asked."""
+    def has(self, *, units: str, machines: str) -> None:
+        """Which machines fleet has given units to, and which have told of themselves, in what etcd answers."""
+        key = "/_coreos.com/fleet"
+        targets = [
+            f'{{"key":"{key}/job/{n}/target-state","value":"launched"}},{{"key":"{key}/job/{n}/target","value":"{it}"}}'
+            for n, it in enumerate(units.split())
+        ]
+        self.units.write_text(f"[{','.join(targets)}]")
+        self.machines.write_text(",".join(f'{{"key":"{key}/machines/{it}/object"}}' for it in machines.split()))
+
+    def __call__(self, *moments: tuple[bool, bool]) -> list[str]:
+        """What it does in these moments; it ends with the last."""
         self._calls.write_text("")
-        for number, (quorum, listed) in enumerate(moments, 1):
-            (self._folder / f"quorum-{number}").write_text(f'{{"health":"{str(quorum).lower()}"}}')
-            (self._folder / f"listed-{number}").write_text('"id":\n' * listed)
-        count = self._folder / "moment"
+        for number, (quorum, fleetd) in enumerate(moments, 1):
+            (self._folder / f"quorum-{number}").write_text(str(quorum))
+            (self._folder / f"fleetd-{number}").write_text(str(fleetd))
+        count, uptime = self._folder / "moment", self._folder / "uptime"
         count.write_text("0")
-        self._stand_in("sleep", f"[ -e {self._folder}/quorum-$(($(cat {count}) + 1)) ]")
-        key = "/_coreos.com/fleet/machines"
-        lists = f"cat {self._folder}/listed-$n"
-        if proxy:
-            asked = self._folder / "asked"
-            asked.write_text("\n".join('"id":' * number for number in proxy))
-            lists = f"head -1 {asked} | sed 's/:/:\\n/g'; sed -i 1d {asked}"
-            self._stand_in("sleep", f"[ -s {asked} ]")
+        uptime.write_text("100.00 0.00\n")
+        self._stand_in(
+            "sleep",
+            f"""read -r now _ < {uptime}; echo "$(echo "$now $1" | awk '{{printf "%.2f", $1 + $2}}') 0.00" > {uptime}
+            [ -e {self._folder}/quorum-$(($(cat {count}) + 1)) ]""",
+        )
         self._stand_in(
             "curl",
             f"""n=$(cat {count})
+            begins() {{ n=$((n + 1)); echo $n > {count}; }}
+            is() {{ grep -q True {self._folder}/$1-$n; }}
+            told() {{ is quorum && printf 200 || printf 000; }}
             case "$*" in
-                *2379/health*) n=$((n + 1)); echo $n > {count}; cat {self._folder}/quorum-$n ;;
-                *fleet.sock*) {lists} ;;
-                *PUT*engine-leader*nobody*) echo hold >> {self._calls} ;;
+                *fleet.sock*--next*refresh=true*aabb/object*) begins; is fleetd && told ;;
+                *2379/health*) is quorum && echo '{{"health":"true"}}' ;;
+                *refresh=true*aabb/object*) begins; told ;;
+                *fleet.sock*) is fleetd ;;
+                *PUT*engine-leader*nobody*) echo "hold $(echo "$*" | sed 's/.*ttl=//')" >> {self._calls} ;;
                 *DELETE*engine-leader*nobody*) echo release >> {self._calls} ;;
-                *machines*recursive*) echo '"key":"{key}/aa/object" "key":"{key}/bb/object" "key":"{key}/cc/object"' ;;
+                *engine-leader*) cat {self.lease} ;;
+                *machines*recursive*) [ -e {self.machines} ] && cat {self.machines} ;;
                 *job*) cat {self.units} ;;
             esac""",
         )
-        text = (ROOT / "infra/image/files/usr/local/sbin/keep-places").read_text()
-        for place, instead in {"/etc/platform/machine.env": "machine.env", "/etc/default/etcd": "etcd"}.items():
-            assert place in text
-            text = text.replace(place, str(self._folder / instead))
-        (self._folder / "keep-places").write_text(text)
-        done = run(["sh", str(self._folder / "keep-places")])
+        places = {
+            "/etc/platform/machine.env": "machine.env",
+            "/etc/machine-id": "machine-id",
+            "/etc/default/etcd": "etcd",
+            "/proc/uptime": "uptime",
+        }
+        path = ROOT / "infra/image/files/usr/local/sbin/keep-places"
+        given = {place: str(self._folder / instead) for place, instead in places.items()}
+        done = run(["sh", str(script(path, self._folder, **given))])
         assert done.stderr == ""
         return self._calls.read_text().splitlines()
 
 
 KILLS = "kill --signal=KILL fleet.service"
-WELL, LOST, LOST_AND_NOTICED = (True, 3), (False, 3), (False, 0)
+WELL, LOST, BACKS_OFF = (True, True), (False, True), (True, False)
+# a question each second while all is well, and five while it is not
+TWO_SECONDS, FOUR_SECONDS, SIX_SECONDS = (LOST,) * 6, (LOST,) * 16, (LOST,) * 26
+LONG = ["shut", "hold 30", "hold 30", "open"]
 
 
 @pytest.fixture
 def keep_places(tmp_path: Path, stand_in: Callable[[str, str], None]) -> KeepPlaces:
-    now = tmp_path / "now"
-    now.write_text("0")
-    stand_in("date", f"now=$(($(cat {now}) + 2)); echo $now | tee {now}")
     return KeepPlaces(tmp_path, stand_in)
 
 
-def test_when_a_quorum_returns_nobody_leads_fleet_until_all_are_back(keep_places: KeepPlaces) -> None:
-    moments = (WELL, LOST, LOST, LOST_AND_NOTICED, (True, 0), WELL)
-    assert keep_places(*moments) == ["shut", "hold", "open", KILLS, "release"]
+def test_what_is_over_before_any_key_is_lost_is_left_alone(keep_places: KeepPlaces) -> None:
+    assert keep_places(WELL, *TWO_SECONDS, WELL, WELL) == []
 
 
-def test_a_fleet_that_noticed_nothing_is_not_killed(keep_places: KeepPlaces) -> None:
-    assert keep_places(WELL, LOST, LOST, LOST, (True, 1), WELL) == ["shut", "hold", "open", "release"]
-
-
-def test_an_etcd_that_knows_no_unit_is_kept_from_fleet_until_one_comes(keep_places: KeepPlaces, tmp_path: Path) -> None:
-    """A backup comes while it waits, and the door opens behind it; without one it opens at the end of the limit."""
-    moments = (WELL, LOST, LOST, LOST_AND_NOTICED, (True, 0), WELL)
-    keep_places.units.write_text("{}")
-    assert keep_places(*moments) == ["shut", "hold", "open", KILLS, "release"]
-    asked_in_vain = int((tmp_path / "now").read_text())
-
-    keep_places.units.write_text('{"key":"/_coreos.com/fleet/job/blog.service/target-state"}')
-    (tmp_path / "now").write_text("0")
-    assert keep_places(*moments) == ["shut", "hold", "open", KILLS, "release"]
-    assert int((tmp_path / "now").read_text()) < asked_in_vain
-
-
-def test_an_election_is_over_before_anything_is_lost(
-    keep_places: KeepPlaces, stand_in: Callable[[str, str], None]
+@pytest.mark.parametrize(("fleetd", "killed"), [(WELL, []), (BACKS_OFF, [KILLS])])
+def test_without_a_quorum_for_seconds_nobody_leads_until_each_fleetd_can_be_back(
+    keep_places: KeepPlaces, fleetd: tuple[bool, bool], killed: list[str]
 ) -> None:
-    stand_in("date", "echo 1")
+    """What is lost with etcd's leader is told for lost soon after: it is held no longer."""
+    keep_places.has(units="aabb ccdd", machines="aabb")
+    assert keep_places(WELL, *FOUR_SECONDS, fleetd, *[WELL] * 9) == ["shut", "hold 5", "open", *killed]
 
-    assert keep_places(WELL, LOST, WELL, WELL) == []
+
+def test_who_holds_the_lease_for_longer_is_not_to_hold_it_for_less(keep_places: KeepPlaces) -> None:
+    keep_places.lease.write_text('"value":"{\\"MachineID\\":\\"nobody\\",\\"Version\\":1}"')
+    assert keep_places(WELL, *FOUR_SECONDS, WELL, WELL) == ["shut", "open"]
+
+
+def test_without_a_quorum_for_long_nobody_leads_until_all_are_back(keep_places: KeepPlaces) -> None:
+    assert keep_places(WELL, *SIX_SECONDS, BACKS_OFF, *[WELL] * 7) == [
+        *LONG,
+        KILLS,
+        *["hold 29", "hold 28", "hold 27", "hold 26"],
+        "release",
+    ]
+
+
+@pytest.mark.parametrize("lacks", ["a machine", "an answer"])
+def test_nobody_leads_until_the_machines_of_all_units_are_back_or_half_a_minute_is_over(
+    keep_places: KeepPlaces, lacks: str
+) -> None:
+    keep_places.has(units="ccdd aabb", machines="aabb")
+    if lacks == "an answer":
+        keep_places.has(units="aabb", machines="aabb")
+        keep_places.machines.unlink()
+    done = keep_places(WELL, *SIX_SECONDS, *[WELL] * 40)
+    assert done == [*LONG, *(f"hold {max(left, 5)}" for left in range(29, 0, -1))]
+
+
+def test_a_second_loss_while_the_lease_is_held_is_met_as_the_first(keep_places: KeepPlaces) -> None:
+    done = keep_places(WELL, *SIX_SECONDS, WELL, *SIX_SECONDS, *[WELL] * 8)
+    assert done == [*LONG, *LONG, *["hold 29", "hold 28", "hold 27", "hold 26"], "release"]
+
+
+def test_an_etcd_that_knows_no_unit_is_kept_from_fleet_until_one_comes(
+    keep_places: KeepPlaces, tmp_path: Path
+) -> None:
+    """A backup comes while it waits, and the door opens behind it; without one it opens at the end of the limit."""
+    keep_places.units.write_text('{"errorCode":100}')
+    assert keep_places(WELL, *SIX_SECONDS, WELL, WELL)[:4] == LONG
+    asked_in_vain = float((tmp_path / "uptime").read_text().split()[0])
+
+    keep_places.has(units="aabb", machines="aabb")
+    assert keep_places(WELL, *SIX_SECONDS, WELL, WELL)[:4] == LONG
+    assert float((tmp_path / "uptime").read_text().split()[0]) < asked_in_vain - 30
 
 
 def test_while_there_is_a_quorum_fleet_is_left_alone(keep_places: KeepPlaces) -> None:
-    assert keep_places(WELL, (True, 0), (True, 2), WELL) == []
+    assert keep_places(WELL, BACKS_OFF, BACKS_OFF, WELL) == []
 
 
 def test_a_machine_that_boots_has_nothing_to_keep(keep_places: KeepPlaces) -> None:
-    assert keep_places((False, 0), (False, 0), (True, 0), WELL) == []
+    assert keep_places(*[(False, False)] * 40, BACKS_OFF, WELL) == []
 
 
-@pytest.mark.parametrize(("lists", "does"), [((3, 3, 3), []), ((3, 0, 0), [KILLS]), ((0, 0, 0), []), ((3, 0, 3), [])])
-def test_a_proxy_starts_its_fleet_anew_and_leads_nothing(
-    keep_places: KeepPlaces, stand_in: Callable[[str, str], None], tmp_path: Path, lists: Sequence[int], does: list[str]
-) -> None:
-    """By how many machines its fleet lists, each time that it is asked."""
+def test_a_proxy_asks_half_as_often(keep_places: KeepPlaces, tmp_path: Path) -> None:
     keep_places.configuration.write_text("ETCD_PROXY=on\n")
-    assert keep_places(WELL, proxy=lists) == does
+    assert keep_places(*[WELL] * 5) == []
+    assert (tmp_path / "uptime").read_text() == "112.00 0.00\n"
