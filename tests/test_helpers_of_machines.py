@@ -13,7 +13,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -942,7 +942,7 @@ def test_the_key_of_this_machine_is_forgotten_and_no_other(
 def test_what_stands_in_goes_when_fleetd_has_a_key_of_its_own(fleets_etcd: RealEtcd, tmp_path: Path) -> None:
     fleets_etcd.client.put(STANDS_IN, "{}", 60)
     with ThreadPoolExecutor() as other:
-        done = other.submit(forget, tmp_path, fleets_etcd.address, "done")
+        done = other.submit(forget, tmp_path, fleets_etcd.address, "registered")
         time.sleep(0.5)
         assert not done.done() and fleets_etcd.node(STANDS_IN)
         fleets_etcd.client.put(MACHINES_KEY, "{}", 60)
@@ -951,7 +951,7 @@ def test_what_stands_in_goes_when_fleetd_has_a_key_of_its_own(fleets_etcd: RealE
 
 
 def test_where_nothing_stands_in_nobody_waits_for_a_key(fleets_etcd: RealEtcd, tmp_path: Path) -> None:
-    assert forget(tmp_path, fleets_etcd.address, "done").returncode == 0
+    assert forget(tmp_path, fleets_etcd.address, "registered").returncode == 0
 
 
 def test_where_there_is_no_key_nothing_is_forgotten(fleets_etcd: RealEtcd, tmp_path: Path) -> None:
@@ -1699,9 +1699,7 @@ def test_a_second_loss_while_the_lease_is_held_is_met_as_the_first(keep_places: 
     assert done == [*LONG, *LONG, *["hold 29", "hold 28", "hold 27", "hold 26"], "release"]
 
 
-def test_an_etcd_that_knows_no_unit_is_kept_from_fleet_until_one_comes(
-    keep_places: KeepPlaces, tmp_path: Path
-) -> None:
+def test_an_etcd_that_knows_no_unit_is_kept_from_fleet_until_one_comes(keep_places: KeepPlaces, tmp_path: Path) -> None:
     """A backup comes while it waits, and the door opens behind it; without one it opens at the end of the limit."""
     keep_places.units.write_text('{"errorCode":100}')
     assert keep_places(WELL, *SIX_SECONDS, WELL, WELL)[:4] == LONG

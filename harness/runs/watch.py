@@ -83,6 +83,9 @@ class Watch:
         self._expected: set[tuple[str, Subject]] = set()
         # causes that somebody makes on purpose: rules, and subjects in words
         self._made: list[tuple[str, str]] = []
+        # causes in the record: the last ones, and those before them of what failed and was put back
+        self._told: tuple[Cause, ...] = ()
+        self._over: tuple[Cause, ...] = ()
         # rules that somebody has asked for by name
         self.chosen: set[str] = set()
 
@@ -167,7 +170,7 @@ class Watch:
         self.record(self._looks[-1])
         every = causes(self._judge().findings, self._looks[-1])
         found = tuple(it for it in every if not self._is_made(it.finding))
-        emit_causes(self._recorder, found, self._looks[-1].number)
+        self._tell(found)
         return found
 
     def settled(self, within: float = SETTLE) -> None:
@@ -175,8 +178,8 @@ class Watch:
         self._until("all is as it must be", _after_a_change(), within * patience())
 
     def is_well(self, within: float) -> bool:
-        """Whether all rules hold again behind what failed, or do so soon; of what does not, no cause is told: why it
-        failed is told already."""
+        """Whether all rules hold again behind what failed, or do so soon. Why it failed is told already: no other cause
+        is, and where all is well that one stays when more is found later."""
         what, rules = "all is as it must be again", _after_a_change()
         with suppress(WaitExpired), self._waiting(what, within=within, hold_for=0) as wait:
             self.changed()
@@ -187,6 +190,7 @@ class Watch:
                     raise WaitExpired(what, expected="nothing wrong", seen=wait.shown)
                 self._pause()
                 self._look(costly=False)
+            self._over = self._told
             return True
         return False
 
@@ -329,6 +333,11 @@ class Watch:
         found = causes(every.all, self._looks[-1])
         return open_ <= {it.key for cause in found if cause.finding.key in settled for it in cause.consequences}
 
+    def _tell(self, found: Collection[Cause]) -> None:
+        before = {it.finding.key for it in self._over}
+        self._told = (*self._over, *(it for it in found if it.finding.key not in before))
+        emit_causes(self._recorder, self._told, self._looks[-1].number)
+
     def _broken(self, what: str, judged: Judgement) -> RuleBroken:
         asked = {finding.key for finding in judged.findings or judged.unsettled}
         every = self._judge().of([name for name, rule in RULES.items() if not (self.fresh and rule.compares)])
@@ -342,7 +351,7 @@ class Watch:
                 [it] if not self._is_made(it.finding) else _alone(found for found in it.all if found.key in asked)
             )
         )
-        emit_causes(self._recorder, found, self._looks[-1].number)
+        self._tell(found)
         return RuleBroken(what, next(cause for cause in found if asked & {it.key for it in cause.all}))
 
     def _is_made(self, finding: Finding) -> bool:

@@ -583,6 +583,29 @@ def test_behind_what_failed_all_may_be_well_again_and_no_other_cause_is_told(
     assert [wait["outcome"] for wait in events("wait.ended")] == ["reached", "expired"]
 
 
+def test_what_failed_and_was_put_back_stays_a_cause_when_more_is_found(
+    watch: Watch, looker: FakeLooker, events: Events
+) -> None:
+    def told() -> list[str]:
+        return [cause["finding"]["about"] for cause in events("causes")[-1]["causes"]]
+
+    def breaks(*shows: Shows) -> None:
+        looker.shows = list(shows)
+        watch.changed()
+        with pytest.raises(RuleBroken):
+            watch.settled(1)
+
+    watch.fresh = True
+    breaks(lacks("coreos-1"))
+    breaks(lacks("coreos-0"))
+    assert told() == ["machine coreos-0"]
+    looker.shows = [FINE]
+    assert watch.is_well(within=60)
+    for shows in (lacks("coreos-1"), lacks("coreos-0", "coreos-1")):
+        breaks(shows)
+        assert told() == ["machine coreos-0", "machine coreos-1"]
+
+
 def test_what_stays_holds_on_end(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
     """What came and went is seen again until it stays away."""
     watch.fresh, looker.takes = True, 1.0
