@@ -209,8 +209,8 @@ def _drift(run: Item) -> list[Fault]:
 
 
 def _to_be_typed(run: Item, unless: Collection[str]) -> tuple[list[str], bool]:
-    """The README's commands, without those of steps that ended so, and of scenarios that were left out. And whether they
-    are all that had to be typed; where features and README differ, only a run without a gap can tell."""
+    """The README's commands, without those of steps that ended so, and of scenarios that were left out. And whether
+    they are all that had to be typed; where features and README differ, only a run without a gap can tell."""
     outcomes = {scenario["outcome"] for scenario in run["scenarios"]}
     claimed = [
         (found[1], scenario["outcome"] == "not_run" or step["outcome"] in unless)
