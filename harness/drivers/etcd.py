@@ -16,6 +16,7 @@ from harness.drivers.machines import Machines
 from harness.errors import AnswerNotUnderstood, CommandFailed, EnvironmentFailed
 from harness.record.log import Recorder
 from harness.seams.http import LeadsAstray, SiteUnreachable, open_session
+from harness.seams.ssh import MachineSilent
 from harness.seams.wait import NotAnswering
 
 # etcd 3.4's FAQ advises a cluster of five members in production, and seven at most: each one more makes every write
@@ -84,7 +85,7 @@ class Registration:
 
 class Etcd:
     """The cluster's etcd, asked on its machines: it cannot be reached from outside. Keys are asked of the way in, or of
-    another member while the way in has no etcd that runs."""
+    another member while the way in has no etcd that runs, or is silent."""
 
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
@@ -139,8 +140,8 @@ class Etcd:
         while True:
             try:
                 return self._machines.run(names.pop(0), command, data=data)
-            except CommandFailed as failed:
-                if failed.status_seen != CONNECTION_REFUSED or not names:
+            except (CommandFailed, MachineSilent) as failed:
+                if getattr(failed, "status_seen", CONNECTION_REFUSED) != CONNECTION_REFUSED or not names:
                     raise
 
     def leader(self) -> str:

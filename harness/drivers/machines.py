@@ -2,23 +2,25 @@
 
 The operator reaches them through the entry point, the other machines through that, over one kept connection each. Any
 machine can be the way in: when the entry point does not answer, the next one that does is taken. One that the way in
-does not reach is asked directly, which is said.
+does not reach is asked directly, which is said; a way in that does not reach most of the others is none.
 """
 
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from harness.drivers.terraform import Outputs
-from harness.drivers.way_in import TAKE_LIMIT, WayIn
+from harness.drivers.way_in import REJECTED, WayIn
 from harness.errors import CommandFailed, PlatformWrong
 from harness.record.log import Recorder
 from harness.seams import ssh
 from harness.seams.patience import patience
-from harness.seams.ssh import Client, Host, MachineBackend, MachineUnreachable, Transport
+from harness.seams.ssh import Client, Host, MachineBackend, MachineUnreachable
 
 T = TypeVar("T")
 
@@ -38,14 +40,16 @@ class Machines:
             )
         self._entry_points = outputs.entry_points
         self._lost: set[str] = set()
-        # what went through another machine goes nowhere
-        self._way_in = WayIn(self.addresses, outputs.way_in, lambda: self.names, lambda: self.close(), recorder)
+        self._way_in = WayIn(self.addresses, outputs.way_in, lambda: self.names, self._leave_way, recorder)
+        # machine -> the one that its connection goes through: itself where it goes straight
+        self._through: dict[str, str] = {}
+        # machine -> until when it counts (monotonic seconds) that the way in did not reach it, and it answered directly
+        self._passed: dict[str, float] = {}
         self._recorder = recorder
         self._user = outputs.ssh_user
         self._known_hosts = outputs.known_hosts
         self._backends = {
-            name: MachineBackend(name, self._user, lambda name=name: self._connect(name), recorder)  # type: ignore[misc]
-            for name in outputs.machines
+            name: MachineBackend(name, self._user, partial(self._connect, name), recorder) for name in outputs.machines
         }
 
     @property
@@ -119,44 +123,51 @@ class Machines:
         for name in reversed(list(self.addresses)):
             self._backends[name].close()
 
-    def _connect(self, name: str) -> Client:
-        way_in = self.entry_point
-        while name != way_in:
-            through = self._through(way_in)
-            if through is not None:
-                # silence was waited for already, where it took no connection from here
-                takes = self._way_in.takes(name)
-                within = ssh.CONNECT_LIMIT if takes else TAKE_LIMIT
-                try:
-                    return ssh.connect(self.addresses[name], self._user, self._known_hosts, through, within)
-                except ssh.NoWay as cut:
-                    if not takes:
-                        raise
-                    return self._directly(name, way_in, cut)
-            way_in = self.entry_point
-        return ssh.connect(self.addresses[name], self._user, self._known_hosts)
+    def _leave_way(self) -> None:
+        """Another machine is the way in: what goes through the one before goes nowhere."""
+        self._passed.clear()
+        for name, through in list(self._through.items()):
+            if through != name:
+                self._backends[name].close()
 
-    def _directly(self, name: str, way_in: str, cut: ssh.NoWay) -> Client:
-        """A connection around the way in, which does not reach this machine. Raises why it does not, where nobody
-        does."""
-        try:
-            client = ssh.connect(self.addresses[name], self._user, self._known_hosts, within=TAKE_LIMIT)
-        except OSError:
-            raise cut from None
-        self._recorder.emit("note", text=f"{way_in} does not reach {name} ({cut}), which answers directly")
+    def _connect(self, name: str, ends: float, silent: bool) -> Client:
+        """A connection by then, through the way in; around it, where that says nothing, or reaches this machine not.
+        `silent`: one is there that says nothing."""
+        way_in = self.entry_point
+        ways = [partial(self._directly, name)]
+        if name != way_in:
+            ways.insert(0, partial(self._by_way_in, way_in, name, ends))
+        at_once = silent and self._through.get(name) == way_in
+        self._through[name], client = ssh.first_answer(ways, ends, lambda it: ssh.close(it[1]), at_once=at_once)
+        if self._through[name] == name != way_in:
+            self._pass(way_in, name)
         return client
 
-    def _through(self, way_in: str) -> Transport | None:
-        """The kept connection to the machine that the others are reached through; None where that is silent, and
-        another one is the way in from now on."""
+    def _directly(self, name: str) -> tuple[str, Client]:
+        return name, ssh.connect(self.addresses[name], self._user, self._known_hosts)
+
+    def _by_way_in(self, way_in: str, name: str, ends: float) -> tuple[str, Client]:
+        """A connection through the kept one of the way in. Where that is silent, another one is it from now on."""
         try:
-            return self._backends[way_in].transport
+            through = ssh.transport_of(self._backends[way_in].connected(ssh.less(ends)))
         except ssh.FAILURES as failed:
             silent = MachineUnreachable.of(way_in, "the entry point", failed)
             # one that refuses answers: what is wrong with it is not passed over
-            if silent.refused or not self._way_in.reject(way_in, silent):
-                raise silent from failed
-            return None
+            if not silent.refused:
+                self._way_in.reject(way_in, silent)
+            raise silent from failed
+        return way_in, ssh.connect(self.addresses[name], self._user, self._known_hosts, through)
+
+    def _pass(self, way_in: str, name: str) -> None:
+        """The way in did not reach a machine that answers directly: one of the two is cut off, and where that is so of
+        most machines it is the way in."""
+        self._recorder.emit("note", text=f"{way_in} does not reach {name}, which answers directly")
+        now = time.monotonic()
+        self._passed[name] = now + REJECTED * patience()
+        passed = [other for other in self.names if self._passed.get(other, 0.0) > now]
+        if 2 * len(passed) > len(self.names) - 1:
+            reason = OSError(f"it does not reach {', '.join(passed)}")
+            self._way_in.reject(way_in, MachineUnreachable.of(way_in, "the entry point", reason))
 
 
 def open_ports(addresses: Mapping[str, str], ports: Iterable[int], within: float = 1.0) -> dict[str, list[int]]:

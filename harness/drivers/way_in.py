@@ -46,8 +46,6 @@ class WayIn:
         self._nobody: tuple[float, MachineUnreachable] | None = None
         # machine -> until when it is no way in, and why
         self._rejected: dict[str, tuple[float, MachineUnreachable]] = {}
-        # those that took no connection from here when the way in was chosen
-        self._refused: set[str] = set()
         self._choosing = threading.Lock()
 
     def name(self) -> str:
@@ -75,16 +73,11 @@ class WayIn:
         self._name, self._nobody = "", None
         self._rejected.clear()
 
-    def reject(self, name: str, silent: MachineUnreachable) -> bool:
-        """A machine takes connections and says nothing; whether there may be another way in."""
+    def reject(self, name: str, silent: MachineUnreachable) -> None:
+        """A machine takes connections and says nothing, or reaches nobody: another one is the way in for a while."""
         with self._choosing:
             self._rejected[name] = time.monotonic() + REJECTED * patience(), silent
             self._name = "" if self._name == name else self._name
-            return any(self._rejection(other) is None for other in self._counted())
-
-    def takes(self, name: str) -> bool:
-        """Whether a machine took connections from here when it was last tried, or was not tried."""
-        return name not in self._refused
 
     def _rejection(self, name: str) -> MachineUnreachable | None:
         until, silent = self._rejected.get(name, (0.0, None))
@@ -93,7 +86,6 @@ class WayIn:
     def _choose(self) -> str:
         if self._nobody is not None and time.monotonic() < self._nobody[0]:
             raise self._nobody[1]  # who asked meanwhile need not wait for the same silence again
-        self._refused.clear()
         counted = self._counted()
         rejected = {name: silent for name in counted if (silent := self._rejection(name))}
         if len(rejected) < len(counted):
@@ -128,6 +120,5 @@ class WayIn:
         except OSError as failed:
             refusal = MachineUnreachable.of(name, "the entry point", failed)
             refusal.__cause__ = failed
-            self._refused.add(name)
             return refusal
         return None

@@ -12,9 +12,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import paramiko
 from paramiko import SSHClient as Client
@@ -25,14 +26,23 @@ from testinfra.host import Host
 
 from harness.errors import PlatformWrong
 from harness.record.log import Recorder
+from harness.seams.background import first_of
 from harness.seams.patience import patience
+from harness.seams.wait import NotYet
+
+T = TypeVar("T")
 
 # What SSH met is told by MachineUnreachable; paramiko's threads would print tracebacks over the display as well.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
-# Seconds for a connection (and for its banner and its authentication), and for a command to end
+# Seconds for a session on a machine, whatever it takes to have one: for its connection, by all the ways to it, the
+# connection's banner and its authentication. And for a command to end
 CONNECT_LIMIT = 5.0
 COMMAND_LIMIT = 60.0
+# The part of CONNECT_LIMIT after which another way is tried beside one that says nothing
+DOUBTED_AFTER = 0.4
+# The part of it that who is asked for another's sake has less: its own silence is told then, and not the other's
+LESS = 0.04
 
 AGENT_LIMIT = 2.0
 # Bytes of a stream that the record keeps; and of a command whose answer is kept elsewhere
@@ -54,11 +64,15 @@ __all__ = [
     "Client",
     "Host",
     "MachineBackend",
+    "MachineSilent",
     "MachineUnreachable",
     "NoWay",
     "Transport",
     "connect",
+    "first_answer",
     "keys_in_agent",
+    "less",
+    "transport_of",
 ]
 
 
@@ -74,20 +88,54 @@ class MachineUnreachable(PlatformWrong):
     @classmethod
     def of(cls, name: str, role: str, failed: BaseException) -> MachineUnreachable:
         reason = str(failed) or type(failed).__name__
-        unreachable = cls(
+        refused = _refused(failed)
+        unreachable = (cls if refused else MachineSilent)(
             f"{role} {name} does not answer over SSH: {reason}",
             expected=f"an answer of {name}",
             seen=reason,
             where=name,
         )
-        if isinstance(failed, paramiko.BadHostKeyException) or "not found in known_hosts" in reason:
-            unreachable.refused = "host key"
-        elif isinstance(failed, paramiko.AuthenticationException) or "No authentication methods" in reason:
-            unreachable.refused = "key"
+        unreachable.refused = refused
         return unreachable
 
 
-def _close(open_: Client | paramiko.Channel) -> None:
+class MachineSilent(MachineUnreachable, NotYet):
+    """It does not answer: it may be on its way, and a wait asks again."""
+
+
+def _refused(failed: BaseException) -> str:
+    """How a machine that answers refuses (see MachineUnreachable); "" where it does not."""
+    reason = str(failed)
+    if isinstance(failed, MachineUnreachable):
+        return failed.refused
+    if isinstance(failed, paramiko.BadHostKeyException) or "not found in known_hosts" in reason:
+        return "host key"
+    if isinstance(failed, paramiko.AuthenticationException) or "No authentication methods" in reason:
+        return "key"
+    return ""
+
+
+def first_answer(
+    ways: Sequence[Callable[[], T]], ends: float, leave: Callable[[T], object], *, at_once: bool = False
+) -> T:
+    """What the first of several ways to a machine gives by then (seconds of the monotonic clock); each begins where the
+    one before it fails or says nothing for a while, or `at_once`. One that refuses answers: that is not passed over."""
+    after = 0.0 if at_once else CONNECT_LIMIT * DOUBTED_AFTER * patience()
+    return first_of(
+        ways,
+        after,
+        ends,
+        leave=leave,
+        answers=lambda it: isinstance(it, paramiko.ChannelException) or bool(_refused(it)),
+    )
+
+
+def less(ends: float) -> float:
+    """By when one answers who is asked for the sake of who is to answer by then."""
+    return ends - CONNECT_LIMIT * LESS * patience()
+
+
+def close(open_: Client | paramiko.Channel) -> None:
     """Never raises: closing may meet the end of what it runs over."""
     with contextlib.suppress(*FAILURES):
         open_.close()
@@ -98,7 +146,8 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
 
     NAME = "machine"
 
-    def __init__(self, name: str, user: str, connect: Callable[[], Client], recorder: Recorder) -> None:
+    def __init__(self, name: str, user: str, connect: Callable[[float, bool], Client], recorder: Recorder) -> None:
+        """`connect` makes a connection by a time, and is told whether one was there that says nothing."""
         super().__init__(f"{user}@{name}")
         self.testinfra_host = Host(self)
         self.set_host(self.testinfra_host)
@@ -112,26 +161,26 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
 
     @property
     def client(self) -> Client:
-        """The kept connection, made again where it dropped; threads that ask at once share one, and its failure."""
+        """The kept connection, made again where it dropped."""
+        return self.connected(time.monotonic() + CONNECT_LIMIT * patience())
+
+    def connected(self, ends: float, silent: Client | None = None) -> Client:
+        """The kept connection, made again by then (seconds of the monotonic clock) where it dropped, or is this one,
+        which says nothing; threads that ask at once share one, and its failure."""
         asked = time.monotonic()
         with self._connecting:
             connection = self._connection
-            if connection is not None and _alive(connection):
+            alive = connection is not None and _alive(connection)
+            if connection is not None and alive and connection is not silent:
                 return connection
             if self._failed is not None and self._failed[0] > asked:
                 raise self._failed[1]  # who waited for that try need not wait for another
             try:
-                connection = self._connection = self._connect()
+                connection = self._connection = self._connect(ends, alive)
             except (*FAILURES, MachineUnreachable) as failed:
                 self._failed = time.monotonic(), failed
                 raise
             return connection
-
-    @property
-    def transport(self) -> Transport:
-        transport = self.client.get_transport()
-        assert transport is not None
-        return transport
 
     def close(self) -> None:
         """Never raises: over an entry point that is just going, closing meets its end.
@@ -141,7 +190,7 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
         """
         connection, self._connection = self._connection, None
         if connection is not None:
-            _close(connection)
+            close(connection)
 
     def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
         return self.run_with_input(self.get_command(command, *args), b"")
@@ -176,17 +225,26 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
         return self.result(status, command.encode(), stdout, stderr)
 
     def _session(self) -> paramiko.Channel:
-        kept = self._connection is not None
+        ends = time.monotonic() + CONNECT_LIMIT * patience()
+        kept = self._connection
+        if kept is None or not _alive(kept):
+            return first_answer([partial(self._opened, ends)], ends, close)
+        # its way may be gone, and nothing told so; nothing was sent yet
+        session = first_answer([partial(self._opened_on, kept, ends), partial(self._opened, ends, kept)], ends, close)
+        if session.get_transport() is not kept.get_transport():
+            close(kept)
+        return session
+
+    def _opened(self, ends: float, silent: Client | None = None) -> paramiko.Channel:
+        return _opened_on(self.connected(less(ends), silent))
+
+    def _opened_on(self, kept: Client, ends: float) -> paramiko.Channel:
         try:
-            return self.transport.open_session(timeout=CONNECT_LIMIT * patience())
+            return _opened_on(kept)
         except paramiko.ChannelException:
             raise  # it answers
         except FAILURES:
-            if not kept:
-                raise
-        # the way that it took is gone, and nothing told so; nothing was sent yet
-        self.close()
-        return self.transport.open_session(timeout=CONNECT_LIMIT * patience())
+            return self._opened(ends, kept)
 
     def _exchange(self, command: str, data: bytes) -> tuple[int, bytes, bytes, bool]:
         """Exit status, both streams, and whether their end was heard."""
@@ -196,7 +254,7 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
         # answer to a close that came meanwhile, and sshd then drops the connection, with all that goes through it.
         channel.exec_command((command if data else f"{{ {command}\n}} </dev/null").encode())
         # the channel's own limit is one between two bytes; closing it ends whatever still reads
-        limit = threading.Timer(COMMAND_LIMIT * patience(), _close, [channel])
+        limit = threading.Timer(COMMAND_LIMIT * patience(), close, [channel])
         limit.start()
         try:
             if data:
@@ -211,16 +269,13 @@ class MachineBackend(ParamikoBackend):  # type: ignore[misc]
             limit.cancel()
 
 
-def connect(
-    address: str, user: str, known_hosts: str, through: Transport | None = None, within: float | None = None
-) -> Client:
-    """A new connection, straight or through another's transport, within so many seconds (CONNECT_LIMIT); keys are those
-    of the agent.
+def connect(address: str, user: str, known_hosts: str, through: Transport | None = None) -> Client:
+    """A new connection, straight or through another's transport; keys are those of the agent.
 
     Raises what paramiko and the socket raise, for a host key that is not pinned too; NoWay where the other one does not
     reach it.
     """
-    limit = (CONNECT_LIMIT if within is None else within) * patience()
+    limit = CONNECT_LIMIT * patience()
     client = Client()
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     _pin(client, known_hosts)
@@ -264,6 +319,16 @@ def keys_in_agent() -> int | None:
         except OSError:
             return None
     return int.from_bytes(answer[5:9], "big") if answer[4:5] == KEYS_LISTED else None
+
+
+def _opened_on(client: Client) -> paramiko.Channel:
+    return transport_of(client).open_session(timeout=CONNECT_LIMIT * patience())
+
+
+def transport_of(client: Client) -> Transport:
+    transport = client.get_transport()
+    assert transport is not None
+    return transport
 
 
 def _alive(client: Client) -> bool:

@@ -275,6 +275,16 @@ def test_another_member_is_asked_while_the_way_in_has_no_etcd_that_runs(machines
         Etcd(machines).get("/a")
 
 
+def test_another_member_is_asked_while_the_way_in_is_silent(machines: RecordedMachines) -> None:
+    machines.on("v2/keys", '{"action": "get", "node": {"key": "/a", "dir": true}}')
+    machines.on("v2/keys", MachineUnreachable.of("coreos-0", "machine", TimeoutError("silent")), "coreos-0")
+
+    assert Etcd(machines).get("/a") == {"key": "/a", "dir": True}
+    machines.on("v2/keys", MachineUnreachable.of("coreos-0", "machine", TimeoutError("silent")))
+    with pytest.raises(MachineUnreachable):
+        Etcd(machines).get("/a")
+
+
 def test_an_etcd_that_is_silent_is_no_other_ones_to_answer_for(machines: RecordedMachines) -> None:
     machines.fails("v2/keys", 28, "Operation timed out")
 

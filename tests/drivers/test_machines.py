@@ -23,11 +23,13 @@ from paramiko import common
 
 from harness.drivers.machines import Machines, open_ports
 from harness.drivers.terraform import Outputs
-from harness.drivers.way_in import REFUSAL_HOLDS, TAKE_LIMIT
-from harness.errors import CommandFailed, ExitStatus, PlatformWrong
+from harness.drivers.way_in import REFUSAL_HOLDS
+from harness.errors import CommandFailed, ExitStatus, PlatformWrong, WaitExpired
 from harness.record.log import Recorder
 from harness.seams import ssh as seam
 from harness.seams.ssh import MachineBackend, MachineUnreachable
+from harness.seams.wait import Waiter
+from tests.fakes import FakeClock
 
 # documentation addresses: that they are never connected to is part of the proof
 ADDRESSES = {"coreos-0": "192.0.2.10", "coreos-1": "192.0.2.11", "coreos-2": "192.0.2.12"}
@@ -49,11 +51,35 @@ class Answering(paramiko.Transport):
     close its channel before it was taken."""
 
     answered: Callable[[], None] = staticmethod(lambda: None)
+    says: Callable[[Any], bool] = staticmethod(lambda _: True)
+
+    def _send_message(self, data: Any) -> None:
+        if self.says(data):
+            super()._send_message(data)
 
     def _send_user_message(self, data: Any) -> None:
         super()._send_user_message(data)
         if data.asbytes()[:1] == common.cMSG_CHANNEL_SUCCESS:
             self.answered()
+
+
+class Freezing:
+    """A socket that says and hears nothing while its machine does not go on."""
+
+    def __init__(self, stream: socket.socket, goes_on: threading.Event) -> None:
+        self._stream, self._goes_on = stream, goes_on
+
+    def recv(self, size: int) -> bytes:
+        data = self._stream.recv(size)
+        self._goes_on.wait()
+        return data
+
+    def send(self, data: bytes) -> int:
+        self._goes_on.wait()
+        return self._stream.send(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class Server:
@@ -67,6 +93,10 @@ class Server:
         self.logins: list[str] = []
         self.asked_for: list[tuple[str, int]] = []
         self.over = threading.Event()
+        # cleared: it is frozen; it is cut off from the other machines
+        self.goes_on, self.reaches = threading.Event(), threading.Event()
+        self.goes_on.set()
+        self.reaches.set()
         self.together = threading.Barrier(len(ADDRESSES))
         self.transports: list[paramiko.Transport] = []
         self._threads: list[threading.Thread] = []
@@ -76,7 +106,7 @@ class Server:
 
     def start(self, work: Callable[..., object], *args: Any) -> None:
         def run() -> None:
-            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException, queue.Empty):
                 work(*args)
 
         thread = threading.Thread(target=run, daemon=True)
@@ -89,28 +119,33 @@ class Server:
 
     def serve(self, stream: socket.socket) -> None:
         """Speaks SSH on a socket."""
-        transport = Answering(stream)
+        transport = Answering(Freezing(stream, self.goes_on))  # type: ignore[arg-type]
         self.transports.append(transport)
         transport.add_server_key(self.key)
         self.start(self._session, transport)
 
     def _session(self, transport: Answering) -> None:
         wishes = Wishes(self)
-        transport.answered = wishes.answered
+        transport.answered, transport.says = wishes.answered, wishes.says
         transport.start_server(server=wishes)
         while transport.is_active():
             channel = transport.accept(0.02)
             if channel is not None and channel.chanid in wishes.tunnels:
                 near, far = socket.socketpair()
-                wishes.tunnels[channel.chanid].serve(far)
-                self.start(self._pump, channel, near, near.sendall)
-                self.start(self._pump, near, near, channel.sendall)
+                other = wishes.tunnels[channel.chanid]
+                other.serve(far)
+                self.start(self._pump, channel, near, near.sendall, self.reaches, other.reaches)
+                self.start(self._pump, near, near, channel.sendall, self.reaches, other.reaches)
             elif channel is not None:
                 self.start(self._command, transport, channel, wishes.lines)
 
-    def _pump(self, source: Any, near: socket.socket, send: Callable[[bytes], object]) -> None:
+    def _pump(
+        self, source: Any, near: socket.socket, send: Callable[[bytes], object], *passes: threading.Event
+    ) -> None:
         try:
             while data := source.recv(65536):
+                for it in passes:
+                    it.wait()
                 send(data)
         finally:
             with contextlib.suppress(OSError):
@@ -170,7 +205,8 @@ class Server:
                 transport.close()
 
     def close(self) -> None:
-        self.over.set()
+        for event in (self.over, self.goes_on, self.reaches):
+            event.set()
         self.together.abort()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -217,6 +253,15 @@ class Wishes(paramiko.ServerInterface):
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         self.taken.append((channel.chanid, command.decode()))
         return True
+
+    def says(self, data: Any) -> bool:
+        """Who is cut off reaches nobody, is not reached, and does not say so."""
+        if data.asbytes()[:1] != common.cMSG_CHANNEL_OPEN_SUCCESS:
+            return True
+        message = paramiko.Message(data.asbytes()[1:])
+        message.get_int()
+        other = self.tunnels.get(message.get_int())
+        return other is None or (self.server.reaches.is_set() and other.reaches.is_set())
 
     def answered(self) -> None:
         while self.taken:
@@ -401,7 +446,7 @@ def test_machine_that_the_entry_point_cannot_reach_is_asked_directly(
 
     assert connect().run("coreos-2", "whoami") == "coreos-2"
     (note,) = (event["text"] for event in events("note"))
-    assert note.startswith("coreos-0 does not reach coreos-2 (") and note.endswith("which answers directly")
+    assert note == "coreos-0 does not reach coreos-2, which answers directly"
 
 
 def test_machine_that_is_asked_directly_shows_the_key_that_is_pinned(
@@ -420,7 +465,7 @@ def test_kept_connection_whose_way_is_gone_without_a_word_is_made_anew(
 ) -> None:
     machines = connect()
     machines.run("coreos-2", "true")
-    silent = machines["coreos-2"].backend.transport
+    silent = machines["coreos-2"].backend.client.get_transport()
     monkeypatch.setattr(silent, "open_session", lambda timeout: (_ for _ in ()).throw(paramiko.SSHException("Timeout")))
 
     assert machines.run("coreos-2", "whoami") == "coreos-2"
@@ -432,7 +477,7 @@ def test_kept_connection_that_refuses_a_session_is_not_broken_off(
 ) -> None:
     machines = connect()
     machines.run("coreos-2", "true")
-    kept = machines["coreos-2"].backend.transport
+    kept = machines["coreos-2"].backend.client.get_transport()
     refusal = paramiko.ChannelException(1, "Administratively prohibited")
     monkeypatch.setattr(kept, "open_session", lambda timeout: (_ for _ in ()).throw(refusal))
 
@@ -715,7 +760,7 @@ def test_closing_never_raises(recorder: Recorder) -> None:
         def close(self) -> None:
             raise EOFError  # seen with a machine whose tunnel was going down
 
-    backend = MachineBackend("coreos-1", "core", Dropping, recorder)
+    backend = MachineBackend("coreos-1", "core", lambda *_: Dropping(), recorder)
     assert isinstance(backend.client, Dropping)
 
     backend.close()
@@ -804,26 +849,7 @@ def test_entry_point_that_takes_connections_and_says_nothing_gives_way(
 
         assert [answer.result() for answer in others] == ["coreos-1", "coreos-2"]
         assert time.monotonic() - began < 3  # one waits, for all
-        assert machines.entry_point == "coreos-1" and "; the way in is coreos-1" in events("note")[0]["text"]
-
-
-def test_machine_that_took_no_connection_from_here_is_not_waited_for_as_long_through_another(
-    connect: Connect, all_at_hand: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    del all_at_hand["at"]["coreos-0"]
-    waited: list[float | None] = []
-    real = seam.connect
-
-    def connecting(address: str, user: str, known_hosts: str, through: Any = None, within: Any = None) -> Any:
-        waited.append(within)
-        return real(address, user, known_hosts, through, within)
-
-    monkeypatch.setattr(seam, "connect", connecting)
-    machines = connect()
-    for name in ("coreos-2", "coreos-0"):
-        assert machines.run(name, "whoami") == name
-
-    assert waited == [None, seam.CONNECT_LIMIT, TAKE_LIMIT]
+        assert machines.entry_point == "coreos-1" and "; the way in is coreos-1" in events("note")[-1]["text"]
 
 
 def test_entry_point_that_takes_connections_and_says_nothing_is_told_where_there_is_no_other(
@@ -935,6 +961,123 @@ def test_when_nobody_answers_each_machine_is_tried_once(connect: Connect, login:
 
     assert machines.on_all(silent) == dict.fromkeys(ADDRESSES, True)
     assert sorted(login["tried"]) == sorted(ADDRESSES)  # though they are asked side by side
+
+
+# -- machines that go, be it the way in or another one ----------------------------------------------------------------
+
+GONE, LIMIT = "coreos-1", 1.0
+Go = Callable[[], None]
+
+
+@pytest.fixture
+def going(all_at_hand: dict[str, Any], cluster: Cluster) -> dict[str, Go]:
+    """The ways in which a machine goes, and no other one says so."""
+
+    def off() -> None:
+        cluster[GONE].goes_on.clear()
+        cluster[GONE].reaches.clear()
+        del all_at_hand["at"][GONE]
+
+    def refuses() -> None:
+        cluster[GONE].routes.clear()
+
+    freezes, cut = cluster[GONE].goes_on.clear, cluster[GONE].reaches.clear
+    return {"is off": off, "freezes": freezes, "is cut off": cut, "reaches nobody": refuses}
+
+
+@pytest.mark.parametrize(
+    ("goes", "way_in", "kept"),
+    [
+        *((goes, way_in, True) for goes in ("is off", "freezes", "is cut off") for way_in in ("coreos-0", GONE)),
+        *((goes, GONE, False) for goes in ("freezes", "is cut off", "reaches nobody")),
+        ("is cut off", "coreos-0", False),
+    ],
+)
+def test_machines_that_are_well_answer_when_one_goes(
+    connect: Connect,
+    all_at_hand: dict[str, Any],
+    cluster: Cluster,
+    going: dict[str, Go],
+    monkeypatch: pytest.MonkeyPatch,
+    goes: str,
+    way_in: str,
+    kept: bool,
+) -> None:
+    monkeypatch.setattr(seam, "CONNECT_LIMIT", LIMIT)
+    machines = connect()
+    if way_in == GONE:  # as after the entry point was lost and came back
+        first = all_at_hand["at"].pop("coreos-0")
+        assert machines.entry_point == GONE
+        all_at_hand["at"]["coreos-0"] = first
+    if kept:
+        machines.on_all(lambda name: machines.run(name, "true"))
+
+    def asked(name: str) -> tuple[str, float]:
+        began = time.monotonic()
+        try:
+            return machines.run(name, "whoami"), time.monotonic() - began
+        except MachineUnreachable as silent:
+            return f"silent: {silent.where}", time.monotonic() - began
+
+    going[goes]()
+    seen = machines.on_all(asked)
+
+    silent = [GONE] if goes in ("is off", "freezes") else []
+    assert {name: said for name, (said, _) in seen.items()} == {
+        name: f"silent: {name}" if name in silent else name for name in ADDRESSES
+    }
+    assert max(took for _, took in seen.values()) < LIMIT + 0.5  # the ways' limits do not add up
+    assert machines.entry_point == "coreos-0"
+    for name in machines.names:
+        if name not in silent:
+            assert asked(name)[1] < LIMIT * seam.DOUBTED_AFTER  # what was learnt is known
+
+
+def test_question_that_nobody_answers_ends_within_its_limit(
+    connect: Connect, all_at_hand: dict[str, Any], cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that is frozen, behind a way in that is cut off."""
+    monkeypatch.setattr(seam, "CONNECT_LIMIT", LIMIT)
+    machines = connect()
+    machines.run("coreos-1", "true")
+    cluster["coreos-0"].reaches.clear()
+    cluster["coreos-1"].goes_on.clear()
+    began = time.monotonic()
+
+    with pytest.raises(MachineUnreachable) as raised:
+        machines.run("coreos-1", "true")
+    assert raised.value.where == "coreos-1" and time.monotonic() - began < LIMIT + 0.5
+
+
+def test_machine_that_one_way_in_does_not_reach_leaves_it_the_way_in(
+    connect: Connect, all_at_hand: dict[str, Any], cluster: Cluster
+) -> None:
+    """The others, it reaches."""
+    machines = connect()
+    machines.run("coreos-2", "true")
+    cluster["coreos-0"].routes.pop(ADDRESSES["coreos-1"])
+
+    assert machines.run("coreos-1", "whoami") == "coreos-1"
+    assert machines.entry_point == "coreos-0"
+
+
+def test_a_wait_asks_a_silent_machine_again_and_one_that_refuses_not(recorder: Recorder) -> None:
+    def met(failed: Exception) -> Callable[[], str]:
+        errors = [MachineUnreachable.of("coreos-1", "machine", failed)]
+
+        def probe() -> str:
+            if errors:
+                raise errors.pop()
+            return "up"
+
+        return probe
+
+    waiter = Waiter(recorder, FakeClock())
+    assert waiter.until("it answers", met(TimeoutError("silent")), bool, within=5) == "up"
+    with pytest.raises(MachineUnreachable, match="Authentication failed"):
+        waiter.until("it answers", met(paramiko.AuthenticationException("Authentication failed.")), bool, within=5)
+    with pytest.raises(WaitExpired, match="last seen: machine coreos-1 does not answer over SSH: silent"):
+        waiter.until("it answers", met(TimeoutError("silent")), bool, within=0)
 
 
 # -- machines that are taken away ------------------------------------------------------------------------------------

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
-from harness.seams.background import begun, result_by
+from harness.seams.background import begun, first_of, result_by
 
 
 def soon(seconds: float = 5.0) -> float:
@@ -81,3 +82,48 @@ def test_nobody_has_to_wait_for_it_not_even_who_ends() -> None:
     assert [thread.daemon for thread in threading.enumerate() if "answer" in thread.name] != []
     assert all(thread.daemon for thread in threading.enumerate() if "answer" in thread.name)
     goes_on.set()
+
+
+def first(*ways: Callable[[], int], after: float = 0.05, within: float = 1.0, left: list[int] | None = None) -> int:
+    leave = [] if left is None else left
+    return first_of(
+        ways, after, time.monotonic() + within, leave=leave.append, answers=lambda it: isinstance(it, KeyError)
+    )
+
+
+def gives(number: int, seconds: float = 0.0) -> Callable[[], int]:
+    return lambda: (time.sleep(seconds), number)[1]
+
+
+def raises(error: Exception, seconds: float = 0.0) -> Callable[[], int]:
+    def fail() -> int:
+        time.sleep(seconds)
+        raise error
+
+    return fail
+
+
+def test_of_several_ways_the_first_that_gives_anything_counts_and_what_comes_later_is_left() -> None:
+    left: list[int] = []
+
+    assert first(gives(1), gives(2), left=left) == 1
+    assert first(gives(1, 0.3), gives(2), left=left) == 2
+    assert first(raises(OSError()), gives(2), after=5, left=left) == 2  # that one failed is not waited for
+    assert first(gives(1, 0.2), raises(OSError())) == 1
+    assert left == []
+    time.sleep(0.3)
+    assert left == [1]
+
+
+def test_of_several_ways_that_fail_the_first_says_why() -> None:
+    with pytest.raises(OSError, match="first"):
+        first(raises(OSError("first"), 0.1), raises(OSError("second")))
+    with pytest.raises(OSError, match="second"):
+        first(gives(1, 0.3), raises(OSError("second")), within=0.1)
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.1 s"):
+        first(gives(1, 0.3), gives(2, 0.3), within=0.1)
+
+
+def test_of_several_ways_one_that_answers_no_ends_the_matter() -> None:
+    with pytest.raises(KeyError):
+        first(raises(KeyError("no")), gives(2, 0.01))
