@@ -43,8 +43,8 @@ class Machines:
         self._way_in = WayIn(self.addresses, outputs.way_in, lambda: self.names, self._leave_way, recorder)
         # machine -> the one that its connection goes through: itself where it goes straight
         self._through: dict[str, str] = {}
-        # machine -> until when it counts (monotonic seconds) that the way in did not reach it, and it answered directly
-        self._passed: dict[str, float] = {}
+        # machine -> until when it counts (monotonic seconds) that the way in did not reach it
+        self._unreached: dict[str, float] = {}
         self._recorder = recorder
         self._user = outputs.ssh_user
         self._known_hosts = outputs.known_hosts
@@ -125,7 +125,7 @@ class Machines:
 
     def _leave_way(self) -> None:
         """Another machine is the way in: what goes through the one before goes nowhere."""
-        self._passed.clear()
+        self._unreached.clear()
         for name, through in list(self._through.items()):
             if through != name:
                 self._backends[name].close()
@@ -137,10 +137,9 @@ class Machines:
         ways = [partial(self._directly, name)]
         if name != way_in:
             ways.insert(0, partial(self._by_way_in, way_in, name, ends))
-        at_once = silent and self._through.get(name) == way_in
+        at_once = silent and self._through.pop(name, "") == way_in
         self._through[name], client = ssh.first_answer(ways, ends, lambda it: ssh.close(it[1]), at_once=at_once)
-        if self._through[name] == name != way_in:
-            self._pass(way_in, name)
+        self._weigh(way_in, name)
         return client
 
     def _directly(self, name: str) -> tuple[str, Client]:
@@ -156,17 +155,23 @@ class Machines:
             if not silent.refused:
                 self._way_in.reject(way_in, silent)
             raise silent from failed
-        return way_in, ssh.connect(self.addresses[name], self._user, self._known_hosts, through)
+        try:
+            return way_in, ssh.connect(self.addresses[name], self._user, self._known_hosts, through)
+        except ssh.FAILURES:
+            self._unreached[name] = time.monotonic() + REJECTED * patience()
+            self._weigh(way_in, name)
+            raise
 
-    def _pass(self, way_in: str, name: str) -> None:
-        """The way in did not reach a machine that answers directly: one of the two is cut off, and where that is so of
-        most machines it is the way in."""
-        self._recorder.emit("note", text=f"{way_in} does not reach {name}, which answers directly")
+    def _weigh(self, way_in: str, name: str) -> None:
+        """Where the way in does not reach a machine that answers directly, one of the two is cut off; where that is so
+        of most machines, it is the way in."""
         now = time.monotonic()
-        self._passed[name] = now + REJECTED * patience()
-        passed = [other for other in self.names if self._passed.get(other, 0.0) > now]
-        if 2 * len(passed) > len(self.names) - 1:
-            reason = OSError(f"it does not reach {', '.join(passed)}")
+        around = [it for it in self.names if self._unreached.get(it, 0.0) > now and self._through.get(it) == it]
+        if name not in around:
+            return
+        self._recorder.emit("note", text=f"{way_in} does not reach {name}, which answers directly")
+        if 2 * len(around) > len(self.names) - 1:
+            reason = OSError(f"it does not reach {', '.join(around)}")
             self._way_in.reject(way_in, MachineUnreachable.of(way_in, "the entry point", reason))
 
 

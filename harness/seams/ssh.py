@@ -42,7 +42,7 @@ COMMAND_LIMIT = 60.0
 # The part of CONNECT_LIMIT after which another way is tried beside one that says nothing
 DOUBTED_AFTER = 0.4
 # The part of it that who is asked for another's sake has less: its own silence is told then, and not the other's
-LESS = 0.04
+LESS = 0.1
 
 AGENT_LIMIT = 2.0
 # Bytes of a stream that the record keeps; and of a command whose answer is kept elsewhere

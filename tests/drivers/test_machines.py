@@ -836,6 +836,14 @@ def test_machines_that_refuse_are_passed_over_for_the_way_in(
     assert cluster["coreos-2"].asked_for == [("192.0.2.11", 22)]
 
 
+def becomes_way_in(machines: Machines, name: str) -> bool:
+    """What is asked around a way in does not wait for that to fail."""
+    given_up = time.monotonic() + 2 * seam.CONNECT_LIMIT
+    while machines.entry_point != name and time.monotonic() < given_up:
+        time.sleep(0.02)
+    return machines.entry_point == name
+
+
 def test_entry_point_that_takes_connections_and_says_nothing_gives_way(
     connect: Connect, all_at_hand: dict[str, Any], cluster: Cluster, monkeypatch: pytest.MonkeyPatch, events: Events
 ) -> None:
@@ -849,13 +857,13 @@ def test_entry_point_that_takes_connections_and_says_nothing_gives_way(
 
         assert [answer.result() for answer in others] == ["coreos-1", "coreos-2"]
         assert time.monotonic() - began < 3  # one waits, for all
-        assert machines.entry_point == "coreos-1" and "; the way in is coreos-1" in events("note")[-1]["text"]
+        assert becomes_way_in(machines, "coreos-1") and "; the way in is coreos-1" in events("note")[-1]["text"]
 
 
 def test_entry_point_that_takes_connections_and_says_nothing_is_told_where_there_is_no_other(
     connect: Connect, login: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seam, "CONNECT_LIMIT", 0.3)
+    monkeypatch.setattr(seam, "CONNECT_LIMIT", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as frozen:
         login["at"] = {"coreos-0": frozen.getsockname()}
         with pytest.raises(MachineUnreachable) as raised:
@@ -1027,10 +1035,10 @@ def test_machines_that_are_well_answer_when_one_goes(
         name: f"silent: {name}" if name in silent else name for name in ADDRESSES
     }
     assert max(took for _, took in seen.values()) < LIMIT + 0.5  # the ways' limits do not add up
-    assert machines.entry_point == "coreos-0"
     for name in machines.names:
         if name not in silent:
             assert asked(name)[1] < LIMIT * seam.DOUBTED_AFTER  # what was learnt is known
+    assert becomes_way_in(machines, "coreos-0")
 
 
 def test_question_that_nobody_answers_ends_within_its_limit(
