@@ -100,7 +100,7 @@ class Etcd:
         query = "?recursive=true" + ("&quorum=true" if quorum else "")
         ask = f"{CURL} {shlex.quote(f'{KEYS}{key}{query}')}"
         try:
-            answer = self._asked(ask)
+            answer = self._asked(ask, reads=True)
         except CommandFailed as failed:
             raise NotAnswering.of(failed) from failed
         try:
@@ -133,15 +133,19 @@ class Etcd:
             url, fail = f"{url}?prevValue={urllib.parse.quote(instead_of)}", "--fail "
         self._asked(f"{CURL} {fail}-X DELETE {shlex.quote(url)}")
 
-    def _asked(self, command: str, data: bytes = b"") -> str:
-        """What a command of curl to the machine's own etcd prints."""
+    def _asked(self, command: str, data: bytes = b"", *, reads: bool = False) -> str:
+        """What a command of curl to the machine's own etcd prints. What a silent machine was told to write it may have
+        written: that is not told to another one."""
         names = [self._machines.entry_point]
         names += [name for name in self._machines.names[:MEMBERS_AT_MOST] if name not in names]
         while True:
             try:
                 return self._machines.run(names.pop(0), command, data=data)
-            except (CommandFailed, MachineSilent) as failed:
-                if getattr(failed, "status_seen", CONNECTION_REFUSED) != CONNECTION_REFUSED or not names:
+            except CommandFailed as failed:
+                if failed.status_seen != CONNECTION_REFUSED or not names:
+                    raise
+            except MachineSilent:
+                if not reads or not names:
                     raise
 
     def leader(self) -> str:

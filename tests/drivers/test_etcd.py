@@ -280,6 +280,8 @@ def test_another_member_is_asked_while_the_way_in_is_silent(machines: RecordedMa
     machines.on("v2/keys", MachineUnreachable.of("coreos-0", "machine", TimeoutError("silent")), "coreos-0")
 
     assert Etcd(machines).get("/a") == {"key": "/a", "dir": True}
+    with pytest.raises(MachineUnreachable):  # it may have written it
+        Etcd(machines).put("/a", "b")
     machines.on("v2/keys", MachineUnreachable.of("coreos-0", "machine", TimeoutError("silent")))
     with pytest.raises(MachineUnreachable):
         Etcd(machines).get("/a")
