@@ -52,6 +52,8 @@ LATE = (
     "instance-is-registered", "registration-is-right", "ambassador-follows", "ambassador-reaches",
     "site-answers", "site-is-whole", "stranger-gets-nothing", "name-leads",
 )  # fmt: skip
+# Of rules that nobody declared, those that are told one by one
+RULES_SHOWN = 3
 # Of a file system, or of the memory: the share that is to be free
 FREE_AT_LEAST = 0.05
 
@@ -315,6 +317,28 @@ def filter_is_loaded(now: Snapshot) -> Found:
         elif machine.filter != usual:
             seen = "another one is loaded"
             yield Wrong(at("filter", name), "the same as on the others", seen, paste=paste, follows=())
+
+
+# What a port that is closed, or leads elsewhere, looks like: to the outside, to other machines, and on its own
+CLOSED = (
+    "port-is-open", "port-is-closed", "machines-reach-each-other", "etcd-is-healthy", "etcd-has-one-leader",
+    "etcd-keeps-its-leader", "fleet-answers", "fleet-lists", "fleet-views-agree", "unit-is-placed", "unit-is-reported",
+    "unit-runs", "unit-keeps-running", "container-runs", "instance-answers", "registrations-are-known",
+    "instance-is-registered", "registration-is-right", "ambassador-follows", "ambassador-reaches",
+    "deployment-is-remembered", "contents-are-held", "site-answers", "site-is-whole", "stranger-gets-nothing",
+    "name-leads",
+)  # fmt: skip
+
+
+@rule("bootstrap", "every rule that filters on a machine is the platform's or Docker's", explains=CLOSED)
+def filter_is_declared(now: Snapshot) -> Found:
+    for name, machine in answering(now):
+        if machine.foreign_rules:
+            seen = "; ".join(machine.foreign_rules[:RULES_SHOWN])
+            more = len(machine.foreign_rules) - RULES_SHOWN
+            seen += f"; and {more} more" if more > 0 else ""
+            paste = on(name, "sudo nft list ruleset; sudo iptables-legacy-save")
+            yield Wrong(at("filter", name), "the platform's rules, Docker's, and no other", seen, paste=paste)
 
 
 # -- etcd ------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What stands on what: instances of things, from the ground up.
 
 backing service < what needs it; machine < backing service, where that runs on one
-machine < its network < etcd
+machine < first boot < filter < its network < etcd
 machine < first boot < room, filter < docker, etcd < fleet < unit < container < registration < ambassador < site < name
 contents < site
 """
@@ -45,7 +45,7 @@ class Foundations:
         kind, name, machine = subject
         how = {
             "machine": self._machine, "backing service": self._backing,
-            "boot": self._boot, "clock": self._boot, "network": self._boot,
+            "boot": self._boot, "clock": self._boot, "network": self._network,
             "filter": self._of_boot, "sshd": self._of_boot,
             "room": self._of_boot, "helper files": self._of_boot, "contents of": self._contents, "port": self._port,
             "docker": self._docker, "etcd": self._etcd, "fleet": self._fleet, "unit": self._unit,
@@ -97,6 +97,10 @@ class Foundations:
 
     def _boot(self, name: str, machine: str) -> Iterator[Subject]:
         yield Subject("machine", "", machine)
+
+    def _network(self, name: str, machine: str) -> Iterator[Subject]:
+        yield Subject("machine", "", machine)
+        yield Subject("filter", "", machine)
 
     def _of_boot(self, name: str, machine: str) -> Iterator[Subject]:
         yield Subject("boot", "", machine)
@@ -157,7 +161,7 @@ class Foundations:
         if machine:
             yield unit_of(name)
             yield from self._lost_lately(name, machine)
-            yield from (Subject(kind, "", machine) for kind in ("docker", "fleet", "helper files"))
+            yield from (Subject(kind, "", machine) for kind in ("docker", "fleet", "helper files", "filter"))
             yield Subject("backing service", "image registry")
             for other in (*others, *peers):
                 # a sidekick stands on its app; the app wants it, and goes on without it
@@ -179,6 +183,7 @@ class Foundations:
 
     def _container(self, name: str, machine: str) -> Iterator[Subject]:
         yield Subject("docker", "", machine)
+        yield Subject("filter", "", machine)  # which its port may be closed by
         for unit in self._now.intended.units:
             if container_of(self._now, unit) == name:
                 yield unit_of(unit, machine)

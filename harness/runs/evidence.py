@@ -60,6 +60,8 @@ QUESTIONS: Mapping[str, str] = {
     "containers": "systemctl is-active docker || exit; docker ps --all --no-trunc; docker images; "
     "for c in $(docker ps --all --quiet); do docker inspect $c; docker logs --tail 200 $c; done",
     "services": f"{ETCD}'/v2/keys/services?recursive=true'; echo; ss -ltnp; cat /etc/platform/machine.env",
+    "filter": "nft list ruleset; "
+    "for p in ip ip6; do ! grep -q . /proc/net/${p}_tables_names || ${p}tables-legacy-save; done",
     "contents": "ls -lR /home/core",
     "system": "systemctl --failed --no-pager; systemctl list-jobs; df -h; free -m; date -u; uptime; "
     "journalctl -b -p warning --no-pager",

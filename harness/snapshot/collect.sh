@@ -165,10 +165,21 @@ routes() {
 # addresses and ports that take connections, and the program's name
 listening() { limited ss -Hltnp | awk '{ print $4, $6 }' | sed 's/users:(("\([^"]*\)".*/\1/' | sort -u; }
 
-# its digest; status 1 is an answer: there is no such table
+# the digest of the platform's own table; nothing where there is none
 filter() {
-    rules=$(limited nft list table inet platform) || [ $? = 1 ] || return
-    [ ! "$rules" ] || printf '%s\n' "$rules" | grep -v counter | sha256sum | cut -c1-16
+    rules=$(limited nft --stateless list ruleset) || { unset rules && return 1; }
+    own=$(printf '%s\n' "$rules" | sed -n '/^table inet platform /,/^}/p')
+    [ ! "$own" ] || printf '%s\n' "$own" | sha256sum | cut -c1-16
+}
+
+# All that filters, with the tables of iptables-legacy, which nft does not know (to ask for those that are not there
+# would load them). `known FAMILY TABLE CHAIN POLICY`: a chain that a host had before it was a machine.
+ruleset() {
+    [ "${rules+asked}" ] && printf '%s\n' "$rules" || return
+    sed 's/^/known /' /var/lib/platform/before/chains
+    for family in ip ip6; do
+        ! grep -q . "/proc/net/${family}_tables_names" || limited ${family}tables-legacy-save || return
+    done
 }
 
 sshd() {
@@ -225,6 +236,7 @@ part fleet fleet machines
 part reached reached
 part listening listening
 part filter filter
+part ruleset ruleset
 part sshd sshd
 part room room
 part journal journal

@@ -145,7 +145,8 @@ class Machine(Struct, frozen=True, omit_defaults=True):
     fleet: tuple[str, ...] | None = None  # ids of the machines that its fleet lists; None: no answer
     reached: Mapping[str, float] = {}  # address of an etcd member's machine -> share of connections that got there
     listening: tuple[tuple[str, str], ...] = ()  # ADDRESS:PORT, program
-    filter: str = ""  # digest of what is loaded
+    filter: str = ""  # digest of the platform's table
+    foreign_rules: tuple[str, ...] = ()  # FAMILY TABLE CHAIN: RULE, of those that filter and are not declared
     sshd: Mapping[str, str] = {}
     rooms: Mapping[str, Room] = {}  # mount point, and "memory"
     load: float = 0.0  # processes that run or wait to, on average of the last minute

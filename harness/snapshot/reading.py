@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from harness.model import ruleset
 from harness.snapshot.data import Container, EtcdHere, Line, Machine, Release, Room, Unit
 
 PART = re.compile(r"^@@ (\S+) ([0-9]+\.[0-9]+)\n(.*?)\n@\. \1 (\d+)$", re.MULTILINE | re.DOTALL)
@@ -79,6 +80,7 @@ def machine(printed: str, sent: float, received: float, helpers: Mapping[str, st
         reached=parts.read("reached", _reached, {}),
         listening=parts.read("listening", _listening, ()),
         filter=parts.read("filter", _stripped, ""),
+        foreign_rules=parts.read("ruleset", _foreign_rules, ()),
         sshd=parts.read("sshd", _sshd, {}),
         rooms=rooms,
         load=load.size / 1000,
@@ -103,6 +105,11 @@ def _words(text: str) -> list[str]:
 
 def _stripped(text: str) -> str:
     return text.strip()
+
+
+def _foreign_rules(text: str) -> tuple[str, ...]:
+    known = (line.removeprefix("known ").rpartition(" ")[0] for line in _lines(text) if line.startswith("known "))
+    return ruleset.foreign(text, set(known))
 
 
 def _digests(text: str) -> dict[str, str]:

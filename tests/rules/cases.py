@@ -153,6 +153,9 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({f"{ONE}.filter": "0123456789abcdef"}, "filter on coreos-1"),
         case(on_all("filter", ""), "filter on coreos-0", "filter on coreos-1", "filter on coreos-2"),
     ],
+    "filter-is-declared": [
+        case({f"{ONE}.foreign_rules": ("ip raw PREROUTING: tcp dport 32768 drop",) * 5}, "filter on coreos-1"),
+    ],
     "etcd-is-healthy": [
         case({f"{ONE}.etcd.healthy": False}, "etcd on coreos-1"),
         case({f"{ONE}.etcd": None}, "etcd on coreos-1"),

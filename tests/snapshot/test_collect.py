@@ -54,6 +54,8 @@ def collect(machine: Path) -> Collect:
             .replace("/run/entry/", f"{machine}/")
             .replace("/usr/sbin/sshd", "sshd")
             .replace("/run/docker.sock", f"{machine}/no.sock")
+            .replace("/var/lib/platform/before/", f"{machine}/")
+            .replace("/proc/net/", f"{machine}/")
         )
         done = subprocess.run(
             ["/bin/sh", "-c", text, "collect", "0", "etcd.service", sites, members, whole],
@@ -193,7 +195,14 @@ def test_contents_that_take_too_long_are_missing_and_not_wrong(collect: Collect)
 
 @pytest.mark.parametrize(
     ("nft", "said"),
-    [("exit 1", ""), ("echo table inet platform", "digest"), ("exit 124", None), ("exit 127", None)],
+    [
+        ("exit 0", ""),
+        ("printf 'table inet platform {\n}\n'", "digest"),
+        ("printf 'table inet other {\n}\n'", ""),
+        ("exit 1", None),
+        ("exit 124", None),
+        ("exit 127", None),
+    ],
 )
 def test_filter_that_cannot_be_asked_for_is_not_one_that_is_not_there(
     collect: Collect, nft: str, said: str | None
@@ -201,6 +210,29 @@ def test_filter_that_cannot_be_asked_for_is_not_one_that_is_not_there(
     here = reading.machine(collect(nft=nft), 0.0, 0.0, {})
 
     assert ("filter" in here.missing) == (said is None) and bool(here.filter) == (said == "digest")
+    assert ("ruleset" in here.missing) == (said is None)
+
+
+RAW = "table ip raw {\n\tchain PREROUTING {\n\t\ttcp dport 32768 counter drop\n\t}\n}\n"
+
+
+def test_rules_of_nobody_are_found_wherever_they_are_kept(collect: Collect, machine: Path) -> None:
+    """Also by iptables-legacy, where its tables are there; not what a host had before it was a machine."""
+    nft = f"printf '%s' '{RAW}'"
+    here = reading.machine(collect(nft=nft), 0.0, 0.0, {})
+    assert here.foreign_rules == ("ip raw PREROUTING: tcp dport 32768 drop",)
+
+    (machine / "ip_tables_names").write_text("raw\n")
+    legacy = {"iptables-legacy-save": r"printf '*raw\n:PREROUTING DROP [0:0]\n-A PREROUTING -p tcp -j DROP\nCOMMIT\n'"}
+    here = reading.machine(collect(nft="exit 0", **legacy), 0.0, 0.0, {})
+    assert here.foreign_rules == ("legacy raw PREROUTING: policy drop", "legacy raw PREROUTING: -p tcp -j DROP")
+
+    (machine / "chains").write_text("ip raw PREROUTING accept\nlegacy raw PREROUTING -\n")
+    here = reading.machine(collect(nft=nft, **legacy), 0.0, 0.0, {})
+    assert here.foreign_rules == () and "ruleset" not in here.missing
+
+    here = reading.machine(collect(nft=nft, **{"iptables-legacy-save": "exit 124"}), 0.0, 0.0, {})
+    assert "ruleset" in here.missing
 
 
 def test_routes_are_those_that_the_entry_point_is_configured_with(collect: Collect, machine: Path) -> None:

@@ -32,6 +32,7 @@ FIELDS = {
     "reached": ("reached",),
     "listening": ("listening",),
     "filter": ("filter",),
+    "ruleset": ("foreign_rules",),
     "sshd": ("sshd",),
     "room": ("rooms", "load", "processors"),
     "journal": ("journal",),
