@@ -64,6 +64,24 @@ def written(options: Options) -> bytes:
     return "\n".join(f"[{section}]\n{''.join(lines)}" for section, lines in sections.items()).encode()
 
 
+# `docker run ... ${IMAGE_REGISTRY}/NAME:TAG` of a unit, whatever stands between; and a variable
+IMAGE = re.compile(r"\bdocker run\b.*?\$\{?IMAGE_REGISTRY\}?/(\S+)", re.DOTALL)
+VARIABLE = re.compile(r"\$\{?(\w+)\}?")
+
+
+def image_of(options: Options) -> str:
+    """NAME:TAG of the image that a unit runs, from the cluster's registry; "" of one that runs none of it, or by its
+    digest."""
+    of_service = [(name, value) for section, name, value in options if section == "Service"]
+    found = IMAGE.search(" ".join(value for name, value in of_service if name == "ExecStart"))
+    words = " ".join(value for name, value in of_service if name == "Environment").replace('"', "").split()
+    variables = dict(word.split("=", 1) for word in words if "=" in word)
+    image = VARIABLE.sub(lambda it: variables.get(it[1], ""), found[1]) if found else ""
+    if not image or "@" in image:
+        return ""
+    return image if ":" in image else f"{image}:latest"
+
+
 def differences(written: Options, held: Options) -> list[str]:
     """What `held`, which fleet holds of a unit, says otherwise than its file; a line for each option."""
     ours, theirs = _by_name(written), _by_name(held)

@@ -34,8 +34,8 @@ SYSTEM = {
     "contents.service": "contents service",
 }
 # Parts of an answer that are missing when what they ask does not run, which is for other rules to find
-FOR_OTHERS = {"texts", "containers", "ambassadors", "routes", "etcd", "metrics", "fleet", "fleet-units", "fleet-state",
-              "reached"}  # fmt: skip
+FOR_OTHERS = {"texts", "containers", "images", "ambassadors", "routes", "etcd", "metrics", "fleet", "fleet-units",
+              "fleet-state", "reached"}  # fmt: skip
 CLOCK_AT_MOST = 1.0
 # A machine that is very busy for a moment takes a connection late
 NETWORK_LAG = 1.0
@@ -82,6 +82,7 @@ SILENT = ("machine-answers", "processors-suffice")
 REFUSED = {
     "key": ("agent-holds-a-key", "machine-answers"),
     "host key": ("host-key-is-pinned", "machine-answers"),
+    "sudo": ("operator-is-served", "machine-answers"),
 }
 
 
@@ -256,8 +257,9 @@ def room_is_left(now: Snapshot) -> Found:
 @rule("bootstrap", "Docker answers where it runs", explains=(ALL,))
 def docker_answers(now: Snapshot) -> Found:
     for name, machine in answering(now):
-        if _active(machine, "docker.service") and machine.containers is None:
-            yield Wrong(at("docker", name), "a list of its containers", "no answer", paste=on(name, "docker ps"))
+        if _active(machine, "docker.service") and (machine.containers is None or machine.images is None):
+            expected = "a list of its containers" if machine.containers is None else "a list of its images"
+            yield Wrong(at("docker", name), expected, "no answer", paste=on(name, "docker ps; docker images"))
 
 
 @rule("bootstrap", "the kernel ended no process for want of memory")
@@ -274,6 +276,26 @@ def sshd_is_set(now: Snapshot) -> Found:
             if machine.sshd and seen != value:
                 subject, paste = at("sshd", name), on(name, f"sudo sshd -T | grep {setting}")
                 yield Wrong(subject, f"{setting} {value}", f"{setting} {seen}", paste=paste, follows=())
+
+
+@rule(
+    "bootstrap",
+    "every machine serves the operator's own user: sudo, fleet and Docker",
+    explains=("machine-answers",),
+    costly=True,
+)
+def operator_is_served(now: Snapshot) -> Found:
+    """fleetctl asks as that user, all else of a snapshot as root. What does not answer root is for others to find."""
+    for name, machine in now.machines.items():
+        if machine.refused == "sudo":
+            yield Wrong(at("machine", name), "sudo without a password", machine.silent, paste=on(name, "sudo -n true"))
+        silent = {"fleet": machine.fleet is None, "docker": machine.containers is None}
+        said = (machine.operator or {}).items()
+        refused = [f"{what}: {why}" for what, why in said if why and not silent.get(what)]
+        if refused:
+            expected = "an answer of fleet and Docker to the operator's user, and fleetctl in its PATH"
+            paste = on(name, "id; ls -l /run/fleet.sock /run/docker.sock")
+            yield Wrong(at("machine", name), expected, "; ".join(refused), paste=paste)
 
 
 @rule(
@@ -337,7 +359,8 @@ def filter_is_declared(now: Snapshot) -> Found:
             seen = "; ".join(machine.foreign_rules[:RULES_SHOWN])
             more = len(machine.foreign_rules) - RULES_SHOWN
             seen += f"; and {more} more" if more > 0 else ""
-            paste = on(name, "sudo nft list ruleset; sudo iptables-legacy-save")
+            legacy = any(rule.startswith("legacy ") for rule in machine.foreign_rules)
+            paste = on(name, "sudo iptables-legacy-save" if legacy else "sudo nft list ruleset")
             yield Wrong(at("filter", name), "the platform's rules, Docker's, and no other", seen, paste=paste)
 
 

@@ -15,7 +15,7 @@ NO_ANSWER = re.compile(r": 5\d\d$")
 # How the answer begins that leads to another host (harness/drivers/site.py)
 LEADS_OUTSIDE = "leads outside"
 # Where an answer comes from that is not the site's: contents that are older or another's, a route that leads elsewhere
-OF_OTHERS = ("contents-are-held", "entry-has-routes")
+OF_OTHERS = ("contents-are-held", "entry-has-routes", "container-has-image", "tag-leads-to-its-image")
 # Why a name leads to what is no entry point: what tells the name server does not run, or runs twice
 NAMED_BY = ("unit-is-held", "unit-is-wanted", "unit-is-placed", "unit-runs", "unit-runs-nowhere-else")
 

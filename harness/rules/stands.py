@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from functools import cache
 
 from harness.model.placement import Requirements
+from harness.model.unit_file import image_of
 from harness.rules.finding import Subject, ended_for_good
 from harness.rules.schedule import named, options_of, unit_of
 from harness.rules.services import services
@@ -48,7 +49,7 @@ class Foundations:
             "boot": self._boot, "clock": self._boot, "network": self._network,
             "filter": self._of_boot, "sshd": self._of_boot,
             "room": self._of_boot, "helper files": self._of_boot, "contents of": self._contents, "port": self._port,
-            "docker": self._docker, "etcd": self._etcd, "fleet": self._fleet, "unit": self._unit,
+            "docker": self._docker, "etcd": self._etcd, "fleet": self._fleet, "unit": self._unit, "image": self._image,
             "container": self._container, "registration": self._registration, "ambassador of": self._ambassador,
             "plan": self._plan, "site": self._site, "name": self._name, "entry point": self._entry_point,
         }.get(kind)  # fmt: skip
@@ -162,6 +163,8 @@ class Foundations:
             yield unit_of(name)
             yield from self._lost_lately(name, machine)
             yield from (Subject(kind, "", machine) for kind in ("docker", "fleet", "helper files", "filter"))
+            if image := image_of(options):
+                yield from (Subject("image", image, where) for where in ("", machine))
             yield Subject("backing service", "image registry")
             for other in (*others, *peers):
                 # a sidekick stands on its app; the app wants it, and goes on without it
@@ -172,6 +175,9 @@ class Foundations:
             # each instance of a global one stands on its own machine's
             places = [] if requirements.is_global else self._places(name)
             yield from (Subject("fleet", "", other) for other in places)
+
+    def _image(self, name: str, machine: str) -> Iterator[Subject]:
+        yield Subject("docker", "", machine) if machine else Subject("backing service", "image registry")
 
     def _lost_lately(self, name: str, machine: str) -> Iterator[Subject]:
         """A unit that began lately may come from a machine that was lost, or is cut off, and still be starting."""

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 
-from harness.model.unit_file import written
+from harness.model.unit_file import image_of, written
 from harness.rules.finding import (
     ALL,
     AMBASSADOR_LAG,
@@ -19,23 +19,30 @@ from harness.rules.finding import (
     answering,
     described,
     ended_for_good,
-    most_common,
     on,
     rule,
     since,
 )
 from harness.rules.schedule import options_of, places, unit_of
-from harness.snapshot.data import Machine, Snapshot, Unit
+from harness.snapshot.data import Image, Machine, Snapshot, Unit
 
 # What has systemd end a unit for good: who stops it, which is fleet where that is stopped itself or told to, and the
 # unit that it is a part of
 STOPPED_BY = ("boot-finished", "system-unit-runs fleet", "unit-is-held", "unit-is-wanted", "unit-runs")
 # What gives systemd another text than the unit's file
 OTHER_TEXT = ("unit-is-as-written", "unit-is-not-overridden", "unit-text-is-loaded")
+# What gives a container another image than the registry has by its tag
+OTHER_IMAGE = ("tag-leads-to-its-image", "unit-is-as-written")
 # Why a container is not there whose unit runs, or says nothing
 DOCKER_AWAY = ("docker-answers", "system-unit-runs docker", "boot-finished", "processors-suffice")
 # `docker run --name NAME` of a unit, whatever stands between
 CONTAINER = re.compile(r"\bdocker run\b.*?--name[ =](\S+)", re.DOTALL)
+# What a container of another image looks like: it ends, or answers otherwise
+OF_ANOTHER_IMAGE = (
+    "container-has-image", "unit-runs", "unit-keeps-running", "container-runs", "instance-answers", "port-is-open",
+    "instance-is-registered", "registration-is-right", "ambassador-follows", "ambassador-reaches", "site-answers",
+    "site-is-whole", "site-is-as-deployed", "sites-are-apart", "stranger-gets-nothing",
+)  # fmt: skip
 
 
 def wanted(now: Snapshot) -> Iterator[tuple[str, str, Machine, Unit | None]]:
@@ -143,6 +150,24 @@ def container_of(now: Snapshot, name: str) -> str:
     return found[1] if found else ""
 
 
+@rule("unit", "a unit's tag leads to the image that the registry has by it", explains=OF_ANOTHER_IMAGE)
+def tag_leads_to_its_image(now: Snapshot) -> Found:
+    """On every machine that has it, before anything starts from it: a tag that is there is not asked for again."""
+    for image, digest in now.outside.images.items():
+        tag = f"{now.outside.registry}/{image}"
+        if not digest:
+            subject, paste = Subject("image", image), f"curl http://{now.outside.registry}/v2/_catalog"
+            seen = "it has no image of this name and tag"
+            yield Wrong(subject, "in the image registry", seen, paste=paste, follows=())
+            continue
+        for name, machine in answering(now):
+            for held in (machine.images or {}).values():
+                if tag in held.tags and digest not in held.digests:
+                    subject, paste = Subject("image", image, name), on(name, "docker images --digests")
+                    expected = f"as the registry has it, {digest[:16]}"
+                    yield Wrong(subject, expected, _shown(held), paste=paste, follows=())
+
+
 # what is paused says nothing
 @rule("unit", "every unit that runs has its container", explains=(ALL, "instance-answers"), lag=DOCKER_LAG)
 def container_runs(now: Snapshot) -> Found:
@@ -168,7 +193,8 @@ def instance_answers(now: Snapshot) -> Found:
             if "apps" not in here.missing and not here.apps.get(container):
                 paste = on(machine, f"curl --head --max-time 2 http://{address}/")
                 subject = Subject("container", container, machine)
-                seen, follows = f"none at {address}", ("container-runs", *DOCKER_AWAY)
+                away = ("container-runs", "container-has-image", "filter-is-declared", *DOCKER_AWAY)
+                seen, follows = f"none at {address}", (*away, *OTHER_IMAGE)
                 yield Wrong(subject, "an answer of its app, any", seen, paste=paste, follows=follows)
 
 
@@ -183,18 +209,26 @@ def container_has_memory(now: Snapshot) -> Found:
                 yield Wrong(subject, "enough memory", seen, paste=paste, follows=("unit-runs",))
 
 
-@rule("unit", "the containers of a unit are of one image on all machines")
+@rule("unit", "every container is of the image that the registry has by its unit's tag", explains=OF_ANOTHER_IMAGE)
 def container_has_image(now: Snapshot) -> Found:
     for name in now.intended.units:
-        container = container_of(now, name)
-        images = {
-            machine_name: machine.containers[container].image
-            for machine_name, machine in answering(now)
-            if container and machine.containers and container in machine.containers
-        }
-        usual = most_common(images.values())
-        for machine_name, image in images.items():
-            if image != usual:
-                paste = on(machine_name, f"docker inspect --format '{{{{.Image}}}}' {container}")
+        container, image = container_of(now, name), image_of(options_of(now, name))
+        digest = now.outside.images.get(image)
+        for machine_name, machine in answering(now):
+            here = (machine.containers or {}).get(container)
+            if not digest or not here or machine.images is None:
+                continue  # that it is not known is for others to find
+            held = machine.images.get(here.image, Image())
+            if digest not in held.digests:
+                paste = on(
+                    machine_name, f"docker inspect --format '{{{{.Image}}}}' {container}; docker images --digests"
+                )
                 subject = Subject("container", container, machine_name)
-                yield Wrong(subject, f"image {usual}", f"image {image}", paste=paste, follows=("unit-is-as-written",))
+                expected, seen = f"{image} as the registry has it, {digest[:16]}", _shown(held)
+                yield Wrong(subject, expected, seen, paste=paste, follows=OTHER_IMAGE)
+
+
+def _shown(image: Image) -> str:
+    if not image.digests:
+        return "an image that no registry gave, built or loaded there"
+    return f"an image of digest {', '.join(digest[:16] for digest in image.digests)}"

@@ -14,6 +14,7 @@ from harness.seams.process import Runner
 from harness.snapshot.data import Intended
 from harness.snapshot.intended import intended
 from harness.snapshot.look import Looker
+from harness.snapshot.outside import REGISTRY
 
 
 class Progress:
@@ -78,5 +79,5 @@ def _backing_services(operator: OperatorShell, target: Path) -> dict[str, str]:
     given = json.loads(file.read_text()) if file.exists() else {}
     found = {"discovery service": operator.env.get("DISCOVERY_SERVICE", "")}
     if given.get("image_registry"):
-        found["image registry"] = f"http://{given['image_registry']}/v2/"
+        found[REGISTRY] = f"http://{given['image_registry']}/v2/"
     return {name: url for name, url in found.items() if url}

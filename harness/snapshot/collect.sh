@@ -60,20 +60,22 @@ units() {
 
 texts() { cd /run/fleet/units && limited sha256sum -- *; }
 
-docker() { [ "$docker_runs" ] && get --unix-socket /run/docker.sock "http://docker/containers/$1"; }
+docker() { [ "$docker_runs" ] && get --unix-socket /run/docker.sock "http://docker/$1"; }
 
 # all of them, and of those that ended how; one that is gone by now says nothing
 containers() {
     limited systemctl is-active --quiet docker && docker_runs=yes
-    all=$(docker 'json?all=1') || return
+    all=$(docker 'containers/json?all=1') || return
     printf '%s\n' "$all"
     case $all in *'"State":"exited"'* | *'"State":"dead"'*) ;; *) return ;; esac
     ended='%7B%22status%22%3A%5B%22exited%22%2C%22dead%22%5D%7D'
-    for id in $(docker "json?all=1&filters=$ended" | grep -o '"Id":"[0-9a-f]*"' | cut -d'"' -f4); do
+    for id in $(docker "containers/json?all=1&filters=$ended" | grep -o '"Id":"[0-9a-f]*"' | cut -d'"' -f4); do
         printf '\n'
-        docker "$id/json" || :
+        docker "containers/$id/json" || :
     done
 }
+
+images() { docker images/json; }
 
 # CONTAINER STATUS, of each app that is published here: what it answers on its own machine, 000 where it says nothing
 apps() {
@@ -81,7 +83,7 @@ apps() {
         for unit in "/run/fleet/units/${site%%:*}.service" "/run/fleet/units/${site%%:*}@"*.service; do
             [ -e "$unit" ] || continue
             container=$(basename "$unit" .service | tr @ -)
-            address=$(docker "$container/json" | grep -o '"80/tcp":\[{"HostIp":"[^"]*","HostPort":"[0-9][0-9]*"' |
+            address=$(docker "containers/$container/json" | grep -o '"80/tcp":\[{"HostIp":"[^"]*","HostPort":"[0-9][0-9]*"' |
                 sed 's/.*"HostIp":"\(.*\)","HostPort":"\(.*\)"/\1:\2/')
             [ ! "$address" ] || echo "$container $(curl --silent --head --output /dev/null --max-time 1 \
                 --user-agent ambassador --write-out '%{http_code}' "http://$address/")"
@@ -96,7 +98,7 @@ servers='use Socket; alarm 2; socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, soc
 ambassadors() {
     for unit in /run/fleet/units/*-dynamic-amb.service; do
         container=$(basename "$unit" .service)
-        pid=$(docker "$container/json" | grep -o '"Pid":[0-9]*' | cut -d: -f2)
+        pid=$(docker "containers/$container/json" | grep -o '"Pid":[0-9]*' | cut -d: -f2)
         [ "${pid:-0}" -gt 0 ] || continue
         answer=$(perl -e "$servers" "/proc/$pid/root/run/haproxy.sock") || continue
         printf '# %s\n%s\n' "$container" "$answer"
@@ -225,6 +227,7 @@ part system system
 part units units
 part texts texts
 part containers containers
+part images images
 part apps apps
 part ambassadors ambassadors
 part routes routes

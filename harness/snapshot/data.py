@@ -86,12 +86,20 @@ class Unit(Struct, frozen=True, omit_defaults=True):
 class Container(Struct, frozen=True, omit_defaults=True):
     """What Docker says of a container."""
 
-    image: str  # its digest
+    image: str  # the id that its engine knows it by
     state: str  # running, paused, exited, ...
     ports: Mapping[int, tuple[str, ...]] = {}  # port inside -> HOST:PORT, each
     exit_status: int | None = None
     out_of_memory: bool = False
     finished: str = ""
+
+
+class Image(Struct, frozen=True, omit_defaults=True):
+    """An image that a machine has: the tags that lead to it there, and the digests (SHA-256) of the manifests that it
+    was pulled by."""
+
+    tags: tuple[str, ...] = ()  # HOST:PORT/NAME:TAG
+    digests: tuple[str, ...] = ()
 
 
 class EtcdHere(Struct, frozen=True, omit_defaults=True):
@@ -127,7 +135,9 @@ class Machine(Struct, frozen=True, omit_defaults=True):
     seconds: float
     worked: float = 0.0  # of these seconds, those that it took there: the others are the way's
     silent: str = ""
-    refused: str = ""  # `key` where it takes none of the operator's, `host key` where it shows another than is pinned
+    # `key` where it takes none of the operator's, `host key` where it shows another than is pinned, `sudo` where that
+    # asks the operator for a password
+    refused: str = ""
     through: str = ""  # the machine on the way that is silent, where it is not this one
     missing: tuple[str, ...] = ()
     machine_id: str = ""
@@ -138,6 +148,7 @@ class Machine(Struct, frozen=True, omit_defaults=True):
     failed: tuple[str, ...] = ()  # units
     units: Mapping[str, Unit] = {}
     containers: Mapping[str, Container] | None = None  # None: Docker does not run
+    images: Mapping[str, Image] | None = None  # id, as a container has it -> image; None: Docker does not run
     apps: Mapping[str, int] = {}  # container -> the status that its app answers with; 0 of one that says nothing
     ambassadors: Mapping[str, Mapping[str, str]] = {}  # service -> HOST:PORT -> UP or DOWN
     routes: Mapping[str, str] = {}  # of the entry point: host name -> ambassador
@@ -148,6 +159,9 @@ class Machine(Struct, frozen=True, omit_defaults=True):
     filter: str = ""  # digest of the platform's table
     foreign_rules: tuple[str, ...] = ()  # FAMILY TABLE CHAIN: RULE, of those that filter and are not declared
     sshd: Mapping[str, str] = {}
+    # what the operator's user asked, without sudo (fleet, docker, fleetctl) -> why it does not serve, "" where it does;
+    # None: not asked
+    operator: Mapping[str, str] | None = None
     rooms: Mapping[str, Room] = {}  # mount point, and "memory"
     load: float = 0.0  # processes that run or wait to, on average of the last minute
     processors: int = 1
@@ -238,6 +252,8 @@ class Outside(Struct, frozen=True, omit_defaults=True):
     backing_on: Mapping[
         str, str
     ] = {}  # backing service -> the machine that it runs on, where it is one of the cluster's
+    registry: str = ""  # HOST:PORT of the image registry
+    images: Mapping[str, str] = {}  # NAME:TAG -> digest of the manifest that the registry has, "" where it has none
 
 
 class Snapshot(Struct, frozen=True, omit_defaults=True, tag_field="schema", tag=SCHEMA):

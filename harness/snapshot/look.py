@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -11,6 +12,8 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from harness.drivers.cluster import Cluster
 from harness.drivers.etcd import KEY_NOT_FOUND
@@ -32,12 +35,14 @@ from harness.snapshot.data import (
 )
 from harness.snapshot.outside import OutsideView
 
-# comments are for people who read the file
-COLLECT = "".join(
-    line
-    for line in (Path(__file__).parent / "collect.sh").read_text().splitlines(keepends=True)
-    if not line.lstrip().startswith("#")
-)
+
+def _script(name: str) -> str:
+    """What is run on machines; comments are for people who read the file."""
+    lines = (Path(__file__).parent / name).read_text().splitlines(keepends=True)
+    return "".join(line for line in lines if not line.lstrip().startswith("#"))
+
+
+COLLECT, OPERATOR = _script("collect.sh"), _script("operator.sh")
 # Units of the machine itself, which the cluster stands on
 SYSTEM_UNITS = ("first-boot.service", "filter.service", "ssh.service", "etcd.service", "fleet.socket",
                 "fleet.service", "docker.service", "contents-source.socket", "contents.service")  # fmt: skip
@@ -95,7 +100,8 @@ class Looker:
         within: float = LOOK_LIMIT,
     ) -> Snapshot:
         """The cluster as it is now; lines of the journal from `since` on. What is costly (walking the sites, closed
-        ports, Terraform's plan) is looked at where that is asked for, and else as it was in the look `before`.
+        ports, Terraform's plan, what serves the operator's user) is looked at where that is asked for, and else as it
+        was in the look `before`.
 
         Who has not answered `within` so many seconds is silent; a walk, or a plan, that has not ended was not made.
         """
@@ -103,9 +109,11 @@ class Looker:
         kernel = partial(self._kernel, since) if self._kernel else None
         outside = OutsideView(self._cluster, self.intended, self._backing, kernel, costly=costly)
         plan = begun(self._planned) if costly and self._plan else None
-        printed = self._machines(since, before, within)
+        printed = self._machines(since, before, within, costly=costly)
         answers = {name: _waited_for(future, name, before, asked, ends) for name, future in printed.items()}
         machines = {name: _machine(self.intended, answer) for name, answer in answers.items()}
+        if before and not costly:
+            machines = {name: _with_operator(it, before.machines.get(name)) for name, it in machines.items()}
         seen = outside.answers(machines, before.outside if before else None, ends)
         planned = result_by(plan, ends) if plan else before.plan if before else None
         # an etcd that is cut off from the others remembers what was
@@ -129,7 +137,9 @@ class Looker:
         found = self._cluster.open_ports([22])
         return all(found.get(name) for name in names)
 
-    def _machines(self, since: float, before: Snapshot | None, within: float) -> dict[str, Future[Printed]]:
+    def _machines(
+        self, since: float, before: Snapshot | None, within: float, *, costly: bool
+    ) -> dict[str, Future[Printed]]:
         machines = self._cluster.machines
         whole = list(self.intended.machines)[:WHOLE_ASKED]
         units = " ".join([*SYSTEM_UNITS, *self.intended.units])
@@ -153,11 +163,15 @@ class Looker:
             sites = " ".join(_with_digest(site, known.get(name, {}).get(site)) for site in self.intended.sites)
             words = (f"{since:.0f}", units, sites, members, "whole" if name in whole else "")
             command = machines[name].backend.get_command("sudo sh -c %s collect %s %s %s %s %s", COLLECT, *words)
+            if costly:
+                command = machines[name].backend.get_command("sh -c %s; ", OPERATOR) + command
             sent = time.time()
             try:
                 return Printed(machines.run(name, command, kept=0), sent, time.time())
             except CommandFailed as failed:
-                return Printed(failed.stdout, sent, time.time(), "" if failed.stdout else str(failed))
+                refused = "sudo" if re.search("^sudo: ", failed.stderr, re.MULTILINE) else ""
+                silent = "" if "@@ identity " in failed.stdout else failed.stderr.strip() if refused else str(failed)
+                return Printed(failed.stdout, sent, time.time(), silent, refused)
             except MachineUnreachable as silent:
                 through = "" if silent.where == name else silent.where
                 return Printed("", sent, time.time(), str(silent), silent.refused, through)
@@ -192,6 +206,11 @@ def _waited_for(future: Future[Printed], name: str, before: Snapshot | None, ask
         again = result_by(future, time.monotonic() + ASK_AGAIN * patience())
         return again or Printed("", asked, time.time(), then.silent, then.refused, then.through)
     return result_by(future, ends) or Printed("", asked, time.time(), f"machine {name} did not answer in time")
+
+
+def _with_operator(machine: Machine, before: Machine | None) -> Machine:
+    """With what serves the operator's user there, as it was when that was asked last."""
+    return machine if machine.silent or not before else replace(machine, operator=before.operator)
 
 
 def _machine(intended: Intended, it: Printed) -> Machine:

@@ -17,6 +17,7 @@ from harness.drivers.cluster import Cluster
 from harness.drivers.site import Page, Site
 from harness.errors import HarnessError, PlatformWrong
 from harness.model import links
+from harness.model.unit_file import image_of
 from harness.seams.background import begun, result_by
 from harness.seams.http import open_session
 from harness.seams.patience import patience
@@ -25,6 +26,17 @@ from harness.seams.wait import NotAnswering
 from harness.snapshot.data import Answer, Intended, Machine, Outside, Walk
 
 NAME_SERVER = "name server"
+REGISTRY = "image registry"
+# Kinds of manifest that Docker asks for: the digest is of the one that it gets
+MANIFESTS = ", ".join(
+    (
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.index.v1+json",
+    )
+)
+DIGEST = "docker-content-digest"
 STRANGER = "nobody.example"
 LATE = "no answer in time"
 # Seconds for one request to a backing service; and for one to a site, to connect and between two bytes: a machine that
@@ -32,6 +44,8 @@ LATE = "no answer in time"
 ASK_LIMIT = 2.0
 TIMEOUTS = (1.0, 3.0)
 
+# What a backing service says: a status, and the digest of a manifest
+Said = tuple[int, str]
 # A site's walk, and URL -> digest of each page
 Walked = tuple[Walk, dict[str, str]]
 
@@ -59,7 +73,11 @@ class OutsideView:
         self._ports = begun(self._open_ports) if costly else None
         self._kernel = begun(partial(_alarms, kernel)) if kernel else None
         self._keys = begun(keys_in_agent)
-        self._backing = {name: begun(partial(self._unanswered, url)) for name, url in backing.items()}
+        self._images = sorted({image for unit in intended.units.values() if (image := image_of(unit.options))})
+        self._at = backing.get(REGISTRY, "")
+        self._registry = begun(self._digests) if self._at else None
+        others = {name: url for name, url in backing.items() if name != REGISTRY}
+        self._backing = {name: begun(partial(self._unanswered, url)) for name, url in others.items()}
         at = {address: name for name, address in intended.machines.items()}
         self._backing_on = {name: at[host] for name, url in backing.items() if (host := _host_of(url)) in at}
         self._sites = {
@@ -83,6 +101,9 @@ class OutsideView:
         }
         answered = {name: result_by(future, ends) for name, future in self._backing.items()}
         backing = {name: LATE if silent is None else silent for name, silent in answered.items()}
+        images: dict[str, str] = {}
+        if self._registry:
+            backing[REGISTRY], images = result_by(self._registry, ends) or (LATE, {})
         if names:
             backing[NAME_SERVER] = max(silent for _, silent in names.values())
         return Outside(
@@ -95,6 +116,8 @@ class OutsideView:
             backing=backing,
             kernel=result_by(self._kernel, ends) if self._kernel else None,
             backing_on=self._backing_on,
+            registry=urllib.parse.urlsplit(self._at).netloc,
+            images=images,
         )
 
     def _open_ports(self) -> dict[str, tuple[int, ...]]:
@@ -114,20 +137,45 @@ class OutsideView:
             return failed.seen, ""
 
     def _unanswered(self, url: str) -> str:
-        """Why a backing service does not answer; "" where it does. One on a machine answers to the cluster only."""
+        """Why a backing service does not answer; "" where it does."""
+        return self._said(url, "GET")[0]
+
+    def _digests(self) -> tuple[str, dict[str, str]]:
+        """Why the image registry does not answer, and of each image that a unit names the digest of its manifest there;
+        "" of one that it does not have."""
+        parts = [image.rpartition(":") for image in self._images]
+        silent, said = self._said(self._at, "HEAD", *(f"{self._at}{name}/manifests/{tag}" for name, _, tag in parts))
+        digests = {}
+        for image, (status, digest) in zip(self._images, said, strict=False):
+            if status != 404 and not digest:
+                silent = silent or f"status {status}, and no digest, for {image}"
+            else:
+                digests[image] = digest.removeprefix("sha256:") if status != 404 else ""
+        return silent, digests
+
+    def _said(self, url: str, method: str, *more: str) -> tuple[str, list[Said]]:
+        """Why a backing service does not answer, "" where it does, and what it says to `more`. One on a machine answers
+        to the cluster only."""
         limit = ASK_LIMIT * patience()
         try:
             host = _host_of(url)
             if host in self._intended.machines.values():
-                ask = f"curl -sS -m {limit:g} -o /dev/null -w '%{{http_code}}' {shlex.quote(url)}"
-                status = int(self._cluster.machines.run(self._cluster.machines.entry_point, ask))
+                machines, head = self._cluster.machines, " -I" if method == "HEAD" else ""
+                ask = f"curl -sS -m {limit:g}{head} --fail-early -H {shlex.quote(f'Accept: {MANIFESTS}, */*')}"
+                ask += f" -w '%{{http_code}} %header{{{DIGEST}}}\\n'"
+                ask += "".join(f" -o /dev/null {shlex.quote(it)}" for it in (url, *more))
+                lines = machines.run(machines.entry_point, ask).splitlines()
+                said = [(int(status), digest) for status, _, digest in (line.partition(" ") for line in lines)]
             else:
                 address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
                 with open_session(str(address), [host], None, timeouts=(limit, limit)) as session:
-                    status = session.get(url).status_code
-        except (OSError, ValueError, HarnessError, requests.RequestException) as failed:
-            return getattr(failed, "seen", "") or str(failed)
-        return "" if status < 500 else f"status {status}"
+                    headers = {"Accept": f"{MANIFESTS}, */*"}
+                    asked = (session.request(method, it, headers=headers) for it in (url, *more))
+                    said = [(answer.status_code, answer.headers.get(DIGEST, "")) for answer in asked]
+            failed = next((f"status {status}" for status, _ in said if status >= 500), "" if said else "no answer")
+        except (OSError, ValueError, HarnessError, requests.RequestException) as wrong:
+            return getattr(wrong, "seen", "") or str(wrong), []
+        return failed, said[1:]
 
     def _walking(self, machines: Mapping[str, Machine], ends: float) -> dict[str, Future[Walked]]:
         """Each site walked once, and what was deployed fetched where the walk did not lead to it; one that does not

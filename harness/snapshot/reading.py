@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from harness.model import ruleset
-from harness.snapshot.data import Container, EtcdHere, Line, Machine, Release, Room, Unit
+from harness.snapshot.data import Container, EtcdHere, Image, Line, Machine, Release, Room, Unit
 
 PART = re.compile(r"^@@ (\S+) ([0-9]+\.[0-9]+)\n(.*?)\n@\. \1 (\d+)$", re.MULTILINE | re.DOTALL)
 # systemd's units of time, in seconds
@@ -72,6 +72,7 @@ def machine(printed: str, sent: float, received: float, helpers: Mapping[str, st
         failed=tuple(failed),
         units=units,
         containers=parts.read("containers", _containers),
+        images=parts.read("images", _images),
         apps=parts.read("apps", _apps, {}),
         ambassadors=parts.read("ambassadors", _ambassadors, {}),
         routes=parts.read("routes", _routes, {}),
@@ -82,6 +83,7 @@ def machine(printed: str, sent: float, received: float, helpers: Mapping[str, st
         filter=parts.read("filter", _stripped, ""),
         foreign_rules=parts.read("ruleset", _foreign_rules, ()),
         sshd=parts.read("sshd", _sshd, {}),
+        operator=parts.read("operator", _operator) if "@@ operator " in printed else None,
         rooms=rooms,
         load=load.size / 1000,
         processors=max(load.free, 1),
@@ -187,7 +189,7 @@ def _containers(text: str) -> dict[str, Container]:
                 ports.setdefault(port["PrivatePort"], []).append(f"{port['IP']}:{port['PublicPort']}")
         end = details.get(item["Id"])
         found[item["Names"][0].removeprefix("/")] = Container(
-            image=item["ImageID"].removeprefix("sha256:")[:16],
+            image=_short(item["ImageID"]),
             state=item["State"],
             ports={port: tuple(sorted(addresses)) for port, addresses in ports.items()},
             exit_status=end["ExitCode"] if end else None,
@@ -195,6 +197,20 @@ def _containers(text: str) -> dict[str, Container]:
             finished=end["FinishedAt"] if end else "",
         )
     return found
+
+
+def _short(image_id: str) -> str:
+    return image_id.removeprefix("sha256:")[:16]
+
+
+def _images(text: str) -> dict[str, Image]:
+    return {
+        _short(item["Id"]): Image(
+            tags=tuple(sorted(item["RepoTags"] or ())),
+            digests=tuple(sorted({it.partition("@sha256:")[2] for it in item["RepoDigests"] or ()})),
+        )
+        for item in json.loads(text)
+    }
 
 
 def _apps(text: str) -> dict[str, int]:
@@ -273,6 +289,10 @@ def _listening(text: str) -> tuple[tuple[str, str], ...]:
 
 def _sshd(text: str) -> dict[str, str]:
     return dict(line.split(" ", 1) for line in _lines(text))
+
+
+def _operator(text: str) -> dict[str, str]:
+    return {name: said.strip() for name, _, said in (line.partition(" ") for line in _lines(text))}
 
 
 def _rooms(text: str) -> dict[str, Room]:

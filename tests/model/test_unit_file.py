@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harness.model.unit_file import differences, parse, stored, written
+import pytest
+
+from harness.model.unit_file import differences, image_of, parse, stored, written
 
 FILE = b"[Unit]\nDescription=a\n[Service]\nRestartSec=3\nExecStartPre=/a\nExecStartPre=/b\nRestart=always\n"
 
@@ -32,3 +34,23 @@ def test_what_fleet_writes_is_read_as_it_was() -> None:
         b"[Service]\nExecStartPre=-/a\nExecStart=/c \\\n  d\n\n[X-Fleet]\nGlobal=true\n"
     )
     assert stored(written(stored(text))) == stored(text)
+
+
+@pytest.mark.parametrize(
+    ("start", "environment", "image"),
+    [
+        ("/usr/bin/docker run --rm \\\n --name web \\\n ${IMAGE_REGISTRY}/${IMAGE} nginx", "IMAGE=web:1", "web:1"),
+        ("/usr/bin/docker run $IMAGE_REGISTRY/a/web:2", "", "a/web:2"),
+        ("/usr/bin/docker run ${IMAGE_REGISTRY}/${NAME}:${TAG}", '"NAME=web" TAG=3', "web:3"),
+        ("/usr/bin/docker run ${IMAGE_REGISTRY}/web", "", "web:latest"),
+        ("/usr/bin/docker run ${IMAGE_REGISTRY}/web@sha256:01", "", ""),
+        ("/usr/bin/docker run ${IMAGE_REGISTRY}/${IMAGE}", "", ""),
+        ("/usr/bin/docker run debian:12", "", ""),
+        ("/home/core/name/publish.sh ${IMAGE_REGISTRY}/web:1", "", ""),
+    ],
+)
+def test_image_of_a_unit_is_what_it_runs_from_the_clusters_registry(start: str, environment: str, image: str) -> None:
+    pull = ("Service", "ExecStartPre", "/home/core/image/fetch.sh ${IMAGE_REGISTRY}/other:1")
+    options = (("Service", "Environment", environment), pull, ("Service", "ExecStart", start))
+
+    assert image_of(options) == image

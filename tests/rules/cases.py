@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.snapshot.data import Answer, Container, FleetMachine, FleetUnit, Registration, Release, Snapshot
+from harness.snapshot.data import Answer, Container, FleetMachine, FleetUnit, Image, Registration, Release, Snapshot
 from tests.transcripts.snapshots import REMOVED, change, changed, green, silent, without
 
 # machines by id, in the green snapshot
@@ -17,6 +17,9 @@ BLOG = "fleet.units.blog.service"
 SIDEKICK = "fleet.units.blog-docker-reg.service"
 # of the green snapshot: blog runs on coreos-2, jpblog on coreos-0
 RUNS_AT = "192.0.2.12:32768"
+# ids of images there, and tags that all lead to one
+WEB, AMBASSADOR = "99d736b1337d8b14", "5402303635928308"
+TAGS = ("192.0.2.3:5000/ambassador:1", "192.0.2.3:5000/web:1")
 
 Changes = Mapping[str, Any] | Callable[[Snapshot], Snapshot]
 
@@ -98,6 +101,7 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
     ],
     "docker-answers": [
         case({f"{ONE}.containers": None}, "docker on coreos-1"),
+        case({f"{ONE}.images": None}, "docker on coreos-1"),
         case({f"{ONE}.containers": None, f"{ONE}.units.docker.service.active": "inactive"}),
     ],
     "answer-is-whole": [
@@ -131,6 +135,15 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({f"{ONE}.sshd.passwordauthentication": "yes"}, "sshd on coreos-1"),
         case({f"{ONE}.sshd.allowusers": REMOVED, f"{ONE}.sshd.permitrootlogin": "yes"}, "sshd on coreos-1"),
         case({f"{ONE}.sshd": {}}),
+    ],
+    "operator-is-served": [
+        case({f"{ONE}.operator": {"fleet": "refused", "docker": "refused"}}, "machine coreos-1"),
+        case({f"{ONE}.operator": {"fleetctl": "it is in no folder of /bin"}}, "machine coreos-1"),
+        case({f"{ONE}.operator.fleet": "refused", f"{ONE}.fleet": None}),
+        case({f"{ONE}.operator.docker": "refused", f"{ONE}.containers": None}),
+        case({f"{ONE}.operator": None}),
+        case(lambda now: silent(now, "coreos-1", refused="sudo"), "machine coreos-1"),
+        case(lambda now: silent(now, "coreos-1", refused="key")),
     ],
     "system-unit-runs": [
         case({f"{ONE}.units.etcd.service.active": "inactive"}, "etcd on coreos-1"),
@@ -313,12 +326,33 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
             "container x on coreos-1",
         ),
     ],
+    "tag-leads-to-its-image": [
+        # before anything starts from it; who is right, the registry says
+        case({f"{ONE}.images.{WEB}.digests": ("0123",)}, "image web:1 on coreos-1"),
+        case(on_all(f"images.{WEB}.digests", ("0123",)), *(f"image web:1 on {name}" for name in ID)),
+        case({f"{ONE}.images.{WEB}.digests": ()}, "image web:1 on coreos-1"),
+        case({f"{ONE}.images.{AMBASSADOR}.tags": TAGS}, "image web:1 on coreos-1"),
+        case({f"{ONE}.images.0123": Image(("192.0.2.3:5000/other:1", "web:1", "another:5000/web:1"), ("0123",))}),
+        case({f"{ONE}.images": {}, f"{ONE}.containers": {}}),
+        case({f"{ONE}.images": None}),
+        case({"outside.images.web:1": ""}, "image web:1"),
+        case({**on_all(f"images.{WEB}.digests", ("0123",)), "outside.images": {}}),
+    ],
     "container-has-image": [
+        case({f"{ONE}.containers.entry.image": AMBASSADOR}, "container entry on coreos-1"),
+        # of a unit that runs on one machine only
+        case({"machines.coreos-2.containers.blog.image": AMBASSADOR}, "container blog on coreos-2"),
+        case({f"{ONE}.containers.entry.image": "0123", f"{ONE}.images.0123": Image()}, "container entry on coreos-1"),
         case({f"{ONE}.containers.entry.image": "0123"}, "container entry on coreos-1"),
+        # another engine's store knows it by another id
         case(
-            {f"machines.{name}.containers.entry.image": "0123" for name in ("coreos-0", "coreos-1")},
-            "container entry on coreos-2",
+            {
+                f"{ONE}.containers.entry.image": "0123",
+                f"{ONE}.images": lambda images: {AMBASSADOR: images[AMBASSADOR], "0123": images[WEB]},
+            }
         ),
+        case({f"{ONE}.containers.entry.image": "0123", f"{ONE}.images": None}),
+        case({f"{ONE}.containers.entry.image": AMBASSADOR, "outside.images": {}}),
     ],
     "registrations-are-known": [
         case({"services": None}, "etcd"),

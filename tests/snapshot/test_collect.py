@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.snapshot import look, reading
-from harness.snapshot.look import COLLECT
+from harness.snapshot.look import COLLECT, OPERATOR
 from tests.places import program
 from tests.transcripts.snapshots import COLLECTED
 
@@ -80,10 +80,11 @@ def state(folder: Path) -> dict[str, tuple[int, int, int]]:
     return {name: (it.st_size, it.st_mode, it.st_mtime_ns) for name, it in found.items() if not name.startswith("bin")}
 
 
-def test_shell_is_clean() -> None:
+@pytest.mark.parametrize("name", ["collect.sh", "operator.sh"])
+def test_shell_is_clean(name: str) -> None:
     shellcheck = Path(sys.executable).with_name("shellcheck")
 
-    done = subprocess.run([str(shellcheck), "-s", "sh", str(FILE)], capture_output=True, text=True)
+    done = subprocess.run([str(shellcheck), "-s", "sh", str(FILE.with_name(name))], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -104,6 +105,34 @@ def test_nothing_is_redirected_into_a_file() -> None:
     assert not re.search(r"\b(rm|mv|cp|tee|touch|mkdir|ln|dd|install|sed -i)\b", code)
     assert not re.search(r"systemctl (start|stop|restart|reload|daemon-reload|enable|reset-failed)", code)
     assert not re.search(r"curl[^|;]*( -X| --request| --data| -d)", code)
+
+
+@pytest.mark.parametrize(
+    ("scripts", "said"),
+    [
+        ({}, {"fleet": "", "docker": ""}),
+        ({"curl": "case $* in *fleet*) echo 'no permission'; exit 7;; esac"}, {"fleet": "no permission", "docker": ""}),
+        # what does not run would be started by the question
+        ({"systemctl": "case $* in *docker*) exit 3;; *) echo active;; esac"}, {"fleet": ""}),
+        ({"systemctl": "echo inactive; exit 3"}, {}),
+        ({"systemctl": "exit 124"}, {}),
+        ({"fleetctl": None}, {"fleet": "", "docker": "", "fleetctl": "it is in no folder of"}),
+    ],
+)
+def test_what_serves_the_operators_user(machine: Path, scripts: dict[str, str | None], said: dict[str, str]) -> None:
+    """It is told apart from what does not run, by who asks without sudo."""
+    given: dict[str, str | None] = {"systemctl": "echo active", "curl": "exit 0", "fleetctl": "", "ls": "", **scripts}
+    for name, script in given.items():
+        if script is not None:
+            program(machine, name, f"#!/bin/sh\n{script}\n")
+    done = subprocess.run(
+        ["/bin/sh", "-c", OPERATOR], env={"PATH": f"{machine}/bin:/usr/bin:/bin"}, capture_output=True, text=True
+    )
+    found = reading.machine(done.stdout, 0.0, 0.0, {}).operator
+
+    assert found is not None and set(found) == set(said) and done.stderr == ""
+    assert all(found[name].endswith(why) if name != "fleetctl" else why in found[name] for name, why in said.items())
+    assert all(bool(found[name]) == bool(why) for name, why in said.items())
 
 
 @pytest.mark.parametrize("whole", ["whole", ""])

@@ -141,7 +141,8 @@ def look(cluster: FakeCluster, **more: Any) -> Snapshot:
 def commands(cluster: FakeCluster) -> dict[str, list[str]]:
     """Machine -> the words that COLLECT was given there."""
     asked = ((name, command) for name, command in cluster.answering.asked if "collect" in command)
-    return {name: shlex.split(command)[5:] for name, command in asked}
+    words = ((name, shlex.split(command)) for name, command in asked)
+    return {name: its[its.index("collect") + 1 :] for name, its in words}
 
 
 # -- a whole look ----------------------------------------------------------------------------------------------------
@@ -632,10 +633,19 @@ def test_a_cluster_without_a_name_server_has_no_names(cluster: FakeCluster, runn
 
 
 @contextmanager
-def serving(status: int) -> Iterator[int]:
-    """A service on loopback; its port."""
+def serving(status: int, manifests: dict[str, str | int] | None = None) -> Iterator[int]:
+    """A service on loopback; its port. Of a registry the digest of each manifest (path), or the status for it."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            found = (manifests or {}).get(self.path, 404)
+            self.send_response(status if self.path == "/v2/" else found if isinstance(found, int) else 200)
+            if isinstance(found, str):
+                assert "manifest.list.v2" in self.headers["Accept"]
+                self.send_header("Docker-Content-Digest", found)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
         def do_GET(self) -> None:
             self.send_response(status)
             self.send_header("Content-Length", "0")
@@ -728,6 +738,88 @@ def test_where_a_backing_service_is_asked(
     monkeypatch.setattr("urllib3.util.connection.create_connection", refused)
     assert "refused" in backing(cluster, url)
     assert asked == [("192.0.2.4", port)]
+
+
+WEB, AMBASSADOR = "/v2/web/manifests/1", "/v2/ambassador/manifests/1"
+
+
+@pytest.mark.parametrize(
+    ("status", "manifests", "reason", "images"),
+    [
+        (200, {WEB: "sha256:01", AMBASSADOR: "sha256:02"}, "", {"ambassador:1": "02", "web:1": "01"}),
+        (200, {WEB: "sha256:01"}, "", {"ambassador:1": "", "web:1": "01"}),
+        (200, {WEB: "sha256:01", AMBASSADOR: 401}, "status 401, and no digest, for ambassador:1", {"web:1": "01"}),
+        (200, {WEB: 503, AMBASSADOR: "sha256:02"}, "status 503", {"ambassador:1": "02"}),
+        (503, {}, "status 503", {"ambassador:1": "", "web:1": ""}),
+    ],
+)
+def test_which_images_the_registry_has(
+    cluster: FakeCluster, status: int, manifests: dict[str, str | int], reason: str, images: dict[str, str]
+) -> None:
+    """Those that units name. What it does not tell is no answer of it."""
+    with serving(status, manifests) as port:
+        looks = looker(cluster, backing={"image registry": f"http://127.0.0.1:{port}/v2/"})
+        seen = looks.look(0, 0.0, costly=False).outside
+
+    assert (seen.backing["image registry"], seen.registry) == (reason, f"127.0.0.1:{port}")
+    assert reason == "status 503" or seen.images == images
+
+
+def test_a_registry_on_a_machine_is_asked_there_for_all_images_at_once(cluster: FakeCluster) -> None:
+    cluster.answering.on("/v2/", "200 \n200 sha256:02\n404 \n")
+    url = f"http://{OUTPUTS.machines['coreos-1']}:5000/v2/"
+    seen = looker(cluster, backing={"image registry": url}).look(0, 0.0, costly=False).outside
+
+    assert (seen.backing["image registry"], seen.images) == ("", {"ambassador:1": "02", "web:1": ""})
+    (command,) = (command for _, command in cluster.answering.asked if command.startswith("curl"))
+    assert [word for word in shlex.split(command) if "://" in word] == [
+        url,
+        f"{url}ambassador/manifests/1",
+        f"{url}web/manifests/1",
+    ]
+    assert {"-I", "--fail-early"} <= set(shlex.split(command))
+
+
+def test_a_registry_that_is_silent_says_nothing_of_images(cluster: FakeCluster) -> None:
+    seen = looker(cluster, backing={"image registry": "http://127.0.0.1:9/v2/"}).look(0, 0.0, costly=False).outside
+
+    assert "refused" in seen.backing["image registry"] and seen.images == {}
+
+
+# -- the operator's own user -----------------------------------------------------------------------------------------
+
+ASKED = "@@ operator 1795665509.50\nfleet curl: (7) refused (srw------- 1 root core)\ndocker \n\n@. operator 0\n"
+
+
+def test_what_serves_the_operators_user_is_asked_in_costly_looks_and_kept(cluster: FakeCluster) -> None:
+    """In the same session, and without sudo."""
+    cluster.answers(ASKED + COLLECTED, "coreos-1")
+    first = look(cluster)
+    command = next(command for name, command in cluster.answering.asked if "collect" in command)
+    assert shlex.split(command)[:2] == ["sh", "-c"] and "sudo" not in shlex.split(command)[2]
+    said = {"fleet": "curl: (7) refused (srw------- 1 root core)", "docker": ""}
+    assert first.machines["coreos-1"].operator == said and first.machines["coreos-0"].operator is None
+
+    cluster.answers(COLLECTED, "coreos-1")
+    cluster.answering.asked.clear()
+    assert look(cluster, before=first, costly=False).machines["coreos-1"].operator == said
+    assert all(command.startswith("sudo ") for _, command in cluster.answering.asked if "collect" in command)
+    assert look(cluster, before=first).machines["coreos-1"].operator is None
+
+
+def test_an_answer_to_the_operators_user_that_is_cut_off_is_missing(cluster: FakeCluster) -> None:
+    cluster.answers(ASKED.replace("@. operator 0\n", "") + COLLECTED, "coreos-1")
+
+    assert look(cluster).machines["coreos-1"].missing == ("operator",)
+
+
+def test_a_machine_whose_sudo_asks_for_a_password(cluster: FakeCluster) -> None:
+    """What was asked without it is no answer."""
+    refused = "sudo: a terminal is required to read the password\nsudo: a password is required\n"
+    cluster.answers(CommandFailed(["sudo"], 1, ASKED, refused), "coreos-1")
+    seen = look(cluster).machines["coreos-1"]
+
+    assert (seen.silent, seen.refused) == (refused.strip(), "sudo")
 
 
 def test_the_text_that_machines_run_is_the_files() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.snapshot import reading
-from harness.snapshot.data import Container, EtcdHere, Line, Machine, Release, Room
+from harness.snapshot.data import Container, EtcdHere, Image, Line, Machine, Release, Room
 from tests.transcripts.snapshots import COLLECTED, COLLECTED_AT, green
 
 # Part -> what is read of it
@@ -23,6 +23,7 @@ FIELDS = {
     "units": ("units",),
     "texts": ("units",),
     "containers": ("containers",),
+    "images": ("images",),
     "apps": ("apps",),
     "ambassadors": ("ambassadors",),
     "routes": ("routes",),
@@ -130,6 +131,18 @@ def test_recorded_containers_apps_and_ambassadors() -> None:
     assert machine.containers["etcd-amb"].ports == {}
     assert machine.apps == {"jpblog": 503}
     assert machine.ambassadors == {"blog": {"192.0.2.12:32768": "UP"}, "jpblog": {"192.0.2.10:32768": "UP"}}
+
+
+def test_images_are_told_apart_by_what_they_were_pulled_by() -> None:
+    """A machine's own image has no digest, and what nothing leads to has no tag."""
+    machine = read()
+    assert machine.images is not None
+    assert machine.images["99d736b1337d8b14"] == Image(
+        ("192.0.2.3:5000/web:1",), ("d699ba0b3cbc2a89bcbde044c168d86e720c708c5de9ce8e45d28f2d1c3847ae",)
+    )
+    moved = """[{"Id":"sha256:01","RepoTags":["a:5000/web:1","a:5000/x:1"],"RepoDigests":null},
+        {"Id":"sha256:02","RepoTags":null,"RepoDigests":["a:5000/web@sha256:03","b/web@sha256:03"]}]"""
+    assert read(part("images", moved)).images == {"01": Image(("a:5000/web:1", "a:5000/x:1")), "02": Image((), ("03",))}
 
 
 def test_an_answer_of_nothing_is_all_missing() -> None:
