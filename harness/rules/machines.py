@@ -347,7 +347,7 @@ CLOSED = (
     "etcd-keeps-its-leader", "fleet-answers", "fleet-lists", "fleet-views-agree", "unit-is-placed", "unit-is-reported",
     "unit-runs", "unit-keeps-running", "container-runs", "instance-answers", "registrations-are-known",
     "instance-is-registered", "registration-is-right", "ambassador-follows", "ambassador-reaches",
-    "deployment-is-remembered", "contents-are-held", "site-answers", "site-is-whole", "stranger-gets-nothing",
+    "site-answers", "site-is-whole", "stranger-gets-nothing",
     "name-leads",
 )  # fmt: skip
 

@@ -161,8 +161,8 @@ def tag_leads_to_its_image(now: Snapshot) -> Found:
             yield Wrong(subject, "in the image registry", seen, paste=paste, follows=())
             continue
         for name, machine in answering(now):
-            for held in (machine.images or {}).values():
-                if tag in held.tags and digest not in held.digests:
+            for image_id, held in (machine.images or {}).items():
+                if tag in held.tags and not _is_image(digest, image_id, held):
                     subject, paste = Subject("image", image, name), on(name, "docker images --digests")
                     expected = f"as the registry has it, {digest[:16]}"
                     yield Wrong(subject, expected, _shown(held), paste=paste, follows=())
@@ -219,13 +219,18 @@ def container_has_image(now: Snapshot) -> Found:
             if not digest or not here or machine.images is None:
                 continue  # that it is not known is for others to find
             held = machine.images.get(here.image, Image())
-            if digest not in held.digests:
+            if not _is_image(digest, here.image, held):
                 paste = on(
                     machine_name, f"docker inspect --format '{{{{.Image}}}}' {container}; docker images --digests"
                 )
                 subject = Subject("container", container, machine_name)
                 expected, seen = f"{image} as the registry has it, {digest[:16]}", _shown(held)
                 yield Wrong(subject, expected, seen, paste=paste, follows=OTHER_IMAGE)
+
+
+def _is_image(digest: str, image_id: str, held: Image) -> bool:
+    """Whether an image is the one of that manifest. In containerd's store its id says so, where no tag leads to it."""
+    return digest in held.digests or (bool(image_id) and digest.startswith(image_id))
 
 
 def _shown(image: Image) -> str:

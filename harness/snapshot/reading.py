@@ -204,13 +204,16 @@ def _short(image_id: str) -> str:
 
 
 def _images(text: str) -> dict[str, Image]:
-    return {
-        _short(item["Id"]): Image(
-            tags=tuple(sorted(item["RepoTags"] or ())),
-            digests=tuple(sorted({it.partition("@sha256:")[2] for it in item["RepoDigests"] or ()})),
+    """containerd's store lists an image once for each tag."""
+    found: dict[str, Image] = {}
+    for item in json.loads(text):
+        before = found.get(_short(item["Id"]), Image())
+        digests = (it.partition("@sha256:")[2] for it in item["RepoDigests"] or ())
+        found[_short(item["Id"])] = Image(
+            tags=tuple(sorted({*before.tags, *(item["RepoTags"] or ())})),
+            digests=tuple(sorted({*before.digests, *digests})),
         )
-        for item in json.loads(text)
-    }
+    return found
 
 
 def _apps(text: str) -> dict[str, int]:

@@ -15,7 +15,7 @@ from harness.rules.finding import FLEET_LAG, LAYERS, RULES, Finding, Subject
 from harness.rules.judging import Cause, Judgement, causes, judge
 from harness.rules.stands import Foundations
 from harness.snapshot.data import Answer, FleetMachine, Registration, Release, Snapshot
-from tests.rules.cases import CASES, ID, ONE, RUNS_AT, look
+from tests.rules.cases import AMBASSADOR, CASES, ID, ONE, RUNS_AT, TAGS, WEB, look
 from tests.transcripts.snapshots import REMOVED, change, changed, green, later, silent, without
 
 STOPPED = {"active": "inactive", "sub": "dead", "main_pid": 0}
@@ -891,3 +891,63 @@ def test_a_look_before_the_newest_tells_too_that_machines_were_too_slow() -> Non
 
     (cause,) = causes(judge(looks).findings, looks[-1])
     assert cause.finding.rule == "processors-suffice" and cause.finding.since == looks[0].asked
+
+
+# -- what nobody declared --------------------------------------------------------------------------------------------
+
+PORT_CLOSED = (
+    {"machines.coreos-2.foreign_rules": ("ip raw PREROUTING: tcp dport 32768 drop",), "machines.coreos-2.apps.blog": 0}
+    | {f"machines.{name}.ambassadors.blog": {RUNS_AT: "DOWN"} for name in ID}
+    | site_down("blog")
+)
+
+
+def test_a_filter_rule_is_why_an_app_does_not_answer() -> None:
+    """And why its sidekick has it begin anew, and takes it out."""
+    found = shown(of(changed(green(), PORT_CLOSED)))
+    assert list(found) == ["filter-is-declared: filter on coreos-2"]
+
+    anew = stopped("blog.service", "coreos-2") | {"machines.coreos-2.containers.blog": REMOVED, "services.blog": {}}
+    (found,) = (shown(of(changed(green(), PORT_CLOSED | anew | no_servers("blog")))),)
+    assert list(found) == ["filter-is-declared: filter on coreos-2"]
+    assert "unit-runs: unit blog.service on coreos-2" in found["filter-is-declared: filter on coreos-2"]
+
+
+def test_a_filter_rule_is_no_reason_for_what_no_port_leads_to() -> None:
+    others = {f"{ONE}.contents.blog.digest": "0123", "machines.coreos-2.sshd.passwordauthentication": "yes"}
+    found = shown(of(changed(green(), PORT_CLOSED | others | stopped("jpblog.service", "coreos-0"))))
+
+    assert set(found) == {
+        "filter-is-declared: filter on coreos-2",
+        "sshd-is-set: sshd on coreos-2",
+        "contents-are-held: contents of blog on coreos-1",
+        "unit-runs: unit jpblog.service on coreos-0",
+    }
+
+
+def test_a_tag_that_was_moved_is_why_a_container_is_of_another_image() -> None:
+    moved = {f"{ONE}.images.{WEB}.tags": (), f"{ONE}.images.{AMBASSADOR}.tags": TAGS}
+    assert list(shown(of(changed(green(), moved)))) == ["tag-leads-to-its-image: image web:1 on coreos-1"]
+
+    begun = {f"{ONE}.containers.entry.image": AMBASSADOR, "outside.sites.blog.coreos-1": SITE_DOWN}
+    assert shown(of(changed(green(), moved | begun))) == {
+        "tag-leads-to-its-image: image web:1 on coreos-1": {
+            "container-has-image: container entry on coreos-1",
+            "site-answers: site blog through coreos-1",
+        }
+    }
+
+
+def test_what_does_not_serve_the_operators_user_is_no_second_cause_of_what_serves_nobody() -> None:
+    closed = {f"{ONE}.operator.fleet": "refused"}
+    fleet_stopped = {f"{ONE}.fleet": None, f"{ONE}.units.fleet.service.active": "inactive"}
+
+    assert list(shown(of(changed(green(), closed)))) == ["operator-is-served: machine coreos-1"]
+    assert list(shown(of(changed(green(), closed | fleet_stopped)))) == ["system-unit-runs: fleet on coreos-1"]
+
+
+def test_sudo_that_asks_for_a_password_is_why_a_machine_tells_nothing() -> None:
+    found = shown(of(silent(green(), "coreos-1", refused="sudo")))
+
+    assert list(found) == ["operator-is-served: machine coreos-1"]
+    assert "machine-answers: machine coreos-1" in found["operator-is-served: machine coreos-1"]
