@@ -247,6 +247,19 @@ def test_chains_of_the_host_are_known_by_their_tables(host: StockHost, tables: s
     assert done.stdout.splitlines() == chains
 
 
+def test_chains_that_nft_does_not_know_are_noted_too(host: StockHost) -> None:
+    """No finding of a machine, then: they are its owner's. A file of /proc has no size, whatever is in it."""
+    host.write("proc/net/ip_tables_names", "raw\n")
+    host.says("iptables-legacy-save", "# saved\n*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j DROP\nCOMMIT\n")
+    text = PREPARE.read_text()
+    begin = text.index("legacy_chains() {\n")
+    function = text[begin : text.index("\n}\n", begin) + 3].replace("/proc/", f"{host.folder}/proc/")
+    done = run(["sh", "-c", f"{function}legacy_chains"], PATH=f"{host.programs}:{os.environ['PATH']}")
+
+    assert done.stdout.splitlines() == ["legacy raw PREROUTING -"]
+    assert "-s /proc" not in text
+
+
 def test_packages_are_those_that_are_fetched_for_the_bundle() -> None:
     """fetch-packages reads the line of prepare."""
     assert (ROOT / "infra/hosts/fetch-packages").read_text().count('s/^PACKAGES="\\(.*\\)"$/\\1/p') == 1
