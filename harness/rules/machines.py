@@ -361,7 +361,8 @@ def filter_is_declared(now: Snapshot) -> Found:
             seen += f"; and {more} more" if more > 0 else ""
             legacy = any(rule.startswith("legacy ") for rule in machine.foreign_rules)
             paste = on(name, "sudo iptables-legacy-save" if legacy else "sudo nft list ruleset")
-            yield Wrong(at("filter", name), "the platform's rules, Docker's, and no other", seen, paste=paste)
+            expected = "the platform's rules, Docker's, and no other"
+            yield Wrong(at("filter", name), expected, seen, paste=paste, follows=())
 
 
 # -- etcd ------------------------------------------------------------------------------------------------------------

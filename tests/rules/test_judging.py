@@ -907,7 +907,7 @@ def test_a_filter_rule_is_why_an_app_does_not_answer() -> None:
     found = shown(of(changed(green(), PORT_CLOSED)))
     assert list(found) == ["filter-is-declared: filter on coreos-2"]
 
-    anew = stopped("blog.service", "coreos-2") | {"machines.coreos-2.containers.blog": REMOVED, "services.blog": {}}
+    anew = starting("blog.service", "coreos-2") | {"machines.coreos-2.containers.blog": REMOVED, "services.blog": {}}
     (found,) = (shown(of(changed(green(), PORT_CLOSED | anew | no_servers("blog")))),)
     assert list(found) == ["filter-is-declared: filter on coreos-2"]
     assert "unit-runs: unit blog.service on coreos-2" in found["filter-is-declared: filter on coreos-2"]
