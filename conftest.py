@@ -38,7 +38,7 @@ from harness.runs.fingerprint import fingerprint
 from harness.runs.progress import Progress, last_green, looker_of
 from harness.runs.restoring import restore
 from harness.runs.watch import RuleBroken, Watch
-from harness.runs.workplace import OUTPUTS, SECOND_SHELL, SHELL_STATE
+from harness.runs.workplace import OUTPUTS, SECOND_SHELL, SHELL_STATE, builds
 from harness.seams.http import open_session
 from harness.seams.patience import patience
 from harness.seams.process import Processes
@@ -173,12 +173,13 @@ def watch(
     process: Processes,
 ) -> Iterator[Watch]:
     folder = Path(os.environ["PLATFORM_FOLDER"])
-    plan = None if (workplace / OUTPUTS).exists() else lambda: terraform.second_plan().changed
-    progress = Progress(first_shell.typed, builds=folder == workplace)
+    of_outputs = (workplace / OUTPUTS).exists()
+    plan = None if of_outputs else lambda: terraform.second_plan().changed
+    progress = Progress(first_shell.typed, builds=builds(folder, workplace))
 
     def looker() -> Looker:
         cluster = Cluster(read_outputs, connections, process)
-        return looker_of(cluster, progress, first_shell, process, workplace.name, plan)
+        return looker_of(cluster, progress, first_shell, process, None if of_outputs else workplace.name, plan)
 
     watch = Watch(looker, recorder, folder, since=last_green(workplace))
     yield watch

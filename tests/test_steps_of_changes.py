@@ -1730,6 +1730,25 @@ def test_run_leaves_out_what_it_lacks_and_says_why(tmp_path: Path) -> None:
     assert not (tmp_path / "asked").exists() and not any(event["kind"] == "step.started" for event in events)
 
 
+@pytest.mark.parametrize("outputs_only", [True, False])
+def test_a_run_of_outputs_intends_all_and_asks_neither_for_a_plan_nor_the_kernel(
+    root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outputs_only: bool
+) -> None:
+    given: list[Any] = []
+    workplace = of_outputs(tmp_path / "run-1") if outputs_only else of_run(tmp_path / "run-1")
+    monkeypatch.setenv("PLATFORM_FOLDER", str(workplace))
+    monkeypatch.setattr(root, "Progress", lambda typed, builds: builds)
+    monkeypatch.setattr(root, "Cluster", lambda *parts: "the cluster")
+    monkeypatch.setattr(root, "looker_of", lambda *arguments: given.append(arguments))
+    shell = SimpleNamespace(typed=[])
+    watch = next(root.watch.__wrapped__(None, shell, workplace, SimpleNamespace(), None, None, None))
+    watch._looker()
+
+    assert [(builds, run_id, plan is None) for _, builds, _, _, run_id, plan in given] == [
+        (False, None, True) if outputs_only else (True, "run-1", False)
+    ]
+
+
 # == what holds after a change =======================================================================================
 
 

@@ -20,7 +20,7 @@ from harness.runs import evidence
 from harness.runs.execution import Execution
 from harness.runs.progress import Progress, last_green, looker_of
 from harness.runs.watch import Watch, emit_causes
-from harness.runs.workplace import OUTPUTS
+from harness.runs.workplace import OUTPUTS, builds
 from harness.seams.patience import patience
 
 # Seconds for all of it, of which the looks may take the first; the last are for the journals, and for writing it down
@@ -123,7 +123,7 @@ def _emit(
 def _unmade(execution: Execution) -> bool:
     """Whether this run began to make a cluster, and never ended it: why, it was told, and a look would tell of all that
     is not there yet, as if it had been."""
-    if execution.workplace.folder != execution.run.folder:
+    if not builds(execution.run.folder, execution.workplace.folder):
         return False
     applied = [command["status"] == 0 for command in execution.document()["commands"] if applies(command)]
     return bool(applied) and not any(applied)
@@ -133,8 +133,9 @@ def _looked(execution: Execution, cluster: Cluster) -> list[dict[str, Any]]:
     """The causes of what is wrong, as looks show it now."""
     run, workplace = execution.run, execution.workplace
     typed = [command["line"] for command in execution.document()["commands"] if command["typed"]]
-    progress = Progress(typed, builds=workplace.folder == run.folder and not (run.folder / OUTPUTS).exists())
-    looker = looker_of(cluster, progress, workplace.shell, run.process, workplace.run_id, _plan(execution))
+    progress = Progress(typed, builds=builds(run.folder, workplace.folder))
+    run_id = None if (run.folder / OUTPUTS).exists() else workplace.run_id
+    looker = looker_of(cluster, progress, workplace.shell, run.process, run_id, _plan(execution))
     taken = max((look["number"] for look in execution.document()["looks"]), default=0)
     since = last_green(workplace.folder)
     Watch(lambda: looker, run.recorder, run.folder, since=since, taken=taken).diagnose(LOOKS_WITHIN)

@@ -58,12 +58,13 @@ def looker_of(
     progress: Progress,
     operator: OperatorShell,
     process: Runner,
-    run_id: str,
+    run_id: str | None,
     plan: Callable[[], Iterable[str]] | None = None,
 ) -> Looker:
-    """What looks at the cluster that run `run_id` made, as an operator has it in front of them."""
+    """What looks at the cluster that run `run_id` made (None: of another's nobody knows which of the kernel's alarms
+    are its machines'), as an operator has it in front of them."""
     target = operator.cwd / "infra" / operator.env["TARGET"]
-    command = target_data(target).get("kernel_alarms")
+    command = target_data(target).get("kernel_alarms") if run_id else None
 
     def alarms(since: float) -> list[str]:
         argv = [word.format(run_id=run_id, since=int(since)) for word in command or ()]

@@ -282,6 +282,12 @@ class Workplace:
         self.shell_state.unlink(missing_ok=True)
 
 
+def builds(run: Path, workplace: Path) -> bool:
+    """Whether the run of this folder builds its cluster. One that is known by its outputs only has its workplace in the
+    run's folder as well, and is running already."""
+    return run == workplace and not (workplace / OUTPUTS).exists()
+
+
 def _persons_agent(target_folder: Path) -> str:
     """The socket of the person's ssh-agent, where this target logs in with a key of it: its `key_file` is empty."""
     if LOGS_IN_WITH not in declared(target_folder):

@@ -302,14 +302,15 @@ def test_looks_and_evidence_share_the_seconds(
 def test_terraform_plans_where_the_cluster_is_known_by_its_state(
     it: Standing, execution: Execution, monkeypatch: pytest.MonkeyPatch, of_outputs: bool
 ) -> None:
-    plans: list[Any] = []
-    monkeypatch.setattr(module, "looker_of", lambda *arguments: plans.append(arguments[-1]) or it.looker)
+    given: list[Any] = []
+    monkeypatch.setattr(module, "looker_of", lambda *arguments: given.append(arguments) or it.looker)
     if of_outputs:
         (execution.run.folder / OUTPUTS).write_text("{}")
 
     collect(execution)
 
-    assert [plan is None for plan in plans] == [of_outputs]
+    # whose alarms the kernel's are is known by the run that made the machines, too
+    assert [(run_id is None, plan is None) for *_, run_id, plan in given] == [(of_outputs, of_outputs)]
 
 
 # -- the mask --------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from harness.runs.workplace import (
     OPERATORS_FILES,
     Workplace,
     add_secrets,
+    builds,
     in_use,
     known_target,
     targets,
@@ -693,6 +694,18 @@ def test_an_agent_that_cannot_be_started_leaves_nothing_to_end(
         found.unlock()
     found.lock()
     assert found.shell.own == {}
+
+
+@pytest.mark.parametrize(
+    ("its_own", "of_outputs", "expected"), [(True, False, True), (False, False, False), (True, True, False)]
+)
+def test_a_run_builds_the_cluster_of_its_own_workplace_and_none_that_it_knows_by_outputs(
+    tmp_path: Path, its_own: bool, of_outputs: bool, expected: bool
+) -> None:
+    if of_outputs:
+        (tmp_path / "outputs.json").write_text("{}")
+
+    assert builds(tmp_path if its_own else tmp_path / "this-run", tmp_path) is expected
 
 
 def test_who_reaches_a_cluster_no_more_has_neither_key_nor_shell(found: Workplace) -> None:

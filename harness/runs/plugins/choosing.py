@@ -25,7 +25,7 @@ from harness.record.log import Recorder
 from harness.reports.runbook import Feature, feature
 from harness.reports.runbook import Scenario as Claim
 from harness.runs.faults import NETWORK, Means, read_faults
-from harness.runs.workplace import EXAMPLE, MACHINES_AT_MOST, OUTPUTS, SHELL_STATE
+from harness.runs.workplace import EXAMPLE, MACHINES_AT_MOST, OUTPUTS, SHELL_STATE, builds
 from harness.seams.process import Processes
 from harness.text import LEFT_OUT, SLOW, did_you_mean
 
@@ -298,7 +298,7 @@ def tags_of(item: pytest.Item) -> set[str]:
 
 def builds_here() -> bool:
     """Whether this run builds the cluster that it is about."""
-    return os.environ.get("PLATFORM_WORKPLACE", "") == os.environ.get("PLATFORM_FOLDER", "")
+    return builds(*(Path(os.environ.get(name, "")) for name in ("PLATFORM_FOLDER", "PLATFORM_WORKPLACE")))
 
 
 def changes_something(item: pytest.Item) -> bool:

@@ -269,6 +269,12 @@ def missing(root: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     return ask
 
 
+def test_what_builds_is_left_out_of_a_run_of_outputs(
+    of_outputs: Callable[..., Path], missing: Callable[..., str]
+) -> None:
+    assert missing(of_outputs(), "builds") == "builds the cluster, and this one stands"
+
+
 BESIDE = "needs the registry and the discovery service on a machine, and this cluster's run beside it"
 NEEDS = (
     "requires_state",
