@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -212,18 +213,26 @@ class Watch:
                 since = self._looked if judged.all else since
 
     def names(self, what: str, expected: Collection[tuple[str, str]], within: float) -> None:
-        """Looks until these causes are named (rule, and subject in words), and no other. Raises WaitExpired."""
+        """Looks until these causes are named (rule, and subject in words), and no other, nor may a later look name one:
+        all that is not settled follows from them. Raises WaitExpired.
+
+        What shows at the end of the limit has its time to settle; what comes and goes after it does not matter.
+        """
         rules = [name for name in asked_for() if not RULES[name].compares]
         with self._waiting(what, within=within, hold_for=0) as wait:
             self.changed()
             self._look(costly=True)
-            ends = self._clock.monotonic() + within * patience()
+            ends, last = self._clock.monotonic() + within * patience(), math.inf
             while True:
                 judged = wait.saw(self._judge().of(rules), self._looks[-1])
                 found = causes(judged.findings, self._looks[-1])
-                if {(it.finding.rule, str(it.finding.subject)) for it in found} == set(expected):
-                    return
-                if self._clock.monotonic() >= ends:
+                is_over = self._clock.monotonic() >= ends
+                last = min(last, self._looks[-1].asked) if is_over else last
+                if _named(found) == set(expected):
+                    shown = [it for it in causes(judged.all, self._looks[-1]) if it.finding.first_seen <= last]
+                    if _named(shown) <= set(expected):
+                        return
+                elif is_over:
                     named = "; ".join(str(it.finding) for it in found) or "nothing"
                     wanted = ", ".join(subject for _, subject in expected)
                     raise WaitExpired(f"{what}: named is {named}", expected=wanted, seen=named)
@@ -361,6 +370,11 @@ class Watch:
 
 def _alone(findings: Iterable[Finding]) -> list[Cause]:
     return [Cause(finding) for finding in findings]
+
+
+def _named(found: Collection[Cause]) -> set[tuple[str, str]]:
+    """Causes as a person names them: rule, and subject in words."""
+    return {(it.finding.rule, str(it.finding.subject)) for it in found}
 
 
 def _after_a_change() -> list[str]:

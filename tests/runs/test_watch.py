@@ -947,6 +947,42 @@ def test_what_is_named_otherwise_is_wrong(
     assert events("wait.ended")[-1]["outcome"] == "expired"
 
 
+def test_what_only_a_later_look_can_tell_is_waited_for_before_all_is_named(
+    watch: Watch, looker: FakeLooker, clock: FakeClock
+) -> None:
+    """At the first look nothing else counts yet."""
+    looker.shows = [lacks(active="failed", sees_less=("coreos-1",))]
+
+    with pytest.raises(WaitExpired, match=r"fleet on coreos-1: .*; unit blog.service on coreos-1"):
+        watch.names(INJECTED, [BLOG_FAILED], 20)
+    assert clock.now == 1020
+
+
+def test_what_is_gone_before_it_counts_is_no_cause(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
+    looker.shows = [lacks(active="failed", sees_less=("coreos-1",))] * 3 + [lacks(active="failed")]
+
+    watch.names(INJECTED, [BLOG_FAILED], 20)
+    assert clock.slept == [EVERY] * 3
+
+
+def test_what_comes_and_goes_by_other_names_does_not_keep_it_from_ending(
+    watch: Watch, looker: FakeLooker, clock: FakeClock
+) -> None:
+    looker.shows = [lacks(active="failed", sees_less=(name,)) for name in NAMES * 100]
+
+    watch.names(INJECTED, [BLOG_FAILED], 20)
+    assert 1020 <= clock.now <= 1020 + FLEET_LAG
+
+
+def test_what_shows_at_the_end_has_its_time_to_count(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
+    blog_failed = lacks(active="failed", sees_less=("coreos-0",))
+    looker.shows = [blog_failed] * 2 + [lacks(active="failed", sees_less=("coreos-1",))]
+
+    with pytest.raises(WaitExpired, match="fleet on coreos-1: "):
+        watch.names(INJECTED, [BLOG_FAILED], 1)
+    assert clock.now >= 1001 + FLEET_LAG - 1
+
+
 def test_same_thing_by_another_rule_is_not_what_was_injected(watch: Watch, looker: FakeLooker) -> None:
     looker.shows = [lacks(active="failed")]
 
