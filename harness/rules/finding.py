@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from harness.snapshot.data import Machine, Snapshot, Struct, Unit
+from harness.snapshot.data import PARTS, Machine, Snapshot, Struct, Unit
 
 # Everything that stands on the subject, in `explains`
 ALL = "*"
@@ -47,7 +47,7 @@ class Wrong:
     another way (other bytes, a unit that was stopped, a key that is refused) `follows` from findings of these rules
     only: `RULE`, or `RULE KIND` of one kind of its subjects; from none, where that is empty. It `leads` to findings of
     these rules, where not to all that its rule explains. What is `untold` was not seen, for its machine does not tell:
-    it may be well, and leads to nothing that was seen.
+    it may be well, and leads to nothing that was seen. `absent` are the parts that this leaves unknown (see Rule).
     """
 
     subject: Subject
@@ -58,6 +58,7 @@ class Wrong:
     follows: Collection[str] | None = None
     leads: Collection[str] | None = None
     untold: bool = False
+    absent: tuple[str, ...] = ()
 
 
 class Finding(Struct, frozen=True, omit_defaults=True):
@@ -76,6 +77,7 @@ class Finding(Struct, frozen=True, omit_defaults=True):
     follows: Collection[str] | None = None
     leads: Collection[str] | None = None
     untold: bool = False
+    absent: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, Subject]:
@@ -92,6 +94,9 @@ Found = Iterable[Wrong]
 class Rule:
     """What must hold. `name` is stable: people and programs know it.
 
+    It is judged by the parts of the snapshot that it `needs`: those of PARTS, of collect.sh, and of what is asked from
+    outside. What leaves one of them unknown counts for it (see Judgement.of).
+
     It `explains` findings of these other rules whose subjects stand on its own (ALL: of any rule that comes later), and
     that can follow from it (see Wrong).
     `lag` is how many seconds late its sources are: what it finds counts when two looks that are further apart agree.
@@ -103,6 +108,7 @@ class Rule:
     layer: str
     claim: str
     finds: Callable[..., Found]
+    needs: Collection[str]
     explains: Collection[str]
     lag: float
     compares: bool
@@ -117,6 +123,7 @@ def rule(
     layer: str,
     claim: str,
     *,
+    needs: Collection[str],
     explains: Collection[str] = (),
     lag: float = 0.0,
     compares: bool = False,
@@ -127,7 +134,7 @@ def rule(
 
     def add(finds: Callable[..., Found]) -> Callable[..., Found]:
         name = finds.__name__.replace("_", "-")
-        RULES[name] = Rule(name, layer, claim, finds, explains, lag, compares, costly, excuses)
+        RULES[name] = Rule(name, layer, claim, finds, needs, explains, lag, compares, costly, excuses)
         return finds
 
     return add
@@ -149,6 +156,14 @@ def asked_for() -> list[str]:
 def answering(now: Snapshot) -> Iterator[tuple[str, Machine]]:
     """The machines that answered; of the others nothing is known but that they are silent."""
     yield from now.answering.items()
+
+
+def unanswered(now: Snapshot, part: str, *subjects: Subject) -> Found:
+    """A part of the snapshot that was asked for, and never answered: nothing that needs it is known of its subjects."""
+    if part in now.unanswered:
+        seen = f"asked, and no answer in {now.seconds:.0f} s"
+        for subject in subjects:
+            yield Wrong(subject, f"an answer to what is asked: {PARTS[part]}", seen, absent=(part,))
 
 
 def described(unit: Unit | None) -> str:

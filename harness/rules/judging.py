@@ -30,11 +30,13 @@ class Judgement:
         return (*self.findings, *self.unsettled)
 
     def of(self, rules: Collection[str]) -> Judgement:
-        """That of some rules."""
-        return Judgement(
-            tuple(found for found in self.findings if found.rule in rules),
-            tuple(found for found in self.unsettled if found.rule in rules),
-        )
+        """That of some rules, and what leaves parts unknown that they need."""
+        needed = {part for name, rule in RULES.items() if name in rules for part in rule.needs}
+
+        def concerned(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+            return tuple(it for it in findings if it.rule in rules or not needed.isdisjoint(it.absent))
+
+        return Judgement(concerned(self.findings), concerned(self.unsettled))
 
 
 class Cause(Struct, frozen=True, omit_defaults=True):
@@ -69,9 +71,13 @@ def judge(looks: Sequence[Snapshot], expected: Collection[tuple[str, Subject]] =
 
 
 def _found(rule: Rule, looks: Sequence[Snapshot], at: int) -> list[Wrong]:
+    """What a rule finds; nothing of a machine that was asked for a part which it needs, and did not tell."""
     if rule.excuses:
         return list(rule.finds(looks[: at + 1]))
-    return list(rule.finds(looks[0], looks[at]) if rule.compares else rule.finds(looks[at]))
+    found = rule.finds(looks[0], looks[at]) if rule.compares else rule.finds(looks[at])
+    needs, there = set(rule.needs), looks[at].machines
+    silent_on = {name for name, it in there.items() if not needs.isdisjoint(machines.parts_missing(it))}
+    return [wrong for wrong in found if wrong.subject.machine not in silent_on]
 
 
 def _first_seen(rule: Rule, subject: Subject, looks: Sequence[Snapshot]) -> float:

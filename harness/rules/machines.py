@@ -21,6 +21,7 @@ from harness.rules.finding import (
     on,
     rule,
     since,
+    unanswered,
 )
 from harness.snapshot.data import Machine, Snapshot
 
@@ -33,9 +34,10 @@ SYSTEM = {
     "docker.service": "docker",
     "contents.service": "contents service",
 }
-# Parts of an answer that are missing when what they ask does not run, which is for other rules to find
-FOR_OTHERS = {"texts", "containers", "images", "ambassadors", "routes", "etcd", "metrics", "fleet", "fleet-units",
-              "fleet-state", "reached"}  # fmt: skip
+# Parts of an answer that are missing when what they ask does not run, which is for other rules to find; and all of one
+FOR_OTHERS = ("texts", "containers", "images", "ambassadors", "routes", "etcd", "metrics", "fleet", "reached")
+OF_MACHINES = ("identity", "system", "units", "apps", "listening", "filter", "ruleset", "operator", "sshd", "room",
+               "journal", "contents", "helpers", *FOR_OTHERS)  # fmt: skip
 CLOCK_AT_MOST = 1.0
 # A machine that is very busy for a moment takes a connection late
 NETWORK_LAG = 1.0
@@ -50,7 +52,8 @@ LATE = (
     "fleet-answers", "fleet-lists", "fleet-views-agree", "unit-is-placed", "unit-is-reported", "unit-runs",
     "unit-runs-nowhere-else", "unit-keeps-running", "container-runs", "registrations-are-known",
     "instance-is-registered", "registration-is-right", "ambassador-follows", "ambassador-reaches",
-    "site-answers", "site-is-whole", "stranger-gets-nothing", "name-leads",
+    "site-answers", "site-is-whole", "stranger-gets-nothing", "name-leads", "plan-is-told", "kernel-log-is-told",
+    "ports-are-told", "sites-are-walked", "names-are-told",
 )  # fmt: skip
 # Of rules that nobody declared, those that are told one by one
 RULES_SHOWN = 3
@@ -90,14 +93,14 @@ def at(kind: str, machine: str) -> Subject:
     return Subject(kind, "", machine)
 
 
-@rule("environment", "every backing service answers", explains=("unit-runs", "name-leads"))
+@rule("environment", "every backing service answers", needs=("backing",), explains=("unit-runs", "name-leads"))
 def backing_service_answers(now: Snapshot) -> Found:
     for name, reason in now.outside.backing.items():
         if reason:
             yield Wrong(Subject("backing service", name), "an answer", reason)
 
 
-@rule("environment", "the machines have the processors that they need", explains=LATE, excuses=True)
+@rule("environment", "the machines have the processors that they need", needs=("room",), explains=LATE, excuses=True)
 def processors_suffice(looks: Sequence[Snapshot]) -> Found:
     """By the slowest look in which most machines were slow; where one alone is, its processors are not the reason."""
     slowest = max(looks, key=_slowness)
@@ -117,14 +120,16 @@ def _slowness(look: Snapshot) -> float:
     return median(worked) if worked else 0.0
 
 
-@rule("config", "the operator's ssh-agent holds a key", explains=("machine-answers",))
+@rule("config", "the operator's ssh-agent holds a key", needs=("keys",), explains=("machine-answers",))
 def agent_holds_a_key(now: Snapshot) -> Found:
     if any(machine.refused == "key" for machine in now.machines.values()) and not now.outside.keys:
         seen = "it holds none" if now.outside.keys == 0 else "no agent answers"
         yield Wrong(Subject("ssh-agent"), "the operator's key", seen, paste="ssh-add -l")
 
 
-@rule("provision", "every machine shows the host key that is pinned for it", explains=(ALL, "machine-answers"))
+@rule(
+    "provision", "every machine shows the host key that is pinned for it", needs=(), explains=(ALL, "machine-answers")
+)
 def host_key_is_pinned(now: Snapshot) -> Found:
     for name, machine in now.machines.items():
         if machine.refused == "host key" and not machine.through:
@@ -132,19 +137,20 @@ def host_key_is_pinned(now: Snapshot) -> Found:
             yield Wrong(at("machine", name), "the host key that is pinned for it", machine.silent, paste=paste)
 
 
-@rule("provision", "every machine answers over SSH", explains=(ALL,))
+@rule("provision", "every machine answers over SSH", needs=(), explains=(ALL,))
 def machine_answers(now: Snapshot) -> Found:
     for name, machine in now.machines.items():
         if machine.silent:
             paste, follows = on(name, "uptime"), REFUSED.get(machine.refused, SILENT)
             wrong = Wrong(at("machine", name), "an answer over SSH", machine.silent, paste=paste, follows=follows)
             # who refuses the operator, or is behind one who does not answer, may serve readers all the same
-            yield replace(wrong, untold=bool(machine.refused or machine.through))
+            yield replace(wrong, untold=bool(machine.refused or machine.through), absent=OF_MACHINES)
 
 
 @rule(
     "provision",
     "every machine and those of etcd's members reach each other",
+    needs=("reached", "etcd"),
     explains=(ALL,),
     lag=NETWORK_LAG,
 )
@@ -176,7 +182,7 @@ def _packets_lost(now: Snapshot) -> dict[frozenset[str], float]:
     return found
 
 
-@rule("provision", "a second plan changes nothing", costly=True)
+@rule("provision", "a second plan changes nothing", needs=("plan",), costly=True)
 def plan_is_empty(now: Snapshot) -> Found:
     paste = "terraform -chdir=infra/$TARGET plan -var-file=../../terraform.tfvars"
     silent = [name for name, machine in now.machines.items() if machine.silent]
@@ -189,12 +195,17 @@ def plan_is_empty(now: Snapshot) -> Found:
 
 
 # fleet tells machines apart by their ids
-@rule("provision", "no two machines share a machine id", explains=(*BY_FLEET, "fleet-metadata"))
+@rule("provision", "Terraform's plan ends", needs=("plan",), costly=True)
+def plan_is_told(now: Snapshot) -> Found:
+    return unanswered(now, "plan", Subject("plan"))
+
+
+@rule("provision", "no two machines share a machine id", needs=("identity",), explains=(*BY_FLEET, "fleet-metadata"))
 def machine_ids_differ(now: Snapshot) -> Found:
     yield from _shared(now, {name: machine.machine_id for name, machine in answering(now)}, "machine id")
 
 
-@rule("provision", "no two machines share an SSH host key")
+@rule("provision", "no two machines share an SSH host key", needs=("identity",))
 def host_keys_differ(now: Snapshot) -> Found:
     yield from _shared(now, {name: machine.host_key for name, machine in answering(now)}, "SSH host key")
 
@@ -208,15 +219,22 @@ def _shared(now: Snapshot, values: dict[str, str], what: str) -> Found:
             yield Wrong(at("machine", name), f"a {what} of its own", seen, follows=())
 
 
-@rule("bootstrap", "every machine says all that it is asked")
+@rule("bootstrap", "every machine says all that it is asked", needs=())
 def answer_is_whole(now: Snapshot) -> Found:
     for name, machine in answering(now):
-        missing = [part for part in machine.missing if part not in FOR_OTHERS]
-        if missing:
-            yield Wrong(at("machine", name), "an answer to every question", f"none of {', '.join(missing)}")
+        if missing := parts_missing(machine):
+            seen = f"none of {', '.join(missing)}"
+            yield Wrong(at("machine", name), "an answer to every question", seen, absent=tuple(missing))
 
 
-@rule("bootstrap", "every machine has finished its boot", explains=(ALL,))
+def parts_missing(machine: Machine) -> list[str]:
+    """The parts that a machine was asked for and did not tell, whatever runs there."""
+    # it tries to reach the others where its etcd answers
+    others = [part for part in FOR_OTHERS if part != "reached" or "etcd" in machine.missing]
+    return [part for part in machine.missing if part not in others]
+
+
+@rule("bootstrap", "every machine has finished its boot", needs=("units", "system"), explains=(ALL,))
 def boot_finished(now: Snapshot) -> Found:
     for name, machine in answering(now):
         boot = machine.units.get("first-boot.service")
@@ -233,7 +251,7 @@ def boot_finished(now: Snapshot) -> Found:
             yield Wrong(at("boot", name), "a boot that has ended", f"systemd is {machine.state}", None, paste)
 
 
-@rule("bootstrap", "every clock agrees with the operator's")
+@rule("bootstrap", "every clock agrees with the operator's", needs=("identity",))
 def clock_agrees(now: Snapshot) -> Found:
     for name, machine in answering(now):
         if abs(machine.clock_ahead) > CLOCK_AT_MOST:
@@ -243,7 +261,12 @@ def clock_agrees(now: Snapshot) -> Found:
             yield Wrong(at("clock", name), f"within {CLOCK_AT_MOST:g} s", seen, paste=paste, follows=())
 
 
-@rule("bootstrap", "there is room on every machine", explains=("unit-runs", "etcd-is-healthy", "system-unit-runs"))
+@rule(
+    "bootstrap",
+    "there is room on every machine",
+    needs=("room",),
+    explains=("unit-runs", "etcd-is-healthy", "system-unit-runs"),
+)
 def room_is_left(now: Snapshot) -> Found:
     for name, machine in answering(now):
         for place, room in machine.rooms.items():
@@ -254,21 +277,27 @@ def room_is_left(now: Snapshot) -> Found:
                 yield Wrong(subject, f"{FREE_AT_LEAST:.0%} free", seen, paste=paste, follows=())
 
 
-@rule("bootstrap", "Docker answers where it runs", explains=(ALL,))
+@rule("bootstrap", "Docker answers where it runs", needs=("units", "containers", "images"), explains=(ALL,))
 def docker_answers(now: Snapshot) -> Found:
     for name, machine in answering(now):
-        if _active(machine, "docker.service") and (machine.containers is None or machine.images is None):
-            expected = "a list of its containers" if machine.containers is None else "a list of its images"
-            yield Wrong(at("docker", name), expected, "no answer", paste=on(name, "docker ps; docker images"))
+        absent = [part for part in ("containers", "images") if getattr(machine, part) is None]
+        if _active(machine, "docker.service") and absent:
+            subject, paste = at("docker", name), on(name, "docker ps; docker images")
+            yield Wrong(subject, f"a list of its {absent[0]}", "no answer", paste=paste, absent=tuple(absent))
 
 
-@rule("bootstrap", "the kernel ended no process for want of memory")
+@rule("bootstrap", "the kernel ended no process for want of memory", needs=("kernel",))
 def memory_suffices(now: Snapshot) -> Found:
     for line in now.outside.kernel or ():
         yield Wrong(Subject("kernel log", line[:120]), "no process ended for want of memory", line, paste="sudo dmesg")
 
 
-@rule("bootstrap", "sshd is set as the machines' image says")
+@rule("bootstrap", "the kernel's log is read where the operator may read it", needs=("kernel",))
+def kernel_log_is_told(now: Snapshot) -> Found:
+    return unanswered(now, "kernel", Subject("kernel log"))
+
+
+@rule("bootstrap", "sshd is set as the machines' image says", needs=("sshd",))
 def sshd_is_set(now: Snapshot) -> Found:
     for name, machine in answering(now):
         for setting, value in now.intended.sshd.items():
@@ -281,6 +310,7 @@ def sshd_is_set(now: Snapshot) -> Found:
 @rule(
     "bootstrap",
     "every machine serves the operator's own user: sudo, fleet and Docker",
+    needs=("operator", "fleet", "containers"),
     explains=("machine-answers",),
     costly=True,
 )
@@ -301,6 +331,7 @@ def operator_is_served(now: Snapshot) -> Found:
 @rule(
     "bootstrap",
     "every service of the machine itself runs",
+    needs=("units",),
     explains=(ALL, "etcd-is-healthy", "fleet-lists", "fleet-answers"),
 )
 def system_unit_runs(now: Snapshot) -> Found:
@@ -314,10 +345,11 @@ def system_unit_runs(now: Snapshot) -> Found:
                 ended = ("boot-finished", "room-is-left") if failed else ("boot-finished",)
                 follows, leads = ended if ended_for_good(state) else None, LEADS.get(kind)
                 seen, began = described(state), since(state, machine)
-                yield Wrong(at(kind, name), f"{unit} active", seen, began, paste, follows, leads)
+                absent = ("containers",) if kind == "docker" else ()
+                yield Wrong(at(kind, name), f"{unit} active", seen, began, paste, follows, leads, absent=absent)
 
 
-@rule("bootstrap", "no unit of the machine itself is failed")
+@rule("bootstrap", "no unit of the machine itself is failed", needs=("system", "units"))
 def no_system_unit_failed(now: Snapshot) -> Found:
     for name, machine in answering(now):
         for unit in machine.failed:
@@ -328,11 +360,10 @@ def no_system_unit_failed(now: Snapshot) -> Found:
                 yield Wrong(subject, "not failed", "failed", since(state, machine), paste, follows)
 
 
-@rule("bootstrap", "every machine's filter is loaded", explains=("port-is-open", "port-is-closed"))
+@rule("bootstrap", "every machine's filter is loaded", needs=("filter",), explains=("port-is-open", "port-is-closed"))
 def filter_is_loaded(now: Snapshot) -> Found:
-    known = {name: machine for name, machine in answering(now) if "filter" not in machine.missing}
-    usual = most_common(machine.filter for machine in known.values())
-    for name, machine in known.items():
+    usual = most_common(machine.filter for _, machine in answering(now) if machine.filter)
+    for name, machine in answering(now):
         paste = on(name, "sudo nft list table inet platform")
         if not machine.filter:
             yield Wrong(at("filter", name), "the platform's table", "no such table is loaded", paste=paste)
@@ -352,7 +383,12 @@ CLOSED = (
 )  # fmt: skip
 
 
-@rule("bootstrap", "every rule that filters on a machine is the platform's or Docker's", explains=CLOSED)
+@rule(
+    "bootstrap",
+    "every rule that filters on a machine is the platform's or Docker's",
+    needs=("ruleset",),
+    explains=CLOSED,
+)
 def filter_is_declared(now: Snapshot) -> Found:
     for name, machine in answering(now):
         if machine.foreign_rules:
@@ -370,7 +406,7 @@ def filter_is_declared(now: Snapshot) -> Found:
 HEALTH = "ETCDCTL_API=2 etcdctl cluster-health"
 
 
-@rule("bootstrap", "every machine reaches a healthy etcd that serves v2", explains=BY_ETCD)
+@rule("bootstrap", "every machine reaches a healthy etcd that serves v2", needs=("etcd",), explains=BY_ETCD)
 def etcd_is_healthy(now: Snapshot) -> Found:
     """/health alone proves too little: it says true on a member without v2, which fleet cannot use."""
     members = list(now.intended.machines)[: now.intended.members_at_most]
@@ -380,15 +416,17 @@ def etcd_is_healthy(now: Snapshot) -> Found:
         if name in well:
             continue
         seen = "no whole answer" if machine.etcd is None else "not healthy"
+        absent = ("etcd",) if machine.etcd is None else ()
         if quorum:
-            yield Wrong(at("etcd", name), "healthy, and serving v2 keys", seen, paste=on(name, HEALTH))
+            expected = "healthy, and serving v2 keys"
+            yield Wrong(at("etcd", name), expected, seen, paste=on(name, HEALTH), absent=absent)
         else:
             expected = f"{len(members) // 2 + 1} members that are well, of {len(members)}"
-            yield Wrong(Subject("etcd"), expected, f"{name} is {seen}", paste=on(name, HEALTH))
+            yield Wrong(Subject("etcd"), expected, f"{name} is {seen}", paste=on(name, HEALTH), absent=absent)
             return
 
 
-@rule("bootstrap", "the members of etcd are the first machines, and each says so")
+@rule("bootstrap", "the members of etcd are the first machines, and each says so", needs=("etcd",))
 def etcd_members_are_right(now: Snapshot) -> Found:
     seen = [len(machine.etcd.members) for _, machine in answering(now) if machine.etcd]
     first = sorted(list(now.intended.machines)[: min(now.intended.members_at_most, max(seen, default=0))])
@@ -399,7 +437,7 @@ def etcd_members_are_right(now: Snapshot) -> Found:
             yield Wrong(at("etcd", name), expected, members, paste=on(name, HEALTH), follows=follows)
 
 
-@rule("bootstrap", "etcd has one leader")
+@rule("bootstrap", "etcd has one leader", needs=("etcd",))
 def etcd_has_one_leader(now: Snapshot) -> Found:
     known = {name: machine.etcd.leader for name, machine in answering(now) if machine.etcd and machine.etcd.role}
     leaders = sorted(set(known.values()) - {""})
@@ -410,7 +448,7 @@ def etcd_has_one_leader(now: Snapshot) -> Found:
             yield Wrong(at("etcd", name), f"leader {', '.join(leaders)}", "none", paste=on(name, HEALTH))
 
 
-@rule("bootstrap", "etcd keeps its leader", compares=True)
+@rule("bootstrap", "etcd keeps its leader", needs=("etcd", "identity"), compares=True)
 def etcd_keeps_its_leader(before: Snapshot, now: Snapshot) -> Found:
     for name, machine in answering(now):
         then = before.machines.get(name)
@@ -433,19 +471,20 @@ def _active(machine: Machine, unit: str) -> bool:
 # -- fleet -----------------------------------------------------------------------------------------------------------
 
 
-@rule("bootstrap", "fleet answers on every machine", explains=BY_FLEET)
+@rule("bootstrap", "fleet answers on every machine", needs=("fleet",), explains=BY_FLEET)
 def fleet_answers(now: Snapshot) -> Found:
     for name, machine in answering(now):
         if machine.fleet is None:
             paste = on(name, "journalctl -b -n 20 -u fleet --no-pager")
-            yield Wrong(at("fleet", name), "an answer of its API", "none", paste=paste)
+            yield Wrong(at("fleet", name), "an answer of its API", "none", paste=paste, absent=("fleet",))
 
 
-@rule("bootstrap", "fleet lists every machine, and no other", explains=BY_FLEET, lag=FLEET_LAG)
+@rule("bootstrap", "fleet lists every machine, and no other", needs=("fleet-units",), explains=BY_FLEET, lag=FLEET_LAG)
 def fleet_lists(now: Snapshot) -> Found:
     if now.fleet is None:
         seen, paste = "no machine tells it", "fleetctl list-units"
-        yield Wrong(Subject("fleet"), "its registry", seen, paste=paste, untold=not now.answering)
+        absent = ("fleet-units",)
+        yield Wrong(Subject("fleet"), "its registry", seen, paste=paste, untold=not now.answering, absent=absent)
         return
     listed = {machine.address for machine in now.fleet.machines.values()}
     names = ", ".join(sorted(now.names.get(machine_id, machine_id[:8]) for machine_id in now.fleet.machines)) or "none"
@@ -463,6 +502,7 @@ def fleet_lists(now: Snapshot) -> Found:
 @rule(
     "bootstrap",
     "every machine tells fleet its own name, and whether it is an entry point",
+    needs=("fleet-units", "identity"),
     explains=("unit-is-placed",),
 )
 def fleet_metadata(now: Snapshot) -> Found:
@@ -479,7 +519,7 @@ def fleet_metadata(now: Snapshot) -> Found:
             yield Wrong(at("fleet", name), expected, seen, paste=paste, follows=("machine-ids-differ",))
 
 
-@rule("bootstrap", "every machine's fleet sees the same machines", lag=FLEET_LAG)
+@rule("bootstrap", "every machine's fleet sees the same machines", needs=("fleet", "fleet-units"), lag=FLEET_LAG)
 def fleet_views_agree(now: Snapshot) -> Found:
     for name, machine in answering(now):
         if now.fleet and machine.fleet is not None and set(machine.fleet) != set(now.fleet.machines):
@@ -487,17 +527,17 @@ def fleet_views_agree(now: Snapshot) -> Found:
             yield Wrong(at("fleet", name), "the same machines as the others", seen)
 
 
-@rule("bootstrap", "every machine listens where it is to")
+@rule("bootstrap", "every machine listens where it is to", needs=("listening",))
 def machine_listens(now: Snapshot) -> Found:
     for name, machine in answering(now):
         found = {address.rpartition(":")[2] for address, _ in machine.listening}
         for port in now.intended.listening:
-            if str(port) not in found and "listening" not in machine.missing:
+            if str(port) not in found:
                 subject = Subject("port", str(port), name)
                 yield Wrong(subject, "somebody who listens", "nobody does", paste=on(name, "ss -Hltnp"))
 
 
-@rule("bootstrap", "fleet's API listens on no port")
+@rule("bootstrap", "fleet's API listens on no port", needs=("listening",))
 def fleet_has_no_port(now: Snapshot) -> Found:
     """systemd listens for it: fleetd is handed the socket, and opens none."""
     for name, machine in answering(now):

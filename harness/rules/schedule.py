@@ -15,18 +15,24 @@ def unit_of(name: str, machine: str = "") -> Subject:
     return Subject("unit", name, machine)
 
 
-@rule("schedule", "fleet holds every unit", explains=(ALL,))
+@rule("schedule", "fleet holds every unit", needs=("fleet-units",), explains=(ALL,))
 def unit_is_held(now: Snapshot) -> Found:
     if now.fleet is None and now.intended.units:
         seen, paste = "no machine tells it", "fleetctl list-unit-files"
-        yield Wrong(Subject("fleet"), "its registry", seen, paste=paste, untold=not now.answering)
+        absent = ("fleet-units",)
+        yield Wrong(Subject("fleet"), "its registry", seen, paste=paste, untold=not now.answering, absent=absent)
     for name in now.intended.units:
         if now.fleet and name not in now.fleet.units:
             paste = "fleetctl load units/*.service units/app/*.service"
             yield Wrong(unit_of(name), "in fleet's registry", "not there", paste=paste, follows=())
 
 
-@rule("schedule", "fleet holds every unit as its file says", explains=("unit-text-is-loaded", "unit-restarts-for-ever"))
+@rule(
+    "schedule",
+    "fleet holds every unit as its file says",
+    needs=("fleet-units",),
+    explains=("unit-text-is-loaded", "unit-restarts-for-ever"),
+)
 def unit_is_as_written(now: Snapshot) -> Found:
     for name, held in (now.fleet.units if now.fleet else {}).items():
         written = now.intended.units.get(name)
@@ -35,7 +41,12 @@ def unit_is_as_written(now: Snapshot) -> Found:
             yield Wrong(unit_of(name), "its file's options", seen, paste=f"fleetctl cat {name}", follows=())
 
 
-@rule("schedule", "fleet is told to have every unit loaded, and to run it once it was started", explains=(ALL,))
+@rule(
+    "schedule",
+    "fleet is told to have every unit loaded, and to run it once it was started",
+    needs=("fleet-units",),
+    explains=(ALL,),
+)
 def unit_is_wanted(now: Snapshot) -> Found:
     enough = ("launched",) if now.intended.started else ("loaded", "launched")
     for name in now.intended.units:
@@ -49,6 +60,7 @@ def unit_is_wanted(now: Snapshot) -> Found:
 @rule(
     "schedule",
     "every unit is on a machine that its rules allow",
+    needs=("fleet-units",),
     explains=(ALL, "unit-is-reported", "unit-runs"),
     lag=FLEET_LAG,
 )
@@ -60,7 +72,12 @@ def unit_is_placed(now: Snapshot) -> Found:
         yield from placing.objections(name)
 
 
-@rule("schedule", "every unit is in the state that fleet wants, and one machine reports it", lag=FLEET_LAG)
+@rule(
+    "schedule",
+    "every unit is in the state that fleet wants, and one machine reports it",
+    needs=("fleet-units",),
+    lag=FLEET_LAG,
+)
 def unit_is_reported(now: Snapshot) -> Found:
     if now.fleet is None:
         return

@@ -34,13 +34,20 @@ def _keys(service: str) -> str:
     return f"curl 'http://127.0.0.1:2379/v2/keys/services/{service}?recursive=true'"
 
 
-@rule("discovery", "etcd tells what is registered", explains=BY_ETCD)
+@rule("discovery", "etcd tells what is registered", needs=("registrations",), explains=BY_ETCD)
 def registrations_are_known(now: Snapshot) -> Found:
     if now.services is None and now.answering and now.intended.started:
-        yield Wrong(Subject("etcd"), "what is registered", "no machine's etcd tells it")
+        seen = "no machine's etcd tells it"
+        yield Wrong(Subject("etcd"), "what is registered", seen, absent=("registrations",))
 
 
-@rule("discovery", "every instance that runs is registered", explains=(ALL,), lag=AMBASSADOR_LAG)
+@rule(
+    "discovery",
+    "every instance that runs is registered",
+    needs=("registrations", "containers"),
+    explains=(ALL,),
+    lag=AMBASSADOR_LAG,
+)
 def instance_is_registered(now: Snapshot) -> Found:
     for service in services(now) if now.services is not None else ():
         keys = now.services.get(service) or {} if now.services else {}
@@ -57,7 +64,12 @@ def instance_is_registered(now: Snapshot) -> Found:
 
 
 # it takes nothing away from those beside it: an ambassador passes it over
-@rule("discovery", "every registration leads to an instance that runs", lag=AMBASSADOR_LAG)
+@rule(
+    "discovery",
+    "every registration leads to an instance that runs",
+    needs=("registrations", "containers"),
+    lag=AMBASSADOR_LAG,
+)
 def registration_is_right(now: Snapshot) -> Found:
     silent = _silent(now)
     for service, keys in (now.services or {}).items():
@@ -77,6 +89,7 @@ def registration_is_right(now: Snapshot) -> Found:
 @rule(
     "discovery",
     "every ambassador has the registered instances",
+    needs=("registrations", "containers", "ambassadors"),
     explains=(ALL, "ambassador-reaches"),
     lag=AMBASSADOR_LAG,
 )
@@ -92,12 +105,15 @@ def ambassador_follows(now: Snapshot) -> Found:
             if servers is None or set(servers) != expected:
                 paste = on(name, f"docker exec {service}-dynamic-amb python3 -m ambassador.show {service}")
                 subject = Subject("ambassador of", service, name)
-                yield Wrong(subject, f"servers {', '.join(sorted(expected)) or 'none'}", seen, paste=paste)
+                absent = ("ambassadors",) if servers is None else ()
+                wanted = f"servers {', '.join(sorted(expected)) or 'none'}"
+                yield Wrong(subject, wanted, seen, paste=paste, absent=absent)
 
 
 @rule(
     "discovery",
     "every ambassador takes the instances that run for healthy, and no other",
+    needs=("registrations", "containers", "ambassadors"),
     explains=(ALL,),
     lag=AMBASSADOR_LAG,
 )

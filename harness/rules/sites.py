@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from harness.model.registration import is_address
-from harness.rules.finding import ALL, Found, Subject, Wrong, answering, on, rule
+from harness.rules.finding import ALL, Found, Subject, Wrong, answering, on, rule, unanswered
 from harness.snapshot.data import Answer, Snapshot
 
+NONE = Answer(failed="no answer")
 # Names that a finding lists; the report has all
 SHOWN = 5
 # How a broken link ends that the site itself gave no answer to
@@ -37,11 +39,12 @@ def _again(site: str) -> str:
 @rule(
     "content",
     "the units' helper files are on every machine, byte for byte",
+    needs=("helpers",),
     explains=("unit-runs", "entry-has-routes"),
 )
 def helpers_are_there(now: Snapshot) -> Found:
     for name, machine in answering(now):
-        if machine.helpers and "helpers" not in machine.missing:
+        if machine.helpers:
             lines = tuple(f"{path} {'differs' if digest else 'is missing'}" for path, digest in machine.helpers.items())
             paste = on(name, f"ls -l /home/core/{next(iter(machine.helpers))}")
             follows = () if any(machine.helpers.values()) else None
@@ -49,25 +52,27 @@ def helpers_are_there(now: Snapshot) -> Found:
             yield Wrong(subject, "as in container/", _some(lines), paste=paste, follows=follows)
 
 
-@rule("content", "the cluster remembers what was deployed last", explains=("contents-are-held",))
+@rule("content", "the cluster remembers what was deployed last", needs=("deployed",), explains=("contents-are-held",))
 def deployment_is_remembered(now: Snapshot) -> Found:
     for site in now.intended.deployed:
         if site not in (now.deployed or {}):
             seen, follows = ("none", ()) if now.deployed is not None else ("no machine's etcd tells it", None)
-            subject, untold = Subject("contents of", site), not now.answering
-            yield Wrong(subject, "a version in etcd", seen, paste=_again(site), follows=follows, untold=untold)
+            wrong = Wrong(Subject("contents of", site), "a version in etcd", seen, paste=_again(site), follows=follows)
+            absent = ("deployed",) if now.deployed is None else ()
+            yield replace(wrong, untold=not now.answering, absent=absent)
 
 
 @rule(
     "content",
     "every machine holds what was deployed last, and no other file",
+    needs=("deployed", "contents"),
     explains=("site-answers", "site-is-whole", "site-is-as-deployed", "sites-are-apart"),
 )
 def contents_are_held(now: Snapshot) -> Found:
     for site, deployed in (now.deployed or {}).items():
         for name, machine in answering(now):
             held = machine.contents.get(site)
-            if "contents" in machine.missing or site not in now.intended.deployed:
+            if site not in now.intended.deployed:
                 continue
             if held is None or (held.version, held.digest) != (deployed.version, deployed.digest):
                 seen, follows = "nothing" if held is None else f"version {held.version}", None
@@ -81,7 +86,14 @@ def contents_are_held(now: Snapshot) -> Found:
 # -- entry -------------------------------------------------------------------------------------------------------------
 
 
-@rule("entry", "SSH of every machine and HTTP of every entry point are open to the outside", costly=True)
+@rule("entry", "every port that is tried from outside is found open or closed", needs=("ports",), costly=True)
+def ports_are_told(now: Snapshot) -> Found:
+    return unanswered(now, "ports", Subject("ports"))
+
+
+@rule(
+    "entry", "SSH of every machine and HTTP of every entry point are open to the outside", needs=("ports",), costly=True
+)
 def port_is_open(now: Snapshot) -> Found:
     for name, found in (now.outside.ports or {}).items():
         for port in sorted(set(now.intended.ports) - set(found)):
@@ -89,7 +101,7 @@ def port_is_open(now: Snapshot) -> Found:
                 yield Wrong(Subject("port", str(port), name), "open to the outside", "closed")
 
 
-@rule("entry", "nothing else of any machine is open to the outside", costly=True)
+@rule("entry", "nothing else of any machine is open to the outside", needs=("ports",), costly=True)
 def port_is_closed(now: Snapshot) -> Found:
     for name, found in (now.outside.ports or {}).items():
         for port in sorted(set(found) & set(now.intended.closed)):
@@ -97,7 +109,12 @@ def port_is_closed(now: Snapshot) -> Found:
             yield Wrong(subject, "closed to the outside", "open", follows=("filter-is-loaded",))
 
 
-@rule("entry", "every entry point has a route to each site's ambassador", explains=("site-answers", ALL))
+@rule(
+    "entry",
+    "every entry point has a route to each site's ambassador",
+    needs=("containers", "routes"),
+    explains=("site-answers", ALL),
+)
 def entry_has_routes(now: Snapshot) -> Found:
     expected = {domain: site for site, domain in now.intended.sites.items()}
     for name, machine in answering(now):
@@ -113,12 +130,14 @@ def entry_has_routes(now: Snapshot) -> Found:
 @rule(
     "entry",
     "every entry point answers for each site with what was deployed last",
-    explains=("site-is-whole", "site-is-as-deployed", "sites-are-apart"),
+    needs=("deployed", "sites"),
+    explains=("sites-are-walked", "site-is-whole", "site-is-as-deployed", "sites-are-apart"),
 )
 def site_answers(now: Snapshot) -> Found:
     for site in now.intended.deployed:
         deployed = (now.deployed or {}).get(site)
-        for name, answer in now.outside.sites.get(site, {}).items():
+        for name in now.intended.entry_points:
+            answer = now.outside.sites.get(site, {}).get(name, NONE)
             domain, address = now.intended.sites[site], now.intended.machines[name]
             paste = f"curl -si -H 'Host: {domain}' http://{address}/version.txt"
             subject = Subject("site", site, name)
@@ -130,9 +149,15 @@ def site_answers(now: Snapshot) -> Found:
                 yield Wrong(subject, f"version {deployed.version}", seen, paste=paste, follows=OF_OTHERS)
 
 
+@rule("entry", "a walk of each site ends", needs=("walks",), costly=True)
+def sites_are_walked(now: Snapshot) -> Found:
+    return unanswered(now, "walks", *(Subject("site", site) for site in now.intended.sites))
+
+
 @rule(
     "entry",
     "every link and asset of each site answers",
+    needs=("walks",),
     explains=("site-is-as-deployed", "sites-are-apart"),
     costly=True,
 )
@@ -147,7 +172,7 @@ def site_is_whole(now: Snapshot) -> Found:
             yield Wrong(Subject("site", site), "no broken link", _some(walk.broken), follows=follows)
 
 
-@rule("entry", "each site serves exactly what was deployed", costly=True)
+@rule("entry", "each site serves exactly what was deployed", needs=("walks",), costly=True)
 def site_is_as_deployed(now: Snapshot) -> Found:
     for site, walk in (now.outside.walks or {}).items():
         if site not in now.intended.deployed:
@@ -160,7 +185,7 @@ def site_is_as_deployed(now: Snapshot) -> Found:
             yield Wrong(Subject("site", site), expected, seen, follows=follows)
 
 
-@rule("entry", "no site serves a page of another", costly=True)
+@rule("entry", "no site serves a page of another", needs=("walks",), costly=True)
 def sites_are_apart(now: Snapshot) -> Found:
     for site, walk in (now.outside.walks or {}).items():
         if walk.foreign:
@@ -170,16 +195,21 @@ def sites_are_apart(now: Snapshot) -> Found:
             yield Wrong(Subject("site", site), "pages of its own", walk.failed or "no page")
 
 
-@rule("entry", "a name that is no site's gets none")
+@rule("entry", "a name that is no site's gets none", needs=("stranger",))
 def stranger_gets_nothing(now: Snapshot) -> Found:
-    answer = now.outside.stranger
-    if answer and now.intended.started and answer.status != 404:
+    answer = now.outside.stranger or NONE
+    if now.intended.started and answer.status != 404:
         seen = answer.failed or f"status {answer.status}"
         follows = None if _absent(answer) else ("entry-has-routes",)
         yield Wrong(Subject("entry point"), "status 404 for a name that is no site's", seen, follows=follows)
 
 
-@rule("entry", "the sites' names lead to one entry point of the cluster")
+@rule("entry", "it is known where the sites' names lead", needs=("names",))
+def names_are_told(now: Snapshot) -> Found:
+    return unanswered(now, "names", *(Subject("name", domain) for domain in now.intended.sites.values()))
+
+
+@rule("entry", "the sites' names lead to one entry point of the cluster", needs=("names",))
 def name_leads(now: Snapshot) -> Found:
     names = now.outside.names if now.intended.started else None
     entry_points = [now.intended.machines[name] for name in now.intended.entry_points]

@@ -54,7 +54,12 @@ def wanted(now: Snapshot) -> Iterator[tuple[str, str, Machine, Unit | None]]:
                 yield name, machine, now.machines[machine], now.machines[machine].units.get(name)
 
 
-@rule("unit", "a unit is what fleet has of it, and nothing beside that", explains=("unit-restarts-for-ever",))
+@rule(
+    "unit",
+    "a unit is what fleet has of it, and nothing beside that",
+    needs=("fleet-units", "units"),
+    explains=("unit-restarts-for-ever",),
+)
 def unit_is_not_overridden(now: Snapshot) -> Found:
     for name, machine, _, unit in wanted(now):
         if unit and unit.load == "loaded" and unit.drop_ins:
@@ -62,21 +67,28 @@ def unit_is_not_overridden(now: Snapshot) -> Found:
             yield Wrong(unit_of(name, machine), "no drop-in", ", ".join(unit.drop_ins), paste=paste, follows=())
 
 
-@rule("unit", "every machine has a unit's text as fleet has it", explains=("unit-restarts-for-ever",), lag=FLEET_LAG)
+@rule(
+    "unit",
+    "every machine has a unit's text as fleet has it",
+    needs=("fleet-units", "units", "texts"),
+    explains=("unit-restarts-for-ever",),
+    lag=FLEET_LAG,
+)
 def unit_text_is_loaded(now: Snapshot) -> Found:
-    for name, machine, _, unit in wanted(now):
+    for name, machine, its, unit in wanted(now):
         if unit and unit.load == "loaded":
             expected = hashlib.sha256(written(options_of(now, name))).hexdigest()
             paste = on(machine, f"systemctl cat {name}")
             if unit.text != expected:
                 seen, follows = ("another text", ("unit-is-as-written",)) if unit.text else ("fleet wrote none", None)
-                yield Wrong(unit_of(name, machine), "the text that fleet holds", seen, paste=paste, follows=follows)
+                subject, absent = unit_of(name, machine), ("texts",) if "texts" in its.missing else ()
+                yield Wrong(subject, "the text that fleet holds", seen, paste=paste, follows=follows, absent=absent)
             elif unit.needs_reload:
                 subject, expected = unit_of(name, machine), "the text that is there, loaded"
                 yield Wrong(subject, expected, "not loaded since", paste=paste, follows=("unit-is-as-written",))
 
 
-@rule("unit", "every unit is restarted for ever")
+@rule("unit", "every unit is restarted for ever", needs=("fleet-units", "units"))
 def unit_restarts_for_ever(now: Snapshot) -> Found:
     """systemd gives up on a unit that is started more than `burst` times in an interval: by default 5 in 10 s."""
     for name, machine, _, unit in wanted(now):
@@ -94,7 +106,12 @@ def unit_restarts_for_ever(now: Snapshot) -> Found:
             yield Wrong(unit_of(name, machine), expected, seen, paste=paste, follows=OTHER_TEXT)
 
 
-@rule("unit", "every unit is active and running where fleet has it", explains=(ALL, "unit-keeps-running"))
+@rule(
+    "unit",
+    "every unit is active and running where fleet has it",
+    needs=("fleet-units", "units"),
+    explains=(ALL, "unit-keeps-running"),
+)
 def unit_runs(now: Snapshot) -> Found:
     for name, machine_name, machine, unit in wanted(now):
         if unit is None or not unit.runs:
@@ -110,7 +127,13 @@ def unit_runs(now: Snapshot) -> Found:
             yield Wrong(unit_of(name), "active and running", "it is on no machine", paste=f"fleetctl status {name}")
 
 
-@rule("unit", "no unit runs where fleet does not have it", explains=("registration-is-right",), lag=FLEET_LAG)
+@rule(
+    "unit",
+    "no unit runs where fleet does not have it",
+    needs=("fleet-units", "units", "texts"),
+    explains=("registration-is-right",),
+    lag=FLEET_LAG,
+)
 def unit_runs_nowhere_else(now: Snapshot) -> Found:
     if now.fleet is None:
         return
@@ -127,7 +150,7 @@ def unit_runs_nowhere_else(now: Snapshot) -> Found:
                 yield Wrong(subject, "not running here", seen, since(unit, machine), paste, follows)
 
 
-@rule("unit", "every unit keeps running", compares=True)
+@rule("unit", "every unit keeps running", needs=("fleet-units", "units", "identity"), compares=True)
 def unit_keeps_running(before: Snapshot, now: Snapshot) -> Found:
     for name, machine_name, machine, unit in wanted(now):
         then = before.machines.get(machine_name)
@@ -150,7 +173,12 @@ def container_of(now: Snapshot, name: str) -> str:
     return found[1] if found else ""
 
 
-@rule("unit", "a unit's tag leads to the image that the registry has by it", explains=OF_ANOTHER_IMAGE)
+@rule(
+    "unit",
+    "a unit's tag leads to the image that the registry has by it",
+    needs=("images", "manifests"),
+    explains=OF_ANOTHER_IMAGE,
+)
 def tag_leads_to_its_image(now: Snapshot) -> Found:
     """On every machine that has it, before anything starts from it: a tag that is there is not asked for again."""
     for image, digest in now.outside.images.items():
@@ -169,7 +197,13 @@ def tag_leads_to_its_image(now: Snapshot) -> Found:
 
 
 # what is paused says nothing
-@rule("unit", "every unit that runs has its container", explains=(ALL, "instance-answers"), lag=DOCKER_LAG)
+@rule(
+    "unit",
+    "every unit that runs has its container",
+    needs=("fleet-units", "units", "containers"),
+    explains=(ALL, "instance-answers"),
+    lag=DOCKER_LAG,
+)
 def container_runs(now: Snapshot) -> Found:
     for name, machine_name, machine, unit in wanted(now):
         container = container_of(now, name)
@@ -184,13 +218,19 @@ def container_runs(now: Snapshot) -> Found:
             yield Wrong(subject, "running", seen, paste=paste, follows=() if paused else DOCKER_AWAY)
 
 
-@rule("unit", "every app that runs answers on its own machine", explains=(ALL,), lag=AMBASSADOR_LAG)
+@rule(
+    "unit",
+    "every app that runs answers on its own machine",
+    needs=("containers", "apps"),
+    explains=(ALL,),
+    lag=AMBASSADOR_LAG,
+)
 def instance_answers(now: Snapshot) -> Found:
     """As its ambassadors see it, it is a server that is down: this tells an app that hangs from a way that is cut."""
     for service in now.intended.sites:
         for address, (machine, container) in now.running(service).items():
             here = now.machines[machine]
-            if "apps" not in here.missing and not here.apps.get(container):
+            if not here.apps.get(container):
                 paste = on(machine, f"curl --head --max-time 2 http://{address}/")
                 subject = Subject("container", container, machine)
                 away = ("container-runs", "container-has-image", "filter-is-declared", *DOCKER_AWAY)
@@ -198,7 +238,7 @@ def instance_answers(now: Snapshot) -> Found:
                 yield Wrong(subject, "an answer of its app, any", seen, paste=paste, follows=follows)
 
 
-@rule("unit", "no container was ended for want of memory")
+@rule("unit", "no container was ended for want of memory", needs=("containers",))
 def container_has_memory(now: Snapshot) -> Found:
     for machine_name, machine in answering(now):
         for container, here in (machine.containers or {}).items():
@@ -209,7 +249,12 @@ def container_has_memory(now: Snapshot) -> Found:
                 yield Wrong(subject, "enough memory", seen, paste=paste, follows=("unit-runs",))
 
 
-@rule("unit", "every container is of the image that the registry has by its unit's tag", explains=OF_ANOTHER_IMAGE)
+@rule(
+    "unit",
+    "every container is of the image that the registry has by its unit's tag",
+    needs=("fleet-units", "containers", "images", "manifests"),
+    explains=OF_ANOTHER_IMAGE,
+)
 def container_has_image(now: Snapshot) -> Found:
     for name in now.intended.units:
         container, image = container_of(now, name), image_of(options_of(now, name))

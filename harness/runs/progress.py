@@ -10,6 +10,7 @@ from harness.drivers.cluster import Cluster
 from harness.drivers.shell import OperatorShell
 from harness.drivers.terraform import target_data
 from harness.drivers.units import read_units
+from harness.errors import Misconfigured
 from harness.seams.process import Runner
 from harness.snapshot.data import Intended
 from harness.snapshot.intended import intended
@@ -43,6 +44,8 @@ class Progress:
         )
 
 
+# Of a target's command that may not read what it asks for, and prints the line that gives the right (sysexits.h)
+NOT_PERMITTED = 77
 # In a workplace: touched when all of the cluster was well
 GREEN = "last-green"
 
@@ -68,7 +71,10 @@ def looker_of(
 
     def alarms(since: float) -> list[str]:
         argv = [word.format(run_id=run_id, since=int(since)) for word in command or ()]
-        return process.run(argv, within=10).stdout.splitlines()
+        answer = process.run(argv, within=10, ok=(0, NOT_PERMITTED))
+        if answer.status == NOT_PERMITTED:
+            raise Misconfigured(answer.stderr.strip())
+        return answer.stdout.splitlines()
 
     intended = progress.intended(cluster, operator.cwd)
     return Looker(cluster, intended, _backing_services(operator, target), plan, alarms if command else None)

@@ -1,7 +1,8 @@
 """What a snapshot holds: the whole cluster at one moment, unjudged. Times are seconds since the epoch, by the clock of
 the machine that looks unless said otherwise; sizes are bytes.
 
-A part that could not be had is None, or says why; nothing stands for a value that was not seen.
+A part that could not be had is None, or says why; nothing stands for a value that was not seen. Of the parts that not
+every snapshot asks for, `unasked` tells those that this one did not: None of another is a question without an answer.
 
 schema.json beside this file is for other programs. It is made again by:
 
@@ -19,6 +20,14 @@ import msgspec
 SCHEMA = "platform.snapshot/1"
 # That an app listens on, in its container
 APP_PORT = 80
+# Parts that not every snapshot asks for, in words
+PARTS = {
+    "plan": "Terraform's plan",
+    "walks": "the sites, link by link",
+    "ports": "ports",
+    "kernel": "the kernel's log",
+    "names": "the sites' names",
+}
 
 
 class Struct(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -242,12 +251,13 @@ class Outside(Struct, frozen=True, omit_defaults=True):
     """What shows where the operator is."""
 
     ports: Mapping[str, tuple[int, ...]] | None  # machine -> those of the intended and the closed ones that are open
-    names: Mapping[str, str] | None  # host name -> address; None without a name server
+    names: Mapping[str, str] | None  # host name -> address
     sites: Mapping[str, Mapping[str, Answer]]  # site -> entry point (its machine) -> answer
     stranger: Answer | None  # to a name that is no site's
-    walks: Mapping[str, Walk] | None  # None: not walked in this look
+    walks: Mapping[str, Walk] | None
     backing: Mapping[str, str]  # backing service -> why it does not answer, "" where it does
-    kernel: tuple[str, ...] | None = None  # alarms in the kernel's log; None: nobody can see it from here
+    kernel: tuple[str, ...] | None = None  # alarms in the kernel's log
+    kernel_refused: str = ""  # why nobody may read it here, and the line that gives the right
     keys: int | None = None  # in the operator's ssh-agent; None: no agent answers
     backing_on: Mapping[
         str, str
@@ -268,7 +278,8 @@ class Snapshot(Struct, frozen=True, omit_defaults=True, tag_field="schema", tag=
     services: Mapping[str, Mapping[str, Registration]] | None  # service -> key; None: etcd did not answer
     deployed: Mapping[str, Release] | None  # site -> what was deployed last
     outside: Outside
-    plan: tuple[str, ...] | None = None  # what Terraform would change; None: not asked
+    plan: tuple[str, ...] | None = None  # what Terraform would change
+    unasked: tuple[str, ...] = ()  # parts (see PARTS) that neither this look asked for nor the one before
 
     @property
     def names(self) -> dict[str, str]:
@@ -294,12 +305,22 @@ class Snapshot(Struct, frozen=True, omit_defaults=True, tag_field="schema", tag=
         }
 
     @property
+    def unanswered(self) -> list[str]:
+        """The parts that were asked for, and never answered."""
+        return [part for part in self._absent if part not in self.unasked]
+
+    @property
+    def _absent(self) -> list[str]:
+        return [part for part in PARTS if (self.plan if part == "plan" else getattr(self.outside, part)) is None]
+
+    @property
     def unseen(self) -> list[str]:
-        """What is looked at, and nobody could tell."""
-        outside = self.outside
-        parts = {"Terraform's plan": self.plan, "the sites, link by link": outside.walks, "ports": outside.ports}
-        parts |= {"the kernel's log": outside.kernel}
-        return [name for name, part in parts.items() if part is None]
+        """What nobody could tell, and whether somebody asked; where there is no name server there are no names."""
+        why = dict.fromkeys(PARTS, "not asked")
+        if self.outside.kernel_refused:
+            why["kernel"] += f": {self.outside.kernel_refused}"
+        why |= dict.fromkeys(self.unanswered, "asked, no answer")
+        return [f"{PARTS[part]} ({why[part]})" for part in self._absent if part != "names" or part in self.unanswered]
 
     @property
     def answering(self) -> dict[str, Machine]:

@@ -24,6 +24,7 @@ from harness.seams.patience import patience
 from harness.seams.ssh import MachineUnreachable
 from harness.snapshot import reading
 from harness.snapshot.data import (
+    PARTS,
     Fleet,
     FleetMachine,
     FleetUnit,
@@ -51,6 +52,8 @@ WHOLE_ASKED = 3
 # Machines that are asked at once, for each processor here: to answer costs each 0.4 s of one, and where they share a
 # processor, more of them make each other late; and the seconds after which the next ones are asked all the same
 AT_ONCE, NEXT_AFTER = 5, 3.0
+# Parts that are not asked for in every look
+COSTLY = ("plan", "walks", "ports")
 # Seconds for one look; and for a machine that was silent in the look before
 LOOK_LIMIT, ASK_AGAIN = 90.0, 1.0
 
@@ -71,7 +74,8 @@ class Looker:
 
     `intended` tells what is intended now; `backing` are the services that the cluster was made with, name -> URL.
     `plan` gives what Terraform would change; `kernel` the alarms in the kernel's log since a time (seconds since the
-    epoch), where the machines do not see it themselves. Both may raise HarnessError.
+    epoch), where the machines do not see it themselves. Both may raise HarnessError; `kernel` raises Misconfigured
+    where nobody here may read it.
     """
 
     def __init__(
@@ -103,7 +107,8 @@ class Looker:
         ports, Terraform's plan, what serves the operator's user) is looked at where that is asked for, and else as it
         was in the look `before`.
 
-        Who has not answered `within` so many seconds is silent; a walk, or a plan, that has not ended was not made.
+        Who has not answered `within` so many seconds is silent; a walk, or a plan, that has not ended is a question
+        without an answer.
         """
         asked, ends = time.time(), time.monotonic() + within * patience()
         kernel = partial(self._kernel, since) if self._kernel else None
@@ -116,6 +121,9 @@ class Looker:
             machines = {name: _with_operator(it, before.machines.get(name)) for name, it in machines.items()}
         seen = outside.answers(machines, before.outside if before else None, ends)
         planned = result_by(plan, ends) if plan else before.plan if before else None
+        asked_for = outside.asked | ({"plan"} if plan else set())
+        # what is costly is carried over
+        asked_for |= {part for part in COSTLY if before and part not in before.unasked}
         # an etcd that is cut off from the others remembers what was
         well = sorted(answers, key=lambda name: not ((etcd := machines[name].etcd) and etcd.healthy))
         whole = [(name, reading.Parts(answers[name].text)) for name in well if "@@ fleet-units" in answers[name].text]
@@ -130,6 +138,7 @@ class Looker:
             deployed=_first(whole, lambda _, parts: _deployed(parts)),
             outside=seen,
             plan=planned,
+            unasked=tuple(part for part in PARTS if part not in asked_for),
         )
 
     def listens(self, names: Collection[str]) -> bool:

@@ -15,7 +15,7 @@ import requests
 
 from harness.drivers.cluster import Cluster
 from harness.drivers.site import Page, Site
-from harness.errors import HarnessError, PlatformWrong
+from harness.errors import HarnessError, Misconfigured, PlatformWrong
 from harness.model import links
 from harness.model.unit_file import image_of
 from harness.seams.background import begun, result_by
@@ -54,8 +54,8 @@ class OutsideView:
     """Asks from outside, side by side: begins when it is made, and gives its answers in the end.
 
     `backing` are the services that the cluster was made with, name -> URL; `kernel` gives the alarms in the kernel's
-    log, where the machines do not see it themselves, and may raise HarnessError. Closed ports, and walks of the sites,
-    are what is `costly`.
+    log, where the machines do not see it themselves, and may raise HarnessError: Misconfigured where nobody here may
+    read it. Closed ports, and walks of the sites, are what is `costly`. `asked` names the parts that are asked for.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class OutsideView:
         self._intended = intended
         self._costly = costly
         self._ports = begun(self._open_ports) if costly else None
-        self._kernel = begun(partial(_alarms, kernel)) if kernel else None
+        self._kernel = begun(lambda: tuple(kernel())) if kernel else None
         self._keys = begun(keys_in_agent)
         self._images = sorted({image for unit in intended.units.values() if (image := image_of(unit.options))})
         self._at = backing.get(REGISTRY, "")
@@ -88,6 +88,8 @@ class OutsideView:
         # of a cluster without a name server nobody can be asked
         named = intended.sites.values() if intended.name_server else ()
         self._names = {domain: begun(partial(self._name, domain)) for domain in named}
+        asked = {"ports": costly, "walks": costly, "kernel": kernel is not None, "names": bool(self._names)}
+        self.asked = {part for part, is_asked in asked.items() if is_asked}
 
     def answers(self, machines: Mapping[str, Machine], before: Outside | None, ends: float) -> Outside:
         """What was answered; what is costly and was not asked for is as it was before. `machines` are this look's.
@@ -106,6 +108,7 @@ class OutsideView:
             backing[REGISTRY], images = result_by(self._registry, ends) or (LATE, {})
         if names:
             backing[NAME_SERVER] = max(silent for _, silent in names.values())
+        kernel, refused = self._alarms(ends)
         return Outside(
             ports=result_by(self._ports, ends) if self._ports else before.ports if before else None,
             names={domain: address for domain, (address, _) in names.items()} if names else None,
@@ -114,11 +117,22 @@ class OutsideView:
             walks=self._walks(walking, ends) if walking is not None else before.walks if before else None,
             keys=result_by(self._keys, ends),
             backing=backing,
-            kernel=result_by(self._kernel, ends) if self._kernel else None,
+            kernel=kernel,
+            kernel_refused=refused,
             backing_on=self._backing_on,
             registry=urllib.parse.urlsplit(self._at).netloc,
             images=images,
         )
+
+    def _alarms(self, ends: float) -> tuple[tuple[str, ...] | None, str]:
+        """Those in the kernel's log, and why nobody here may read it; then nobody has asked."""
+        try:
+            return result_by(self._kernel, ends) if self._kernel else None, ""
+        except Misconfigured as refused:
+            self.asked.discard("kernel")
+            return None, str(refused)
+        except HarnessError:
+            return None, ""
 
     def _open_ports(self) -> dict[str, tuple[int, ...]]:
         ports = (*self._intended.ports, *self._intended.closed)
@@ -243,13 +257,6 @@ class OutsideView:
         return Walk(
             pages=len(answers), files=len(digests), broken=tuple(map(str, broken)), differing=tuple(sorted(differing))
         ), pages
-
-
-def _alarms(kernel: Callable[[], Iterable[str]]) -> tuple[str, ...] | None:
-    try:
-        return tuple(kernel())
-    except HarnessError:
-        return None
 
 
 def _host_of(url: str) -> str:

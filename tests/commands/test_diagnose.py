@@ -19,7 +19,7 @@ from harness.runs.run import runs_folder
 from harness.runs.workplace import in_use
 from tests.diagnosing import ETCD_IS_DOWN, ONE_IS_SILENT, Standing, standing
 from tests.places import OUTPUTS, PERSONS_AGENT, RUN_ID, as_printed, checkout, surroundings
-from tests.transcripts.snapshots import change, green
+from tests.transcripts.snapshots import changed, green
 
 REMEDY = """
 ## Troubleshooting
@@ -81,10 +81,22 @@ def test_what_is_wrong_is_said_with_what_the_readme_says_to_do(
 
 
 def test_what_nobody_could_see_is_said(it: Standing, capsys: pytest.CaptureFixture[str]) -> None:
-    it.looker.shows = change(green(), "plan", None)
-    diagnose(it.root, it.folder)
+    unasked = {"plan": None, "outside.kernel": None, "unasked": ("plan", "kernel"), "outside.kernel_refused": "a line"}
+    it.looker.shows = changed(green(), unasked)
 
-    assert "  not seen   Terraform's plan, the kernel's log\n" in capsys.readouterr().err
+    assert diagnose(it.root, it.folder) == ExitStatus.VERIFIED
+    assert (
+        "  not seen   Terraform's plan (not asked), the kernel's log (not asked: a line)\n" in capsys.readouterr().err
+    )
+
+
+def test_what_was_asked_and_not_answered_is_wrong(it: Standing, capsys: pytest.CaptureFixture[str]) -> None:
+    it.looker.shows = changed(green(), {"plan": None})
+
+    assert diagnose(it.root, it.folder) == ExitStatus.PLATFORM_WRONG
+    text = capsys.readouterr().err
+    assert "  cause      plan (layer provision, " in text
+    assert "  not seen   Terraform's plan (asked, no answer)\n" in text
 
 
 def test_programs_are_told_the_same(it: Standing, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +108,7 @@ def test_programs_are_told_the_same(it: Standing, capsys: pytest.CaptureFixture[
     assert said.err == "" and told["status"] == 1 and told["run"] == it.of_diagnosis().name
     assert told["causes"][0]["finding"]["rule"] == "system-unit-runs"
     assert told["causes"][0]["to_do"].startswith("Troubleshooting 6: ")
-    assert told["unseen"] == ["the kernel's log"] and told["faults"] == []
+    assert told["unseen"] == [] and told["faults"] == []
 
 
 def test_machine_that_is_silent_is_a_cause_and_the_others_tell(it: Standing) -> None:

@@ -59,6 +59,10 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({"plan": ("machine[1] is created",)}, "plan"),
         case({"plan": None}),
     ],
+    "plan-is-told": [
+        case({"plan": None}, "plan"),
+        case({"plan": None, "unasked": ("plan",)}),
+    ],
     "agent-holds-a-key": [
         case(lambda now: change(silent(now, *ID, refused="key"), "outside.keys", 0), "ssh-agent"),
         case(lambda now: change(silent(now, "coreos-1", refused="key"), "outside.keys", None), "ssh-agent"),
@@ -107,6 +111,9 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
     "answer-is-whole": [
         case({f"{ONE}.missing": ("journal", "etcd")}, "machine coreos-1"),
         case({f"{ONE}.missing": ("texts", "containers", "ambassadors", "etcd", "metrics", "fleet")}),
+        # its etcd answers, and so it was to try
+        case({f"{ONE}.missing": ("reached",)}, "machine coreos-1"),
+        case({f"{ONE}.missing": ("reached", "etcd")}),
     ],
     "boot-finished": [
         case({f"{ONE}.units.first-boot.service.active": "failed"}, "boot on coreos-1"),
@@ -130,6 +137,10 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
     "memory-suffices": [
         case({"outside.kernel": ("oom-kill: x", "oom-kill: y")}, "kernel log oom-kill: x", "kernel log oom-kill: y"),
         case({"outside.kernel": ()}),
+    ],
+    "kernel-log-is-told": [
+        case({"outside.kernel": None}, "kernel log"),
+        case({"outside.kernel": None, "unasked": ("kernel",)}),
     ],
     "sshd-is-set": [
         case({f"{ONE}.sshd.passwordauthentication": "yes"}, "sshd on coreos-1"),
@@ -165,6 +176,15 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({f"{ONE}.filter": ""}, "filter on coreos-1"),
         case({f"{ONE}.filter": "0123456789abcdef"}, "filter on coreos-1"),
         case(on_all("filter", ""), "filter on coreos-0", "filter on coreos-1", "filter on coreos-2"),
+        case({f"{ONE}.filter": "", f"{ONE}.missing": ("filter",)}),
+        # what two did not tell is not what most have
+        case(
+            {
+                f"machines.{name}.{part}": value
+                for name in ("coreos-0", "coreos-1")
+                for part, value in (("filter", ""), ("missing", ("filter",)))
+            }
+        ),
     ],
     "filter-is-declared": [
         case({f"{ONE}.foreign_rules": ("ip raw PREROUTING: tcp dport 32768 drop",) * 5}, "filter on coreos-1"),
@@ -409,6 +429,10 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({f"{ONE}.contents": {}, f"{ONE}.missing": ("contents",)}),
         case({f"{ONE}.contents.blog": REMOVED, "intended.deployed": ("jpblog",)}),
     ],
+    "ports-are-told": [
+        case({"outside.ports": None}, "ports"),
+        case({"outside.ports": None, "unasked": ("ports",)}),
+    ],
     "port-is-open": [
         case({"outside.ports.coreos-1": (80,)}, "port 22 on coreos-1"),
         case({"outside.ports.coreos-1": ()}, "port 22 on coreos-1", "port 80 on coreos-1"),
@@ -431,6 +455,11 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({"outside.sites.blog.coreos-1.version": ""}, "site blog through coreos-1"),
         case({"outside.sites.blog.coreos-1.status": 503, "intended.deployed": ("jpblog",)}),
         case({"outside.sites.blog.coreos-1.version": "", "deployed": None}),
+        case({"outside.sites.blog.coreos-1": REMOVED}, "site blog through coreos-1"),
+    ],
+    "sites-are-walked": [
+        case({"outside.walks": None}, "site blog", "site jpblog"),
+        case({"outside.walks": None, "unasked": ("walks",)}),
     ],
     "site-is-whole": [
         case({"outside.walks.blog.broken": ("a: b: 404",)}, "site blog"),
@@ -447,7 +476,11 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case({"outside.stranger.status": 200}, "entry point"),
         case({"outside.stranger": Answer(failed="refused")}, "entry point"),
         case({"outside.stranger.status": 200, "intended.started": False}),
-        case({"outside.stranger": None}),
+        case({"outside.stranger": None}, "entry point"),
+    ],
+    "names-are-told": [
+        case({"outside.names": None}, *(f"name {name}" for name in green().outside.names or ())),
+        case({"outside.names": None, "unasked": ("names",)}),
     ],
     "name-leads": [
         case({"outside.names.genkisugimoto.com": ""}, "name genkisugimoto.com"),

@@ -20,7 +20,7 @@ from tests.rules.cases import CASES, ID, look
 from tests.transcripts.snapshots import REMOVED, changed, green, silent
 
 # Kinds that stand on nothing of the cluster
-GROUND = {"backing service", "ssh-agent", "kernel log", "processors"}
+GROUND = {"backing service", "ssh-agent", "kernel log", "processors", "ports"}
 LOOKS = [
     green(),
     silent(green(), "coreos-2"),

@@ -14,8 +14,9 @@ import pytest
 
 from harness.drivers.cluster import Cluster
 from harness.drivers.shell import OperatorShell
-from harness.drivers.terraform import Outputs
+from harness.drivers.terraform import Outputs, target_data
 from harness.drivers.units import read_units
+from harness.errors import CommandFailed, Misconfigured
 from harness.record.log import Recorder
 from harness.reports.runbook import commands_of_readme
 from harness.runs import progress as module
@@ -23,6 +24,7 @@ from harness.runs.progress import GREEN, Progress, last_green, looker_of
 from harness.seams.process import Processes
 from harness.snapshot.data import Intended
 from tests.fakes import FakeRunner
+from tests.places import program
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ADDRESSES = {f"coreos-{number}": f"192.0.2.1{number}" for number in range(3)}
@@ -120,8 +122,8 @@ def looks(monkeypatch: pytest.MonkeyPatch, cluster: Cluster, runner: FakeRunner)
     """What would look for this operator."""
     monkeypatch.setattr(module, "Looker", Said)
 
-    def of(shell: OperatorShell, *, builds: bool = True) -> Said:
-        return cast("Said", looker_of(cluster, Progress(shell.typed, builds=builds), shell, runner, "run-1"))
+    def of(shell: OperatorShell, *, builds: bool = True, process: Any = runner, run_id: str | None = "run-1") -> Said:
+        return cast("Said", looker_of(cluster, Progress(shell.typed, builds=builds), shell, process, run_id))
 
     return of
 
@@ -183,6 +185,10 @@ def test_the_kernel_is_asked_as_the_target_says(
     assert runner.calls == ["journalctl --since=@1785585600 platform-run-1"]
 
 
+def test_of_another_s_machines_the_kernel_is_not_asked(looks: Callable[..., Said], operator: Operators) -> None:
+    assert looks(operator(None, {"kernel_alarms": ["journalctl"]}), run_id=None).alarms is None
+
+
 # -- when all was well -----------------------------------------------------------------------------------------------
 
 
@@ -192,3 +198,47 @@ def test_when_all_was_last_well_is_known_of_a_workplace(tmp_path: Path) -> None:
     os.utime(tmp_path / GREEN, (1785585600, 1785585600))
 
     assert last_green(tmp_path) == 1785585600
+
+
+OOM = "2026-12-01T05:00:00,0+00:00 oom-kill:constraint=CONSTRAINT_MEMCG,task_memcg=/docker/{},task=etcd,pid=1\n"
+LINE = "`sudo sysctl kernel.dmesg_restrict=0` lets everybody read it"
+
+
+@pytest.mark.parametrize(
+    ("ids", "may", "expected"),
+    [
+        (["aa11", "bb22"], "everybody", [OOM.format("bb22").strip()]),
+        (["aa11", "bb22"], "root", [OOM.format("bb22").strip()]),
+        (["aa11"], "root", []),
+        # of no machine, and so none of the host's
+        ([], "root", []),
+        (["aa11", "bb22"], "nobody", LINE),
+        (["bb22"], "dmesg fails", "ended with 1"),
+    ],
+)
+def test_the_kernels_log_is_asked_with_the_rights_of_set_up_and_for_this_runs_machines(
+    looks: Callable[..., Said],
+    operator: Operators,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recorder: Recorder,
+    ids: list[str],
+    may: str,
+    expected: list[str] | str,
+) -> None:
+    log = OOM.format("bb22") + OOM.format("of-another") + "a line\n"
+    fails = '[ "$1" ] && exit 1' if may == "dmesg fails" else ":"
+    program(tmp_path, "docker", f"#!/bin/sh\nprintf '%s' '{' '.join(ids)}' | tr ' ' '\\n'\n")
+    program(tmp_path, "sudo", '#!/bin/sh\nshift; ROOT=yes exec "$@"\n' if may == "root" else "#!/bin/sh\nexit 1\n")
+    right = '[ "$ROOT" ]' if may in ("root", "nobody") else ":"
+    program(tmp_path, "dmesg", f"#!/bin/sh\n{right} || exit 1\n{fails}\nprintf '%s' '{log}'\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setattr(module, "target_data", lambda folder: target_data(ROOT / "infra/local"))
+    alarms = looks(operator(None), process=Processes(recorder)).alarms
+
+    assert alarms is not None
+    if isinstance(expected, list):
+        assert alarms(1785585600.9) == expected
+    else:
+        with pytest.raises(Misconfigured if expected == LINE else CommandFailed, match=expected):
+            alarms(1785585600.9)

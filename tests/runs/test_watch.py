@@ -104,7 +104,8 @@ class Shows:
                 states={"blog.service": (IDS["coreos-1"],)},
             ),
             services={}, deployed={},
-            outside=Outside(ports={}, names=None, sites={}, stranger=None, walks=walks, backing={}),
+            outside=Outside(ports={}, names={}, sites={}, stranger=None, walks=walks, backing={}),
+            unasked=("plan",),
         )  # fmt: skip
 
 
@@ -307,7 +308,7 @@ def test_patience_makes_the_limit_longer(
 
 
 def test_other_rules_are_not_waited_for(watch: Watch, looker: FakeLooker, clock: FakeClock) -> None:
-    looker.shows = [lacks("coreos-1")]
+    looker.shows = [lacks(active="failed")]
 
     watch.until("machine ids differ", (SHARED,), 10)
 
@@ -874,7 +875,7 @@ def test_what_nobody_could_see_is_in_the_record(watch: Watch, events: Events) ->
     watch.diagnose()
 
     (look,) = events("look")
-    assert look["unseen"] == ["Terraform's plan", "the kernel's log"]
+    assert look["unseen"] == ["Terraform's plan (not asked)", "the kernel's log (asked, no answer)"]
     assert look["silent"] == []
 
 

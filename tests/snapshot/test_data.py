@@ -109,8 +109,20 @@ def test_a_snapshot_is_small() -> None:
         ("outside.kernel", "the kernel's log"),
     ],
 )
-def test_what_nobody_could_tell_is_named(part: str, name: str) -> None:
-    seen = changed(green(), {"plan": (), "outside.kernel": ()})
-    assert seen.unseen == []
+def test_what_nobody_could_tell_is_named_and_whether_somebody_asked(part: str, name: str) -> None:
+    assert green().unseen == [] == green().unanswered
 
-    assert changed(seen, {part: None}).unseen == [name]
+    silent, unasked = (changed(green(), {part: None, "unasked": asked}) for asked in ((), (part.split(".")[-1],)))
+    assert (silent.unseen, silent.unanswered) == ([f"{name} (asked, no answer)"], [part.split(".")[-1]])
+    assert (unasked.unseen, unasked.unanswered) == ([f"{name} (not asked)"], [])
+
+
+def test_names_are_not_missed_where_nobody_is_asked_for_them() -> None:
+    assert changed(green(), {"outside.names": None, "unasked": ("names",)}).unseen == []
+    assert changed(green(), {"outside.names": None}).unseen == ["the sites' names (asked, no answer)"]
+
+
+def test_who_may_not_read_the_kernels_log_is_told_what_gives_the_right() -> None:
+    refused = {"outside.kernel": None, "outside.kernel_refused": "`sudo this`", "unasked": ("kernel",)}
+
+    assert changed(green(), refused).unseen == ["the kernel's log (not asked: `sudo this`)"]

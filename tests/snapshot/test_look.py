@@ -20,7 +20,7 @@ import pytest
 from harness.drivers.cluster import Cluster, Connections
 from harness.drivers.site import BrokenLink, Page
 from harness.drivers.terraform import Outputs
-from harness.errors import CommandFailed, EnvironmentFailed, PlatformWrong
+from harness.errors import CommandFailed, EnvironmentFailed, Misconfigured, PlatformWrong
 from harness.record.log import Recorder
 from harness.seams.http import SiteUnreachable
 from harness.seams.ssh import MachineUnreachable
@@ -495,7 +495,9 @@ def test_what_is_costly_is_looked_at_where_that_is_asked_for(cluster: FakeCluste
     assert cluster.pages["blog"].walked == [2]
 
     cluster.pages["blog"].broken = [BrokenLink("a", "b", 404)]
+    assert first.unasked == ("kernel",)
     second = takes.look(1, 0.0, first, costly=False)
+    assert second.unasked == ("kernel",)
     assert (len(planned), cluster.scanned, cluster.pages["blog"].walked) == (1, 1, [2])
     assert (second.plan, second.outside.ports, second.outside.walks) == (
         first.plan, first.outside.ports, first.outside.walks
@@ -510,10 +512,13 @@ def test_what_is_costly_is_not_known_without_a_look_before(cluster: FakeCluster)
     now = look(cluster, costly=False)
 
     assert (now.plan, now.outside.ports, now.outside.walks) == (None, None, None)
+    assert now.unasked == ("plan", "walks", "ports", "kernel") and now.unanswered == []
     assert now.outside.sites["blog"]["coreos-0"].status == 200
 
 
-def test_what_does_not_end_in_time_was_not_looked_at(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_end_in_time_was_asked_and_not_answered(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     goes_on = threading.Event()
 
     def plan() -> list[str]:
@@ -526,11 +531,15 @@ def test_what_does_not_end_in_time_was_not_looked_at(cluster: FakeCluster, monke
 
     monkeypatch.setattr(cluster.pages["blog"], "walk", walk)
     try:
-        now = looker(cluster, plan=plan).look(0, 0.0, within=0.5)
+        takes = looker(cluster, plan=plan)
+        now = takes.look(0, 0.0, within=0.5)
+        later = takes.look(1, 0.0, now, costly=False, within=0.5)
     finally:
         goes_on.set()
 
     assert (now.plan, now.outside.walks) == (None, None)
+    # what the next look takes over stays a question without an answer
+    assert now.unasked == later.unasked == ("kernel",) and now.unanswered == later.unanswered == ["plan", "walks"]
     assert now.outside.ports is not None and list(now.answering) == list(NAMES)
 
 
@@ -546,12 +555,19 @@ def test_alarms_of_the_kernel_are_looked_at_where_somebody_sees_them(cluster: Fa
     def fails(since: float) -> list[str]:
         raise EnvironmentFailed("dmesg: not permitted")
 
+    def may_not(since: float) -> list[str]:
+        raise Misconfigured("`sudo this` gives the right")
+
     assert looker(cluster, kernel=lambda since: [f"oom-kill since {since:.0f}"]).look(0, 5.0).outside.kernel == (
         "oom-kill since 5",
     )
     assert looker(cluster, kernel=lambda since: ()).look(0, 5.0, costly=False).outside.kernel == ()
-    assert looker(cluster, kernel=fails).look(0, 5.0).outside.kernel is None
-    assert look(cluster).outside.kernel is None
+    failed, refused, unasked = (looker(cluster, kernel=it).look(0, 5.0) for it in (fails, may_not, None))
+    assert [now.outside.kernel for now in (failed, refused, unasked)] == [None] * 3
+    assert [now.unanswered for now in (failed, refused, unasked)] == [["kernel"], [], []]
+    assert [now.unseen[1:] for now in (refused, unasked)] == [
+        ["the kernel's log (not asked: `sudo this` gives the right)"], ["the kernel's log (not asked)"]
+    ]  # fmt: skip
 
 
 # -- from outside ----------------------------------------------------------------------------------------------------
@@ -627,6 +643,7 @@ def test_a_cluster_without_a_name_server_has_no_names(cluster: FakeCluster, runn
     now = Looker(cluster, change(green().intended, "name_server", ""), {}).look(0, 0.0)
 
     assert (now.outside.names, now.outside.backing, runner.calls) == (None, {}, [])
+    assert "names" in now.unasked and now.unanswered == []
 
 
 # -- backing services ------------------------------------------------------------------------------------------------
