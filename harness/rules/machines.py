@@ -85,7 +85,7 @@ SILENT = ("machine-answers", "processors-suffice")
 REFUSED = {
     "key": ("agent-holds-a-key", "machine-answers"),
     "host key": ("host-key-is-pinned", "machine-answers"),
-    "sudo": ("operator-is-served", "machine-answers"),
+    "sudo": ("operator-is-served",),
 }
 
 
@@ -318,14 +318,15 @@ def operator_is_served(now: Snapshot) -> Found:
     """fleetctl asks as that user, all else of a snapshot as root. What does not answer root is for others to find."""
     for name, machine in now.machines.items():
         if machine.refused == "sudo":
-            yield Wrong(at("machine", name), "sudo without a password", machine.silent, paste=on(name, "sudo -n true"))
+            expected, paste = "sudo without a password", on(name, "sudo -n true")
+            yield Wrong(at("machine", name), expected, machine.silent, paste=paste, follows=())
         silent = {"fleet": machine.fleet is None, "docker": machine.containers is None}
         said = (machine.operator or {}).items()
         refused = [f"{what}: {why}" for what, why in said if why and not silent.get(what)]
         if refused:
             expected = "an answer of fleet and Docker to the operator's user, and fleetctl in its PATH"
             paste = on(name, "id; ls -l /run/fleet.sock /run/docker.sock")
-            yield Wrong(at("machine", name), expected, "; ".join(refused), paste=paste)
+            yield Wrong(at("machine", name), expected, "; ".join(refused), paste=paste, follows=())
 
 
 @rule(
@@ -376,10 +377,9 @@ def filter_is_loaded(now: Snapshot) -> Found:
 CLOSED = (
     "port-is-open", "port-is-closed", "machines-reach-each-other", "etcd-is-healthy", "etcd-has-one-leader",
     "etcd-keeps-its-leader", "fleet-answers", "fleet-lists", "fleet-views-agree", "unit-is-placed", "unit-is-reported",
-    "unit-runs", "unit-keeps-running", "container-runs", "instance-answers", "registrations-are-known",
-    "instance-is-registered", "registration-is-right", "ambassador-follows", "ambassador-reaches",
-    "site-answers", "site-is-whole", "stranger-gets-nothing",
-    "name-leads",
+    "unit-runs", "unit-keeps-running", "instance-answers", "registrations-are-known", "instance-is-registered",
+    "registration-is-right", "ambassador-follows", "ambassador-reaches", "site-answers",
+    "site-is-whole", "site-is-as-deployed", "sites-are-apart", "stranger-gets-nothing", "name-leads",
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from harness.model.registration import is_address
 from harness.rules.finding import ALL, Found, Subject, Wrong, answering, on, rule, unanswered
+from harness.rules.units import LEADS_ELSEWHERE
 from harness.snapshot.data import Answer, Snapshot
 
 NONE = Answer(failed="no answer")
@@ -16,8 +17,10 @@ SHOWN = 5
 NO_ANSWER = re.compile(r": 5\d\d$")
 # How the answer begins that leads to another host (harness/drivers/site.py)
 LEADS_OUTSIDE = "leads outside"
-# Where an answer comes from that is not the site's: contents that are older or another's, a route that leads elsewhere
-OF_OTHERS = ("contents-are-held", "entry-has-routes", "container-has-image", "tag-leads-to-its-image")
+# Where an answer comes from that is not the site's: a route, or a filter's rule, that leads elsewhere, another image;
+# contents that are older or another's
+LED_ASTRAY = ("entry-has-routes", *LEADS_ELSEWHERE)
+OF_OTHERS = ("contents-are-held", *LED_ASTRAY)
 # Why a name leads to what is no entry point: what tells the name server does not run, or runs twice
 NAMED_BY = ("unit-is-held", "unit-is-wanted", "unit-is-placed", "unit-runs", "unit-runs-nowhere-else")
 
@@ -106,7 +109,7 @@ def port_is_closed(now: Snapshot) -> Found:
     for name, found in (now.outside.ports or {}).items():
         for port in sorted(set(found) & set(now.intended.closed)):
             subject = Subject("port", str(port), name)
-            yield Wrong(subject, "closed to the outside", "open", follows=("filter-is-loaded",))
+            yield Wrong(subject, "closed to the outside", "open", follows=("filter-is-loaded", "filter-is-declared"))
 
 
 @rule(
@@ -200,7 +203,7 @@ def stranger_gets_nothing(now: Snapshot) -> Found:
     answer = now.outside.stranger or NONE
     if now.intended.started and answer.status != 404:
         seen = answer.failed or f"status {answer.status}"
-        follows = None if _absent(answer) else ("entry-has-routes",)
+        follows = None if _absent(answer) else LED_ASTRAY
         yield Wrong(Subject("entry point"), "status 404 for a name that is no site's", seen, follows=follows)
 
 

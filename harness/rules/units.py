@@ -31,15 +31,17 @@ from harness.snapshot.data import Image, Machine, Snapshot, Unit
 STOPPED_BY = ("boot-finished", "system-unit-runs fleet", "unit-is-held", "unit-is-wanted", "unit-runs")
 # What gives systemd another text than the unit's file
 OTHER_TEXT = ("unit-is-as-written", "unit-is-not-overridden", "unit-text-is-loaded")
-# What gives a container another image than the registry has by its tag
-OTHER_IMAGE = ("tag-leads-to-its-image", "unit-is-as-written")
 # Why a container is not there whose unit runs, or says nothing
 DOCKER_AWAY = ("docker-answers", "system-unit-runs docker", "boot-finished", "processors-suffice")
+# Why another program answers on an app's port, or none
+LEADS_ELSEWHERE = ("filter-is-declared", "tag-leads-to-its-image", "container-has-image")
+# What gives a container another image
+OTHER_IMAGE = ("tag-leads-to-its-image", *OTHER_TEXT)
 # `docker run --name NAME` of a unit, whatever stands between
 CONTAINER = re.compile(r"\bdocker run\b.*?--name[ =](\S+)", re.DOTALL)
 # What a container of another image looks like: it ends, or answers otherwise
 OF_ANOTHER_IMAGE = (
-    "container-has-image", "unit-runs", "unit-keeps-running", "container-runs", "instance-answers", "port-is-open",
+    "container-has-image", "unit-runs", "unit-keeps-running", "instance-answers", "port-is-open",
     "instance-is-registered", "registration-is-right", "ambassador-follows", "ambassador-reaches", "site-answers",
     "site-is-whole", "site-is-as-deployed", "sites-are-apart", "stranger-gets-nothing",
 )  # fmt: skip
@@ -233,8 +235,7 @@ def instance_answers(now: Snapshot) -> Found:
             if not here.apps.get(container):
                 paste = on(machine, f"curl --head --max-time 2 http://{address}/")
                 subject = Subject("container", container, machine)
-                away = ("container-runs", "container-has-image", "filter-is-declared", *DOCKER_AWAY)
-                seen, follows = f"none at {address}", (*away, *OTHER_IMAGE)
+                seen, follows = f"none at {address}", ("container-runs", *DOCKER_AWAY, *LEADS_ELSEWHERE)
                 yield Wrong(subject, "an answer of its app, any", seen, paste=paste, follows=follows)
 
 
@@ -269,8 +270,8 @@ def container_has_image(now: Snapshot) -> Found:
                     machine_name, f"docker inspect --format '{{{{.Image}}}}' {container}; docker images --digests"
                 )
                 subject = Subject("container", container, machine_name)
-                expected, seen = f"{image} as the registry has it, {digest[:16]}", _shown(held)
-                yield Wrong(subject, expected, seen, paste=paste, follows=OTHER_IMAGE)
+                expected = f"{image} as the registry has it, {digest[:16]}"
+                yield Wrong(subject, expected, _shown(held), paste=paste, follows=OTHER_IMAGE)
 
 
 def _is_image(digest: str, image_id: str, held: Image) -> bool:
