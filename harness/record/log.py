@@ -63,7 +63,8 @@ EVENTS = {
     "fingerprint": "facts (thing -> what it is), before and after a run that must change nothing",
     "look": "number, seconds, bytes, silent (machines), unseen (what nobody could tell): a snapshot was taken",
     "causes": "look (number; 0: none), causes [{finding, consequences [finding]}] in their order; finding {rule, "
-    "layer, subject [kind, name, machine], about (the subject in words), expected, seen, first_seen, since, paste}",
+    "layer, subject [kind, name, machine], about (the subject in words), expected, seen, first_seen, since, paste "
+    "(what to look at), repair (the line that mends it, or the section of the README that says how)}",
     "journal": "lines [{machine, time, text}] around the first cause, from all machines, by one clock",
     "traffic": "site, rate (requests a second), bucket (seconds), right, failed, wrong (numbers for each bucket from "
     "the start on, by when requests were due), changes [{what, after (seconds from the start), made, failed, wrong, "

@@ -213,7 +213,9 @@ def _message(error: object) -> str:
 
 def _cause(cause: Item, remedies: dict[str, str]) -> Item:
     finding = cause["finding"]
+    repair = finding.get("repair", "")
     more = {"when": since(finding), "to_do": remedies.get(finding["rule"], "")}
+    more |= {"repair": repair, "line": "" if repair.startswith("README, ") else repair}
     return {**finding, **more, "consequences": cause.get("consequences", [])}
 
 

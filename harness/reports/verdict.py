@@ -332,8 +332,8 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
         lines += ["", *_rows(fault, width)]
     if len(verdict.unexplained) > len(faults):
         lines.append(f"\n  and {counted_of(len(verdict.unexplained) - len(faults), 'more fault')}: see the report")
-    pastes = [cause["finding"].get("paste") for cause in causes] + [fault.paste for fault in faults]
-    if any(pastes) and _stands(run):
+    typed = [cause["finding"].get(what) for cause in causes for what in ("paste", "repair")]
+    if any([*typed, *(fault.paste for fault in faults)]) and _stands(run):
         lines += ["", f"  paste in   bin/platform shell --run {run['cluster']}"]
     lines += ["", f"  report     {run['folder']}/report.html"]
     if any(stage["stage"] == DIAGNOSIS for stage in run["stages"]):
@@ -379,7 +379,8 @@ def for_programs(run: Item, verdict: Verdict) -> Item:
 
 
 def _cause_rows(cause: Item, journal: Sequence[Item], remedies: Mapping[str, str], width: int) -> list[str]:
-    """One cause on ten lines: what, where, since when, expected, seen, the journals, what to do and to paste."""
+    """One cause on ten lines: what, where, since when, expected, seen, the journals, what to look at and what mends it,
+    or what the README says of its rule (a record of before there were repairs). What is to be typed is never cut."""
     finding, consequences = cause["finding"], cause.get("consequences", ())
     rows = [("cause", f"{finding['about']} (layer {finding['layer']}, {since(finding)})")]
     rows += [("expected", finding["expected"]), ("seen", finding["seen"])]
@@ -387,8 +388,10 @@ def _cause_rows(cause: Item, journal: Sequence[Item], remedies: Mapping[str, str
     if consequences:
         rows.append(("so also", f"{counted_of(len(consequences), 'consequence')}: {_briefly(consequences, finding)}"))
     shown = [(name, cut(one_line(text), width - 13)) for name, text in rows]
-    shown.append(("to do", cut(one_line(remedies.get(finding["rule"], "")), 2 * (width - 13))))
-    shown += [("paste", one_line(finding["paste"]))] if finding.get("paste") else []
+    shown.append(("look at", one_line(finding.get("paste") or "")))
+    repair = one_line(finding.get("repair") or "")
+    remedy = "" if repair else cut(one_line(remedies.get(finding["rule"], "")), 2 * (width - 13))
+    shown += [("mend", repair), ("to do", remedy)]
     return [f"  {name:9}  {text}" for name, text in shown if text]
 
 
@@ -434,5 +437,5 @@ def _rows(fault: Fault, width: int) -> list[str]:
     rows = {"fault": fault.title, "line": fault.line, "layer": fault.layer, "expected": fault.expected}
     rows |= {"seen": fault.seen, "where": fault.where}
     shown = {name: cut(one_line(text), 3 * (width - 13)) for name, text in rows.items()}
-    shown["paste"] = one_line(fault.paste)
+    shown["look at"] = one_line(fault.paste)
     return [f"  {name:9}  {text}" for name, text in shown.items() if text]

@@ -63,7 +63,8 @@ class Wrong:
 
 class Finding(Struct, frozen=True, omit_defaults=True):
     """What a rule found, as record and programs know it. `first_seen` is the moment of the look that first showed it;
-    `since` is what the thing itself says."""
+    `since` is what the thing itself says. `repair` is the line that mends it, or the section of the README that says
+    how (rules/repairs.py)."""
 
     rule: str
     layer: str
@@ -73,6 +74,7 @@ class Finding(Struct, frozen=True, omit_defaults=True):
     first_seen: float
     since: float | None = None
     paste: str = ""
+    repair: str = ""
     # as in Wrong; not recorded
     follows: Collection[str] | None = None
     leads: Collection[str] | None = None

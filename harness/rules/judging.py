@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from harness.rules import machines, schedule, services, sites, units  # noqa: F401  (they fill the table)
 from harness.rules.finding import ALL, LAYERS, RULES, Finding, Rule, Subject, Wrong
+from harness.rules.repairs import repair
 from harness.rules.stands import Foundations
 from harness.snapshot.data import Snapshot, Struct
 
@@ -65,7 +66,8 @@ def judge(looks: Sequence[Snapshot], expected: Collection[tuple[str, Subject]] =
                 continue
             shown[wrong.subject] = first = _first_seen(rule, wrong.subject, looks)
             late = now.asked - first < rule.lag
-            finding = Finding(name, rule.layer, first_seen=first, **vars(wrong))
+            mends = repair(name, wrong.subject, now)
+            finding = Finding(name, rule.layer, first_seen=first, repair=mends, **vars(wrong))
             (unsettled if late else settled).append(finding)
     return Judgement(tuple(settled), tuple(unsettled))
 

@@ -273,8 +273,12 @@ def room_is_left(now: Snapshot) -> Found:
             if room.free < FREE_AT_LEAST * room.size:
                 seen = f"{room.free >> 20} of {room.size >> 20} MiB"
                 subject = Subject("room", place, name)
-                paste = on(name, "df -h; free -m")
+                paste = on(name, _what_fills(place))
                 yield Wrong(subject, f"{FREE_AT_LEAST:.0%} free", seen, paste=paste, follows=())
+
+
+def _what_fills(place: str) -> str:
+    return "ps -eo rss,args --sort=-rss | head" if place == "memory" else f"sudo du -xa {place} | sort -rn | head -n 20"
 
 
 @rule("bootstrap", "Docker answers where it runs", needs=("units", "containers", "images"), explains=(ALL,))

@@ -69,6 +69,11 @@ def unit_is_not_overridden(now: Snapshot) -> Found:
             yield Wrong(unit_of(name, machine), "no drop-in", ", ".join(unit.drop_ins), paste=paste, follows=())
 
 
+def text_of(now: Snapshot, name: str) -> str:
+    """The digest (SHA-256) of the text that fleet makes of a unit."""
+    return hashlib.sha256(written(options_of(now, name))).hexdigest()
+
+
 @rule(
     "unit",
     "every machine has a unit's text as fleet has it",
@@ -79,9 +84,8 @@ def unit_is_not_overridden(now: Snapshot) -> Found:
 def unit_text_is_loaded(now: Snapshot) -> Found:
     for name, machine, its, unit in wanted(now):
         if unit and unit.load == "loaded":
-            expected = hashlib.sha256(written(options_of(now, name))).hexdigest()
             paste = on(machine, f"systemctl cat {name}")
-            if unit.text != expected:
+            if unit.text != text_of(now, name):
                 seen, follows = ("another text", ("unit-is-as-written",)) if unit.text else ("fleet wrote none", None)
                 subject, absent = unit_of(name, machine), ("texts",) if "texts" in its.missing else ()
                 yield Wrong(subject, "the text that fleet holds", seen, paste=paste, follows=follows, absent=absent)

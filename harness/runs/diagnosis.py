@@ -16,6 +16,7 @@ from harness.reports import verdict
 from harness.reports.measures import applies
 from harness.rules.finding import Finding, Subject
 from harness.rules.judging import Cause
+from harness.rules.repairs import repair
 from harness.runs import evidence
 from harness.runs.execution import Execution
 from harness.runs.progress import Progress, last_green, looker_of
@@ -116,7 +117,7 @@ def _outputs(execution: Execution, target: dict[str, Any]) -> Outputs | None:
 def _emit(
     execution: Execution, rule: str, layer: str, subject: Subject, expected: str, seen: object, paste: str
 ) -> None:
-    finding = Finding(rule, layer, subject, expected, str(seen), time.time(), paste=paste)
+    finding = Finding(rule, layer, subject, expected, str(seen), time.time(), paste=paste, repair=repair(rule, subject))
     emit_causes(execution.run.recorder, [Cause(finding)], 0)
 
 

@@ -431,4 +431,4 @@ def emit_causes(recorder: Recorder, found: Collection[Cause], look: int) -> None
 def document_of(finding: Finding) -> dict[str, Any]:
     """A finding as the record has it."""
     fields = msgspec.to_builtins(msgspec.structs.replace(finding, follows=None, leads=None, untold=False, absent=()))
-    return {"since": None, "paste": "", **fields, "about": str(finding.subject)}
+    return {"since": None, "paste": "", "repair": "", **fields, "about": str(finding.subject)}

@@ -2,7 +2,7 @@
 #
 #   collect SINCE UNITS SITES MEMBERS WHOLE
 #     SINCE  the journal's warnings from this time on (seconds since the epoch)
-#     UNITS  names of units, separated by blanks; those that fleet put here are asked for as well
+#     UNITS  names of units, separated by blanks; those that fleet put here, and failed ones, are asked for as well
 #     SITES  names of sites, separated by blanks; behind each :STAMP:DIGEST of its contents, as they were known last
 #     MEMBERS  addresses of the machines that are etcd's members, separated by blanks
 #     WHOLE  "whole" where the machine is also to tell what the cluster as a whole knows (fleet's registry, etcd's keys)
@@ -41,15 +41,17 @@ identity() {
 
 system() {
     limited systemctl is-system-running
-    limited systemctl --failed --no-legend --plain | cut -d' ' -f1
+    failed
 }
+
+failed() { limited systemctl --failed --no-legend --plain | cut -d' ' -f1; }
 
 units() {
     # shellcheck disable=SC2046,SC2086
     limited systemctl show --timestamp=unix --property=Id,ActiveState,SubState,Result,NRestarts,ExecMainCode \
         --property=ExecMainStatus,StateChangeTimestamp,Restart,RestartUSec,StartLimitIntervalUSec,StartLimitBurst \
         --property=FragmentPath,DropInPaths,MainPID,NeedDaemonReload,LoadState \
-        -- $( (printf '%s\n' $units; ls /run/fleet/units) | sort -u) || return
+        -- $( (printf '%s\n' $units; ls /run/fleet/units; failed) | sort -u) || return
     # once fleet has unloaded a unit, a newer systemd (seen: 255) says of every unit that it needs a reload, of its root
     # slice too, until the next one: what changed since the last one tells of which that is true
     [ "$(limited systemctl show --property=NeedDaemonReload --value -- -.slice)" = yes ] || return 0
