@@ -25,7 +25,6 @@ from harness.drivers.fleetctl import Fleetctl
 from harness.drivers.machines import Machines
 from harness.drivers.power import Power
 from harness.drivers.shell import OperatorShell
-from harness.drivers.site import Page, Site
 from harness.drivers.terraform import NothingApplied, Outputs, Terraform, target_data
 from harness.drivers.traffic import Traffic, remembered
 from harness.errors import HarnessError, Misconfigured, PlatformWrong
@@ -39,17 +38,13 @@ from harness.runs.progress import Progress, last_green, looker_of
 from harness.runs.restoring import restore
 from harness.runs.watch import RuleBroken, Watch
 from harness.runs.workplace import OUTPUTS, SECOND_SHELL, SHELL_STATE, builds
-from harness.seams.http import open_session
 from harness.seams.patience import patience
 from harness.seams.process import Processes
 from harness.seams.wait import Waiter
 from harness.snapshot.look import Looker
 
 ROOT = Path(__file__).parent
-# Of a request that is one of many, seconds: to connect and between two bytes, for all of it; and how long the name
-# server's answer counts, as its own time to live (5) would let a resolver
-TRAFFIC_TIMEOUTS = (1.0, 2.0)
-TRAFFIC_WHOLE = 10.0
+# Seconds that the name server's answer counts, as its own time to live (5) would let a resolver
 TRUSTED_FOR = 1.0
 # Seconds behind a scenario that failed, in which all is to be well again for those behind it to be executed
 WELL_AGAIN = 60.0
@@ -253,10 +248,7 @@ def start_traffic(traffic: dict[str, Traffic], cluster: Cluster, recorder: Recor
         domain = cluster.outputs.sites[site]
         where = (lambda: address) if address else remembered(lambda: cluster.name_server.lookup(domain), TRUSTED_FOR)
 
-        def ask() -> Page:
-            # a session of its own for each: requests' own is for one thread
-            session = open_session(where(), [domain], None, timeouts=TRAFFIC_TIMEOUTS, whole=TRAFFIC_WHOLE)
-            return Site(site, domain, session).fetch("/version.txt")
+        ask = cluster.request_to(site, where)
 
         def deployed() -> str:
             return cluster.contents.deployed_last(site).version

@@ -1,4 +1,5 @@
-"""`platform drill`: breaks a cluster on purpose, one fault at a time, and tells whether the nightly names each."""
+"""`platform drill`: breaks a cluster on purpose, one fault at a time, and tells whether the nightly names each, and
+whether the lines that it prints mend it."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from harness.runs.check import on_cluster
 from harness.runs.execution import Execution
 from harness.runs.faults import FOR_DRILLS, Fault, Seeded, Seeding, seeding_lock
 from harness.runs.interrupts import Interrupts
+from harness.runs.mending import Mending, lines_of, mend
 from harness.runs.standing import chosen
 from harness.seams.process import Runner
 from harness.text import took
@@ -29,7 +31,8 @@ NIGHTLY_LIMIT = 180.0
 @dataclass(frozen=True)
 class Outcome:
     """What the nightly made of a fault: its exit status and seconds, the first cause that it named, how many it named
-    beside it, and whether the cluster was green again afterwards."""
+    beside it, whether the lines that it printed mend it (None: it printed none), and whether the cluster was green again
+    afterwards."""
 
     fault: str
     layer: str
@@ -42,14 +45,20 @@ class Outcome:
     right: bool
     green_again: bool
     why: str = ""
+    mending: Mending | None = None
 
     @property
     def caught(self) -> bool:
         return self.status not in (ExitStatus.VERIFIED, ExitStatus.INTERNAL_ERROR)
 
     @property
+    def mended(self) -> bool:
+        return self.mending is not None and not self.mending.wrong
+
+    @property
     def good(self) -> bool:
-        return self.caught and self.right and self.seconds <= self.within and self.green_again and not self.others
+        named = self.caught and self.right and self.seconds <= self.within and not self.others
+        return named and self.green_again and (self.mending is None or self.mended)
 
     def __str__(self) -> str:
         mark = "✓" if self.good else "✗"
@@ -62,6 +71,11 @@ class Outcome:
             "" if self.green_again else "not green again",
             self.why,
         ]
+        if self.mending:
+            remarks += [f"$ {line}" for line in self.mending.lines]
+            remarks.append(
+                f"not mended: {self.mending.wrong}" if self.mending.wrong else f"mended in {took(self.mending.seconds)}"
+            )
         return "\n".join([line, *(f"    {remark}" for remark in remarks if remark)])
 
 
@@ -151,9 +165,12 @@ def _nightly_of(root: Path, folder: Path, process: Runner) -> Nightly:
 def _tried(seeding: Seeding, fault: Fault, nightly: Nightly) -> Outcome:
     seeded, seconds, why = Seeded(fault.name, (), "", fault.subject), 0.0, ""
     document: dict[str, Any] = {}
+    mending: Mending | None = None
     try:
         with seeding.injected(fault) as seeded:
             document, seconds = nightly()
+            if lines := lines_of(document):
+                mending = mend(seeding, lines, lambda: int(nightly()[0]["status"]))
     except HarnessError as failed:
         why = f"it could not be seeded: {failed}"
     again, ends = False, time.monotonic() + AGAIN
@@ -176,12 +193,15 @@ def _tried(seeding: Seeding, fault: Fault, nightly: Nightly) -> Outcome:
         named[:1] == [expected] and document["status"] == fault.status,
         again,
         why,
+        mending,
     )
 
 
 def score(outcomes: Sequence[Outcome]) -> str:
-    """By layer: how many faults were caught, named rightly, named late, missed, and named with others beside."""
-    rows: list[tuple[str, ...]] = [("layer", "faults", "caught", "named", "late", "missed", "others", "slowest")]
+    """By layer: how many faults were caught, named rightly, named late, missed, and named with others beside; and how many
+    were mended, of those for which lines were printed."""
+    titles = ("layer", "faults", "caught", "named", "late", "missed", "others", "slowest", "mended")
+    rows: list[tuple[str, ...]] = [titles]
     layers = list(dict.fromkeys(outcome.layer for outcome in outcomes))
     for layer in [*layers, "all"]:
         these = [outcome for outcome in outcomes if layer in (outcome.layer, "all")]
@@ -194,6 +214,7 @@ def score(outcomes: Sequence[Outcome]) -> str:
             sum(bool(outcome.others) for outcome in these),
         )
         slowest = max((outcome.seconds for outcome in these), default=0.0)
-        rows.append((layer, *map(str, counts), took(slowest)))
-    lines = (f"  {name:<12}" + "".join(f"{cell:>9}" for cell in cells) for name, *cells in rows)
-    return "\n" + "\n".join(lines)
+        lines = [outcome.mended for outcome in these if outcome.mending]
+        rows.append((layer, *map(str, counts), took(slowest), f"{sum(lines)} of {len(lines)}"))
+    table = (f"  {name:<12}" + "".join(f"{cell:>10}" for cell in cells) for name, *cells in rows)
+    return "\n" + "\n".join(table)

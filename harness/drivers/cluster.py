@@ -18,6 +18,10 @@ from harness.record.log import Recorder
 from harness.seams.http import TIMEOUTS, open_session
 from harness.seams.process import Runner
 
+# Of a request that is one of many, seconds: to connect and between two bytes, and for all of it
+TRAFFIC_TIMEOUTS = (1.0, 2.0)
+TRAFFIC_WHOLE = 10.0
+
 
 class Connections:
     """The SSH connections to machines, kept for all who ask for the same outputs."""
@@ -51,7 +55,7 @@ class Cluster:
     def __init__(self, read_outputs: Callable[[], Outputs], connections: Connections, process: Runner) -> None:
         self._read_outputs = read_outputs
         self._connections = connections
-        self._recorder = connections.recorder
+        self.recorder = connections.recorder
         self._process = process
 
     @cached_property
@@ -86,24 +90,36 @@ class Cluster:
     def sites(self) -> dict[str, Site]:
         """Name -> site, through the entry point."""
         outputs = self.outputs
-        session = open_session(outputs.entry_point, outputs.sites.values(), self._recorder)
+        session = open_session(outputs.entry_point, outputs.sites.values(), self.recorder)
         return {name: Site(name, domain, session) for name, domain in outputs.sites.items()}
 
     def site_at(self, name: str, address: str, timeouts: tuple[float, float] = TIMEOUTS) -> Site:
         """A site, asked at an address that is not the entry point's; `timeouts` are seconds to connect, and between two
         bytes."""
         sites = self.outputs.sites
-        return Site(name, sites[name], open_session(address, sites.values(), self._recorder, timeouts=timeouts))
+        return Site(name, sites[name], open_session(address, sites.values(), self.recorder, timeouts=timeouts))
+
+    def request_to(self, name: str, where: Callable[[], str]) -> Callable[[], Page]:
+        """What asks a site which version it serves, at an address that is looked up each time, of many that do so at
+        once."""
+        domain = self.outputs.sites[name]
+
+        def ask() -> Page:
+            # a session of its own for each: requests' own is for one thread
+            session = open_session(where(), [domain], None, timeouts=TRAFFIC_TIMEOUTS, whole=TRAFFIC_WHOLE)
+            return Site(name, domain, session).fetch("/version.txt")
+
+        return ask
 
     def page_of(self, domain: str, timeouts: tuple[float, float] = TIMEOUTS) -> Page:
         """What the entry point answers to a host name, be it a site's or nobody's."""
-        session = open_session(self.outputs.entry_point, [domain], self._recorder, timeouts=timeouts)
+        session = open_session(self.outputs.entry_point, [domain], self.recorder, timeouts=timeouts)
         return Site(domain, domain, session).fetch("/")
 
     def registration(self, url: str) -> Registration:
         """What a discovery URL says; asked of the machines where the service is on one of them, else from here."""
         here = urllib.parse.urlsplit(url).hostname in self.outputs.machines.values()
-        return Registration.on(self.machines, url) if here else Registration.at(url, self._recorder)
+        return Registration.on(self.machines, url) if here else Registration.at(url, self.recorder)
 
     def open_ports(self, ports: Iterable[int]) -> dict[str, list[int]]:
         """Machine -> those of the ports that are open to the outside."""

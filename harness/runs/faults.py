@@ -117,8 +117,8 @@ class Seeding:
     def __init__(self, folder: Path, cluster: Cluster, shell: OperatorShell, process: Runner) -> None:
         self._folder = folder
         self.means = Means(folder, shell, process)
-        self._cluster = cluster
-        self._shell = shell
+        self.cluster = cluster
+        self.shell = shell
         self._process = process
 
     @contextmanager
@@ -127,8 +127,8 @@ class Seeding:
         places = self._places(fault.on)
         filled = {"machine": _switch(places[0])[1] or places[0]}
         if "{other_id}" in fault.inject:
-            other = next(name for name in self._cluster.machines.names if name not in places)
-            filled["other_id"] = self._cluster.machines.run(other, "cat /etc/machine-id").strip()
+            other = next(name for name in self.cluster.machines.names if name not in places)
+            filled["other_id"] = self.cluster.machines.run(other, "cat /etc/machine-id").strip()
         seeded = Seeded(fault.name, places, _filled(fault.undo, filled), _filled(fault.subject, filled))
         _note(self._folder, fault.name).write_text(json.dumps(asdict(seeded)))
         try:
@@ -153,8 +153,8 @@ class Seeding:
         other, _, unit = whose.rpartition("unit ") if beginning else on.rpartition("unit ")
         if not on.endswith(f"unit {unit}"):
             return (on,) if on == OPERATOR or on.startswith((CONSOLE, *SWITCHES)) else tuple(on.split())
-        running = self._cluster.units.machine_running(unit)
-        machine = next(name for name in self._cluster.machines.names if (name != running) == bool(other))
+        running = self.cluster.units.machine_running(unit)
+        machine = next(name for name in self.cluster.machines.names if (name != running) == bool(other))
         return (f"{beginning}{machine}",)
 
     def _run(self, places: Sequence[str], command: str) -> None:
@@ -166,7 +166,7 @@ class Seeding:
     def _run_on(self, place: str, command: str) -> None:
         beginning, name = _switch(place)
         if beginning:
-            machines = self._cluster.machines.addresses if beginning == NETWORK else {}
+            machines = self.cluster.machines.addresses if beginning == NETWORK else {}
             others = [address for other, address in machines.items() if other != name]
             self.means.switches[SWITCHES[beginning]].switch(command, name, others)
         elif place.startswith(CONSOLE):
@@ -174,10 +174,10 @@ class Seeding:
             words = [word.format(run_id=run_id, machine=name, command=command) for word in self.means.console]
             self._process.run(words, within=60)
         elif place == OPERATOR:
-            environment = self._shell.env
-            self._process.run(["bash", "-c", command], cwd=self._shell.cwd, env=environment, within=60)
+            environment = self.shell.env
+            self._process.run(["bash", "-c", command], cwd=self.shell.cwd, env=environment, within=60)
         else:
-            self._cluster.machines.run(place, f"sh -c {shlex.quote(command)}")
+            self.cluster.machines.run(place, f"sh -c {shlex.quote(command)}")
 
 
 # Tells who looks what is broken on purpose: rules, each with its subject in words
