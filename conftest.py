@@ -26,7 +26,7 @@ from harness.drivers.machines import Machines
 from harness.drivers.power import Power
 from harness.drivers.shell import OperatorShell
 from harness.drivers.terraform import NothingApplied, Outputs, Terraform, target_data
-from harness.drivers.traffic import Traffic, remembered
+from harness.drivers.traffic import Traffic, remembered, request_to
 from harness.errors import HarnessError, Misconfigured, PlatformWrong
 from harness.model import tfvars
 from harness.record.log import Recorder
@@ -248,7 +248,7 @@ def start_traffic(traffic: dict[str, Traffic], cluster: Cluster, recorder: Recor
         domain = cluster.outputs.sites[site]
         where = (lambda: address) if address else remembered(lambda: cluster.name_server.lookup(domain), TRUSTED_FOR)
 
-        ask = cluster.request_to(site, where)
+        ask = request_to(site, domain, where)
 
         def deployed() -> str:
             return cluster.contents.deployed_last(site).version

@@ -17,9 +17,18 @@ Feature: Troubleshooting
     And fault "unit-stopped-by-systemctl" is injected as well
     Then what was injected is named, and nothing else, within 20 seconds
     When the operator runs `fleetctl start --no-block --replace units/app/jpblog.service`
-    And the operator runs `fleetctl stop blog.service`
-    And the operator runs `fleetctl start --no-block blog.service`
+    And the operator runs `fleetctl ssh blog.service sudo systemctl start blog`
     Then all is as it must be within 30 seconds
+
+  @destructive @requires_three_machines
+  Scenario: A global unit is stuck on one machine, and begins anew there while the other entry points serve
+    Given the sites are asked 20 times a second each, at machine "coreos-0"
+    And fault "entry-point-without-routes" is injected
+    Then what was injected is named, and nothing else, within 20 seconds
+    When the operator runs `ssh -F ssh_config coreos-1 sudo systemctl restart entry`
+    Then all is as it must be within 10 seconds
+    And at most 0 of at least 20 requests to site "blog" failed, and none was answered wrongly
+    And at most 0 of at least 20 requests to site "jpblog" failed, and none was answered wrongly
 
   @destructive @requires_three_machines
   Scenario: A registration that nobody keeps, and contents that are not as they were deployed

@@ -31,7 +31,7 @@ NIGHTLY_LIMIT = 180.0
 @dataclass(frozen=True)
 class Outcome:
     """What the nightly made of a fault: its exit status and seconds, the first cause that it named, how many it named
-    beside it, whether the lines that it printed mend it (None: it printed none), and whether the cluster was green again
+    beside it, what became of the lines that it printed (None: it printed none), and whether the cluster was green again
     afterwards."""
 
     fault: str
@@ -198,8 +198,8 @@ def _tried(seeding: Seeding, fault: Fault, nightly: Nightly) -> Outcome:
 
 
 def score(outcomes: Sequence[Outcome]) -> str:
-    """By layer: how many faults were caught, named rightly, named late, missed, and named with others beside; and how many
-    were mended, of those for which lines were printed."""
+    """By layer: how many faults were caught, named rightly, named late, missed, and named with others beside;
+    of those for which lines were printed, how many these mended."""
     titles = ("layer", "faults", "caught", "named", "late", "missed", "others", "slowest", "mended")
     rows: list[tuple[str, ...]] = [titles]
     layers = list(dict.fromkeys(outcome.layer for outcome in outcomes))

@@ -18,10 +18,6 @@ from harness.record.log import Recorder
 from harness.seams.http import TIMEOUTS, open_session
 from harness.seams.process import Runner
 
-# Of a request that is one of many, seconds: to connect and between two bytes, and for all of it
-TRAFFIC_TIMEOUTS = (1.0, 2.0)
-TRAFFIC_WHOLE = 10.0
-
 
 class Connections:
     """The SSH connections to machines, kept for all who ask for the same outputs."""
@@ -98,18 +94,6 @@ class Cluster:
         bytes."""
         sites = self.outputs.sites
         return Site(name, sites[name], open_session(address, sites.values(), self.recorder, timeouts=timeouts))
-
-    def request_to(self, name: str, where: Callable[[], str]) -> Callable[[], Page]:
-        """What asks a site which version it serves, at an address that is looked up each time, of many that do so at
-        once."""
-        domain = self.outputs.sites[name]
-
-        def ask() -> Page:
-            # a session of its own for each: requests' own is for one thread
-            session = open_session(where(), [domain], None, timeouts=TRAFFIC_TIMEOUTS, whole=TRAFFIC_WHOLE)
-            return Site(name, domain, session).fetch("/version.txt")
-
-        return ask
 
     def page_of(self, domain: str, timeouts: tuple[float, float] = TIMEOUTS) -> Page:
         """What the entry point answers to a host name, be it a site's or nobody's."""

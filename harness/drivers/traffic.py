@@ -17,10 +17,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from harness.drivers.site import Page
+from harness.drivers.site import Page, Site
 from harness.errors import HarnessError
 from harness.record.log import Recorder
-from harness.seams.http import SiteUnreachable
+from harness.seams.http import SiteUnreachable, open_session
 from harness.seams.patience import patience
 
 RIGHT, WRONG, FAILED = "right", "wrong", "failed"
@@ -28,6 +28,19 @@ RIGHT, WRONG, FAILED = "right", "wrong", "failed"
 BUCKET = 0.5
 # requests that may be under way at once: at 20 a second, ones that take three seconds each (times PATIENCE)
 AT_ONCE = 64
+# Of one request, seconds: to connect and between two bytes, and for all of it
+TIMEOUTS, WHOLE = (1.0, 2.0), 10.0
+
+
+def request_to(name: str, domain: str, where: Callable[[], str]) -> Callable[[], Page]:
+    """What asks a site which version it serves, at an address that is looked up each time."""
+
+    def ask() -> Page:
+        # a session of its own for each: requests' own is for one thread
+        session = open_session(where(), [domain], None, timeouts=TIMEOUTS, whole=WHOLE)
+        return Site(name, domain, session).fetch("/version.txt")
+
+    return ask
 
 
 @dataclass(frozen=True)

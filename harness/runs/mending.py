@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from harness.drivers.cluster import Cluster
-from harness.drivers.traffic import Traffic
+from harness.drivers.traffic import Traffic, request_to
 from harness.errors import ExitStatus, HarnessError
 from harness.rules.repairs import is_line
 from harness.runs.faults import Seeding
@@ -80,9 +80,9 @@ def _asked(cluster: Cluster) -> Iterator[dict[str, Traffic]]:
     """Requests to each site through each entry point, while this lasts."""
     streams: dict[str, Traffic] = {}
     with contextlib.ExitStack() as every:
-        for site in cluster.outputs.sites:
+        for site, domain in cluster.outputs.sites.items():
             for name in cluster.outputs.entry_points:
-                ask = cluster.request_to(site, partial(str, cluster.machines.addresses[name]))
+                ask = request_to(site, domain, partial(str, cluster.machines.addresses[name]))
                 stream = streams[f"{site} through {name}"] = Traffic(site, ask, "", RATE, cluster.recorder)
                 stream.start()
                 every.callback(stream.stop)

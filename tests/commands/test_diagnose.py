@@ -67,16 +67,14 @@ def test_cluster_where_all_is_well(it: Standing, capsys: pytest.CaptureFixture[s
     assert (it.of_diagnosis() / ARCHIVE).is_file()
 
 
-def test_what_is_wrong_is_said_with_what_the_readme_says_to_do(
-    it: Standing, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_wrong_is_said_with_what_mends_it(it: Standing, capsys: pytest.CaptureFixture[str]) -> None:
     it.looker.shows = ETCD_IS_DOWN
 
     assert diagnose(it.root, it.folder) == ExitStatus.PLATFORM_WRONG
     text = capsys.readouterr().err
     assert f"{HEADLINES[ExitStatus.PLATFORM_WRONG]}  (exit status 1)" in text
     assert "  cause      etcd on coreos-1 (layer bootstrap, " in text
-    assert "  to do      Troubleshooting 6: read its last words, and start it.\n" in text
+    assert "  mend       ssh -F ssh_config coreos-1 'sudo systemctl start etcd'\n" in text
     assert "etcd[7]: its last words" in text
 
 

@@ -14,6 +14,7 @@ from harness.commands import drill as module
 from harness.commands.drill import Outcome, drill, listed, score
 from harness.errors import CommandFailed, ExitStatus, Misconfigured
 from harness.runs.faults import FOR_DRILLS, Fault, Seeded
+from harness.runs.mending import Mending
 from harness.runs.workplace import SHELL_STATE
 
 FAULT = Fault("etcd-stopped", "bootstrap", "coreos-1", "stop", "start", "system-unit-runs", "etcd on coreos-1")
@@ -85,6 +86,46 @@ def test_cluster_that_takes_a_while_is_green_again() -> None:
     assert tried(red(RIGHT), red(RIGHT), red(RIGHT)).green_again
 
 
+LINE = "ssh -F ssh_config coreos-1 'sudo systemctl start etcd'"
+
+
+def printed(*repairs: str) -> dict[str, Any]:
+    document = red(*[RIGHT] * len(repairs))
+    for cause, repair in zip(document["causes"], repairs, strict=True):
+        cause["finding"]["repair"] = repair
+    return document
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [("", "mended in 3.0 s"), ("not green within 60 s", "not mended: not green within 60 s")]
+)
+def test_line_that_was_printed_has_to_mend(monkeypatch: pytest.MonkeyPatch, wrong: str, said: str) -> None:
+    asked = []
+
+    def mend(seeding: Any, lines: tuple[str, ...], status: Any) -> Mending:
+        asked.append((lines, status()))
+        return Mending(lines, 3.0, wrong)
+
+    monkeypatch.setattr(module, "mend", mend)
+    outcome = tried(printed(LINE), GREEN)
+
+    assert asked == [((LINE,), 0)]
+    assert (
+        (outcome.good, outcome.mended) == (not wrong, not wrong)
+        and f"$ {LINE}" in str(outcome)
+        and said in str(outcome)
+    )
+    assert score([outcome, tried(red(RIGHT))]).split()[-3:] == ["0" if wrong else "1", "of", "1"]
+
+
+@pytest.mark.parametrize("repairs", [("",), ("README, Recovery 2: make it again",), (LINE, "README, Recovery 9: x")])
+def test_nothing_is_typed_where_a_section_says_what_to_do(repairs: tuple[str, ...]) -> None:
+    # what is not typed needs no cluster
+    outcome = tried(printed(*repairs), GREEN)
+
+    assert outcome.mending is None and not outcome.mended and outcome.right
+
+
 def test_fault_that_cannot_be_seeded_is_told() -> None:
     outcome = tried(seeding=FakeSeeding(CommandFailed(["stop"], 1, "", "no such unit")))
 
@@ -96,7 +137,7 @@ def test_score_is_kept_by_layer() -> None:
     lines = score([tried(red(RIGHT)), tried(GREEN), tried(red(("unit-runs", "unit a")), fault=unit)]).split("\n")
 
     rows = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
-    assert rows["layer"] == ["faults", "caught", "named", "late", "missed", "others", "slowest"]
+    assert rows["layer"] == ["faults", "caught", "named", "late", "missed", "others", "slowest", "mended"]
     assert rows["bootstrap"][:6] == ["2", "1", "1", "0", "1", "0"]
     assert rows["unit"][:6] == ["1", "1", "1", "0", "0", "0"]
     assert rows["all"][:6] == ["3", "2", "2", "0", "1", "0"]

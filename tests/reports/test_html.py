@@ -347,6 +347,23 @@ def test_causes_come_before_all_else_that_went_wrong(log: Log) -> None:
     assert f"since {clock(START)} UTC" in said
 
 
+@pytest.mark.parametrize(
+    ("repair", "said", "typed"),
+    [
+        ("fleetctl start --no-block x.service", "what mends it fleetctl start --no-block x.service", 2),
+        ("README, Recovery 2: make it again", "what mends it: README, Recovery 2: make it again", 1),
+        ("", "what to look at ssh -F", 1),
+    ],
+)
+def test_what_mends_a_cause_stands_behind_what_to_look_at(log: Log, repair: str, said: str, typed: int) -> None:
+    log("causes", look=3, causes=[{"finding": finding(repair=repair)}])
+    log.stage("runbook", "failed", error="two steps for one phrase", status=3)
+    seen = page(log)
+
+    assert said in seen.text and ("what mends it" in seen.text) is bool(repair)
+    assert len([name for name, attributes in seen.elements if attributes.get("class") == "paste"]) == typed
+
+
 def test_rules_that_do_not_hold_are_not_told_twice(log: Log) -> None:
     run_with_causes(log)
     text = page(log).text

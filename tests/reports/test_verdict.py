@@ -654,7 +654,7 @@ def test_one_fault_fits_on_one_screen() -> None:
     assert rows(text, 100) <= 24
     assert "The platform is wrong  (exit status 1)" in text
     assert "features/06_start.feature:12: Then every unit is active" in text
-    assert "paste      fleetctl status blog.service" in text
+    assert "look at    fleetctl status blog.service" in text
     assert "report     .runs/20260801-120000-ab12/report.html" in text
 
 
@@ -696,7 +696,7 @@ def test_a_cause_says_what_it_is_and_what_follows_from_it() -> None:
         "  journal    coreos-0 11:59:59 systemd[1]: Stopping etcd",
         "  journal    coreos-2 12:00:00 etcd[7]: wal: no space left on device",
         "  so also    3 consequences: fleet on coreos-2, unit blog.service on coreos-2",
-        "  paste      ssh -F ssh_config coreos-2 'systemctl status etcd.service'",
+        "  look at    ssh -F ssh_config coreos-2 'systemctl status etcd.service'",
     ]
 
 
@@ -736,7 +736,7 @@ def test_what_does_not_say_since_when_was_seen_at_a_moment() -> None:
     lines = shown(screen(document, judge(document)))
     assert lines[0] == "  cause      etcd on coreos-2 (layer bootstrap, seen at 12:00:04 UTC)"
     assert [row.rpartition(" said ")[2] for row in lines if " journal " in row] == ["3", "4", "5"]
-    assert not [row for row in lines if "so also" in row or "paste" in row]
+    assert not [row for row in lines if "so also" in row or "look at" in row]
 
 
 def test_causes_beyond_three_are_counted() -> None:
@@ -769,7 +769,7 @@ def test_rules_that_do_not_hold_are_told_by_themselves_where_nobody_knows_a_caus
     text = screen(document, judge(document))
     assert shown(text, "  fault ")[2:] == [
         "  layer      unit", "  expected   an answer", "  seen       none", "  where      etcd on coreos-2",
-        "  paste      uptime",
+        "  look at    uptime",
     ]  # fmt: skip
 
 
@@ -841,9 +841,20 @@ def test_what_to_do_is_said_of_each_cause() -> None:
     text = screen(document, judge(document))
     said = [row for row in text.split("\n") if row.startswith("  to do ")]
     assert said == [f"  to do      {TO_DO}", "  to do      Troubleshooting 11: see"]
-    assert shown(text)[-2:] == [said[0], f"  paste      {cause()['finding']['paste']}"]
+    assert shown(text)[-2:] == [f"  look at    {cause()['finding']['paste']}", said[0]]
     programs = for_programs(document, judge(document))
     assert [it["to_do"] for it in programs["causes"]] == [TO_DO, "Troubleshooting 11: see", ""]
+
+
+@pytest.mark.parametrize("mends", ["fleetctl start --no-block " + "unit.service " * 40, "README, Recovery 2: make it"])
+def test_what_mends_a_cause_stands_behind_what_to_look_at_and_is_never_cut(mends: str) -> None:
+    document = run(broke_rules(), causes=[cause(repair=mends)], remedies={"system-unit-runs": TO_DO}, stages=CHECK)
+
+    text = screen(document, judge(document))
+    assert shown(text)[-2:] == [f"  look at    {cause()['finding']['paste']}", f"  mend       {mends.strip()}"]
+    assert "to do" not in text and "  paste in  " in text
+    (told,) = for_programs(document, judge(document))["causes"]
+    assert (told["finding"]["repair"], told["to_do"]) == (mends, TO_DO)
 
 
 def test_what_to_do_takes_two_lines_at_most() -> None:
