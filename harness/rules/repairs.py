@@ -11,7 +11,7 @@ from harness.rules.machines import SYSTEM
 from harness.rules.schedule import places
 from harness.rules.services import registered
 from harness.rules.units import container_of, text_of
-from harness.snapshot.data import Machine, Snapshot
+from harness.snapshot.data import Machine, Snapshot, Unit
 
 # How a repair begins that is no line
 README = "README, "
@@ -76,21 +76,23 @@ def _system(subject: Subject, now: Snapshot) -> str:
     if any(state.load == "masked" for state in down):
         return on(subject.machine, f"sudo systemctl unmask {names} && sudo systemctl start {names}")
     if subject.kind == "etcd":
-        return _etcd_starts(subject.machine, now, stopped=down[0].active == "inactive")
-    # systemd starts it again and again
-    looping = any(state.active == "activating" for state in down)
-    return f"{README}Troubleshooting 6: its last words say why" if looping else _started(subject.machine, names)
+        return _etcd_starts(subject.machine, now, down[0])
+    starting = any(state.active == "activating" for state in down)
+    return f"{README}Troubleshooting 6: its last words say why" if starting else _started(subject.machine, names)
 
 
 def _started(machine: str, names: str) -> str:
     return on(machine, f"sudo systemctl start {names}")
 
 
-def _etcd_starts(machine: str, now: Snapshot, *, stopped: bool) -> str:
+def _etcd_starts(machine: str, now: Snapshot, etcd: Unit) -> str:
     others = _well(now, but=machine)
-    if stopped:
+    if etcd.active == "inactive":
         # it is ready when it has a leader: where it would wait for others nobody waits for it
         return _started(machine, "etcd" if _quorum(now, len(others) + 1) else "--no-block etcd")
+    if etcd.active == "activating" and etcd.sub != "auto-restart" and not etcd.restarts:
+        return ETCD_ANSWERS_NOT  # it waits for others
+    # it does not start on its data
     if _quorum(now, len(others)):
         return on(machine, "sudo etcd-anew")
     running = [it for it, other in now.answering.items() if it != machine and _active(other, "etcd.service")]

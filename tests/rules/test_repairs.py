@@ -160,6 +160,18 @@ ETCD = f"{ONE}.units.etcd.service"
             "etcd on coreos-1",
             "README, Recovery 10: no member has the data",
         ),
+        (
+            "system-unit-runs",
+            {f"{ETCD}.active": "activating", f"{ETCD}.restarts": 2, f"{ONE}.etcd": None},
+            "etcd on coreos-1",
+            "ssh -F ssh_config coreos-1 'sudo etcd-anew'",
+        ),
+        (
+            "system-unit-runs",
+            {f"{ETCD}.active": "activating", f"{ETCD}.sub": "start", f"{ETCD}.restarts": 0, f"{ONE}.etcd": None},
+            "etcd on coreos-1",
+            "README, Recovery 6: etcd needs most of its members",
+        ),
         # two are stopped: one alone would wait for another
         (
             "system-unit-runs",
