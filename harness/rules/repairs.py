@@ -211,7 +211,11 @@ def _as_fleet_has_it(subject: Subject, now: Snapshot, again: str = "") -> str:
 def _stray(subject: Subject, now: Snapshot) -> str:
     if now.fleet and subject.name not in now.fleet.units:
         return _held(subject, now)  # fleet forgot it, and it serves
-    return on(subject.machine, f"sudo systemctl stop {subject.name}")
+    unit = now.machines[subject.machine].units[subject.name]
+    # fleet would find it in its way when it brings the unit here
+    others = unit.fragment if not unit.text and unit.fragment.startswith(("/run/systemd/", "/etc/systemd/")) else ""
+    gone = f" && sudo rm {shlex.quote(others)} && sudo systemctl daemon-reload" if others else ""
+    return on(subject.machine, f"sudo systemctl stop {subject.name}{gone}")
 
 
 def _for_ever(subject: Subject, now: Snapshot) -> str:

@@ -198,6 +198,23 @@ ETCD = f"{ONE}.units.etcd.service"
             BLOG_2,
             "fleetctl start --no-block units/app/blog.service",
         ),
+        # of fleet's making, and of somebody else's
+        (
+            "unit-runs-nowhere-else",
+            {f"{ONE}.units.blog.service": green().machines["coreos-2"].units["blog.service"]},
+            "unit blog.service on coreos-1",
+            "ssh -F ssh_config coreos-1 'sudo systemctl stop blog.service'",
+        ),
+        (
+            "unit-runs-nowhere-else",
+            {
+                f"{ONE}.units.blog.service": green().machines["coreos-2"].units["blog.service"],
+                f"{ONE}.units.blog.service.text": "",
+            },
+            "unit blog.service on coreos-1",
+            "ssh -F ssh_config coreos-1 'sudo systemctl stop blog.service && "
+            "sudo rm /run/systemd/system/blog.service && sudo systemctl daemon-reload'",
+        ),
         (
             "contents-are-held",
             {f"{ONE}.contents.blog.version": "0123", "machines.coreos-0.contents.blog": REMOVED},
