@@ -138,6 +138,31 @@ def _sshd(subject: Subject, now: Snapshot) -> str:
     return on(subject.machine, f"{files} -exec sed -i {lines} {{}} + && sudo systemctl reload ssh".replace("'", '"'))
 
 
+def _undeclared(subject: Subject, now: Snapshot) -> str:
+    """Each rule is deleted by the number that the kernel knows it by; which it is, its text says, but for its verdict."""
+    lines = []
+    for rule in dict.fromkeys(now.machines[subject.machine].foreign_rules):
+        chain, _, text = rule.partition(": ")
+        begins = text.rpartition(" ")[0]
+        if chain.startswith("legacy ") or text.startswith("policy ") or not begins:
+            return f"{README}Troubleshooting 8: take the rule out"
+        numbers = f"sudo nft -a list chain {chain} | grep -F {shlex.quote(begins)} | sed 's/.* handle //'"
+        lines.append(f"for n in $({numbers}); do sudo nft delete rule {chain} handle $n; done")
+    return on(subject.machine, " && ".join(lines))
+
+
+def _serves(subject: Subject, now: Snapshot) -> str:
+    """A socket gets the owner and the rights that its unit gives it."""
+    said = now.machines[subject.machine].operator or {}
+    closed = next((name for name in ("fleet", "docker") if said.get(name)), "")
+    if not closed or said.get("fleetctl"):
+        return MAKE_AGAIN
+    of_unit = f"systemctl show --value --property=%s {closed}.socket"
+    group, mode = (f"$({of_unit % name})" for name in ("SocketGroup", "SocketMode"))
+    file = f"/run/{closed}.sock"
+    return on(subject.machine, f"sudo chgrp {group} {file} && sudo chmod {mode} {file}")
+
+
 def _failed(subject: Subject, now: Snapshot) -> str:
     """One that somebody started by hand has no file to be started from again."""
     unit = now.machines[subject.machine].units.get(subject.name)
@@ -231,6 +256,13 @@ def _container(subject: Subject, now: Snapshot) -> str:
         return _docker(docker, now) if _active(machine, "docker.service") else _system(docker, now)
     unit = next((name for name in _units_of(now) if container_of(now, name) == subject.name), "")
     return on(subject.machine, f"sudo systemctl restart {unit}") if unit else LAST_WORDS
+
+
+def _image(subject: Subject, now: Snapshot) -> str:
+    """A machine that has a tag does not ask for it again."""
+    if not subject.machine:
+        return f"{README}Troubleshooting 11: the registry is to have it"
+    return on(subject.machine, f"docker pull --quiet {now.outside.registry}/{subject.name}")
 
 
 def _units_of(now: Snapshot) -> list[str]:
@@ -344,7 +376,12 @@ REPAIRS: Mapping[str, str | Repair] = {
     "engine-answers": f"{README}Troubleshooting 4: bring it back",
     "cluster-is-made": f"{README}Troubleshooting 5: read the plan",
     "backing-service-answers": f"{README}Troubleshooting 4: bring it back",
-    "processors-suffice": f"{README}Troubleshooting 16: fewer machines, or more time",
+    "processors-suffice": f"{README}Troubleshooting 17: fewer machines, or more time",
+    "plan-is-told": f"{README}Troubleshooting 5: make the plan by hand",
+    "kernel-log-is-told": f"{README}Troubleshooting 16: read it by hand",
+    "ports-are-told": f"{README}Troubleshooting 16: ask them by hand",
+    "sites-are-walked": f"{README}Troubleshooting 16: ask them by hand",
+    "names-are-told": f"{README}Troubleshooting 16: ask for them by hand",
     "agent-holds-a-key": lambda subject, now: (
         "ssh-add ../key" if now.outside.keys == 0 else "eval $(ssh-agent) && ssh-add ../key"
     ),
@@ -364,6 +401,8 @@ REPAIRS: Mapping[str, str | Repair] = {
     "system-unit-runs": _system,
     "no-system-unit-failed": _failed,
     "filter-is-loaded": _there("sudo systemctl restart filter"),
+    "filter-is-declared": _undeclared,
+    "operator-is-served": _serves,
     "etcd-is-healthy": _etcd,
     "etcd-members-are-right": f"{README}Troubleshooting 8: make the machine again",
     "etcd-has-one-leader": _etcd,
@@ -388,7 +427,8 @@ REPAIRS: Mapping[str, str | Repair] = {
     "container-runs": _container,
     "instance-answers": _container,
     "container-has-memory": f"{README}Troubleshooting 7: see what fills it",
-    "container-has-image": LAST_WORDS,
+    "container-has-image": _container,
+    "tag-leads-to-its-image": _image,
     "registrations-are-known": ETCD_ANSWERS_NOT,
     "instance-is-registered": _sidekick,
     "registration-is-right": _registration,

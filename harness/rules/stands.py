@@ -165,7 +165,8 @@ class Foundations:
             yield from (Subject(kind, "", machine) for kind in ("docker", "fleet", "helper files", "filter"))
             if image := image_of(options):
                 yield from (Subject("image", image, where) for where in ("", machine))
-            yield Subject("backing service", "image registry")
+            if not self._has(image, machine):
+                yield Subject("backing service", "image registry")
             for other in (*others, *peers):
                 # a sidekick stands on its app; the app wants it, and goes on without it
                 if other in self._now.intended.units and ("Unit", "Wants", other) not in options:
@@ -175,6 +176,12 @@ class Foundations:
             # each instance of a global one stands on its own machine's
             places = [] if requirements.is_global else self._places(name)
             yield from (Subject("fleet", "", other) for other in places)
+
+    def _has(self, image: str, machine: str) -> bool:
+        """Whether a machine has an image, and so does not ask the registry for it."""
+        here = self._now.machines.get(machine)
+        images = here.images or {} if here else {}
+        return any(f"{self._now.outside.registry}/{image}" in held.tags for held in images.values())
 
     def _image(self, name: str, machine: str) -> Iterator[Subject]:
         yield Subject("docker", "", machine) if machine else Subject("backing service", "image registry")
