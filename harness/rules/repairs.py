@@ -139,7 +139,7 @@ def _sshd(subject: Subject, now: Snapshot) -> str:
 
 
 def _undeclared(subject: Subject, now: Snapshot) -> str:
-    """Each rule is deleted by the number that the kernel knows it by; which it is, its text says, but for its verdict."""
+    """Each rule is deleted by the number that the kernel knows it by: that of the text, whatever its verdict."""
     lines = []
     for rule in dict.fromkeys(now.machines[subject.machine].foreign_rules):
         chain, _, text = rule.partition(": ")
