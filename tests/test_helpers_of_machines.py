@@ -853,6 +853,27 @@ def test_a_network_is_made_once_though_many_units_ask_at_once(
     assert calls.count("network inspect platform") == 4
 
 
+# == port.sh =========================================================================================================
+
+
+@pytest.mark.parametrize(
+    ("publishes", "listens", "anew"),
+    [("", "docker-proxy", True), ("4711", "docker-proxy", False), ("", "nginx", False), ("", "", False)],
+)
+def test_docker_that_holds_the_port_of_a_container_that_is_gone_begins_anew(
+    publishes: str, listens: str, anew: bool, tmp_path: Path, stand_in: Callable[[str, str], None]
+) -> None:
+    stand_in("docker", f"[ ! '{publishes}' ] || echo {publishes}")
+    stand_in("ss", f"[ ! '{listens}' ] || echo 'LISTEN 0 4096 0.0.0.0:80 users:((\"{listens}\",pid=1,fd=4))'")
+    stand_in("systemctl", f'echo "$*" >> {tmp_path}/calls')
+
+    done = run([str(CONTAINER / "entry/port.sh")])
+
+    calls = tmp_path / "calls"
+    assert (done.returncode, calls.exists()) == ((1, True) if anew else (0, False))
+    assert not anew or calls.read_text() == "kill --kill-whom=main --signal=KILL docker.service\n"
+
+
 # == fetch.sh ========================================================================================================
 
 REGISTRY = f"{HOST}:5000"

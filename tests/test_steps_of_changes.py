@@ -611,9 +611,15 @@ def test_site_that_is_not_right_again(step: Step, stream: FakeStream) -> None:
     assert wrong.seen == f"{said.bad} of {said.made} requests not right: {said.first_seen or '-'}"
 
 
-@pytest.mark.parametrize("stream", [FakeStream(), FakeStream(failed=3, wrong=1, after=5, right=1)])
+@pytest.mark.parametrize("stream", [FakeStream(), FakeStream(failed=3, after=5, right=1)])
 def test_site_that_is_right_again(step: Step, stream: FakeStream) -> None:
     step("then", RIGHT_AGAIN, traffic={"blog": stream})
+
+
+def test_site_that_is_right_again_and_was_answered_wrongly(step: Step) -> None:
+    wrong = red(step, RIGHT_AGAIN, traffic={"blog": FakeStream(wrong=1, right=1)})
+
+    assert wrong.seen == "1 wrong answers, first: status 503"
 
 
 def test_patience_is_for_sites_too(step: Step, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
-OURS = "inet platform"
+# The platform's filter, what shuts fleetd's door to etcd (keep-places), and what a target cuts the network by
+OURS = ("inet platform", "inet keep-places", "inet cut")
 # Of Docker with nftables: all of it is in these
 DOCKERS = re.compile(r"ip6? docker-bridges$")
 # fail2ban makes its own when it first bans somebody: they are the host owner's
@@ -27,7 +28,7 @@ def foreign(ruleset: str, known: Collection[str] = ()) -> tuple[str, ...]:
     return tuple(
         f"{table} {chain}: {rule}"
         for table, chain, rule in _rules(ruleset)
-        if table != OURS
+        if table not in OURS
         and not DOCKERS.match(table)
         and not OWNERS.match(table.partition(" ")[2])
         and f"{table} {chain}" not in known

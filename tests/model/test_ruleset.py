@@ -21,6 +21,9 @@ def rules(table: str, chain: str, *lines: str, head: str = "") -> str:
 def test_a_machine_has_the_platforms_rules_and_dockers() -> None:
     assert foreign(RECORDED) == ()
     assert foreign("") == ()
+    # while fleet's door to etcd is shut, or a scenario cuts the machine off
+    for table, chain in (("inet keep-places", "output"), ("inet cut", "in")):
+        assert foreign(rules(table, chain, "ip daddr 127.0.0.2 drop")) == ()
 
 
 # as Docker 20.10 to 29 write them, and iptables-legacy prints them
