@@ -161,10 +161,12 @@ def _whole(run: Item) -> bool:
 def _status(run: Item, faults: tuple[Fault, ...], counts: dict[str, int], *, diagnosis: bool) -> ExitStatus:
     if any(stage["outcome"] == "interrupted" for stage in run["stages"]):
         return ExitStatus.INTERRUPTED
+    kinds = {STATUS_OF_LAYER.get(cause["finding"]["layer"]) for cause in run["causes"]}
+    excused = None not in kinds  # no cause is the platform's own
     if faults and faults[0].status is not ExitStatus.PLATFORM_WRONG:
-        return faults[0].status
+        first = faults[0].status
+        return first if excused or first not in STATUS_OF_LAYER.values() else ExitStatus.PLATFORM_WRONG
     if faults or (diagnosis and run["causes"]):
-        kinds = {STATUS_OF_LAYER.get(cause["finding"]["layer"]) for cause in run["causes"]}
         return (kinds.pop() if len(kinds) == 1 else None) or ExitStatus.PLATFORM_WRONG
     if diagnosis:
         return ExitStatus.VERIFIED
