@@ -45,9 +45,10 @@ class Wrong:
 
     It can follow from whatever its subject stands on, where that does not answer or comes late. What is wrong in
     another way (other bytes, a unit that was stopped, a key that is refused) `follows` from findings of these rules
-    only: `RULE`, or `RULE KIND` of one kind of its subjects; from none, where that is empty. It `leads` to findings of
-    these rules, where not to all that its rule explains. What is `untold` was not seen, for its machine does not tell:
-    it may be well, and leads to nothing that was seen. `absent` are the parts that this leaves unknown (see Rule).
+    only: `RULE`, `RULE KIND` of one kind of its subjects, `RULE otherwise` of what is wrong in another way itself; from
+    none, where that is empty. It `leads` to findings of these rules, where not to all that its rule explains. What is
+    `untold` was not seen, for its machine does not tell: it may be well, and leads to nothing that was seen. `absent`
+    are the parts that this leaves unknown (see Rule).
     """
 
     subject: Subject

@@ -145,8 +145,9 @@ def _depth(finding: Finding) -> tuple[int, int, float, tuple[str, str, int, str]
 
 def _explains(cause: Finding, finding: Finding, foundations: Foundations) -> bool:
     explains = RULES[cause.rule].explains if cause.leads is None else cause.leads
-    follows = finding.follows is None or {cause.rule, f"{cause.rule} {cause.subject.kind}"} & set(finding.follows)
-    if not follows or (cause.untold and not finding.untold):
+    names = {cause.rule, f"{cause.rule} {cause.subject.kind}"}
+    names |= {f"{cause.rule} otherwise"} if cause.follows is not None else set()
+    if not (finding.follows is None or names & set(finding.follows)) or (cause.untold and not finding.untold):
         return False
     if cause.subject == finding.subject:
         return finding.rule in explains and finding.rule != cause.rule

@@ -13,7 +13,7 @@ from harness.snapshot.data import Answer, Snapshot
 NONE = Answer(failed="no answer")
 # Names that a finding lists; the report has all
 SHOWN = 5
-# How a broken link ends that the site itself gave no answer to
+# How a broken link ends, or a file, that the site itself gave no answer to
 NO_ANSWER = re.compile(r": 5\d\d$")
 # How the answer begins that leads to another host (harness/drivers/site.py)
 LEADS_OUTSIDE = "leads outside"
@@ -21,6 +21,7 @@ LEADS_OUTSIDE = "leads outside"
 # contents that are older or another's
 LED_ASTRAY = ("entry-has-routes", *LEADS_ELSEWHERE)
 OF_OTHERS = ("contents-are-held", *LED_ASTRAY)
+OF_SITES = ("site-answers otherwise", *OF_OTHERS)
 # Why a name leads to what is no entry point: what tells the name server does not run, or runs twice
 NAMED_BY = ("unit-is-held", "unit-is-wanted", "unit-is-placed", "unit-runs", "unit-runs-nowhere-else")
 
@@ -171,7 +172,7 @@ def site_is_whole(now: Snapshot) -> Found:
         if walk.failed:
             yield Wrong(Subject("site", site), "a walk from its home page", walk.failed)
         elif walk.broken:
-            follows = None if all(NO_ANSWER.search(line) for line in walk.broken) else ("site-answers", *OF_OTHERS)
+            follows = None if all(NO_ANSWER.search(line) for line in walk.broken) else OF_SITES
             yield Wrong(Subject("site", site), "no broken link", _some(walk.broken), follows=follows)
 
 
@@ -184,7 +185,9 @@ def site_is_as_deployed(now: Snapshot) -> Found:
         if walk.failed or not walk.files:
             yield Wrong(Subject("site", site), expected, walk.failed or "no machine holds a file of it")
         elif walk.differing:
-            seen, follows = f"other bytes: {_some(walk.differing)}", ("site-answers", *OF_OTHERS)
+            absent = all(NO_ANSWER.search(line) for line in walk.differing)
+            seen = f"{'no answer' if absent else 'other bytes'}: {_some(walk.differing)}"
+            follows = None if absent else OF_SITES
             yield Wrong(Subject("site", site), expected, seen, follows=follows)
 
 
@@ -192,7 +195,7 @@ def site_is_as_deployed(now: Snapshot) -> Found:
 def sites_are_apart(now: Snapshot) -> Found:
     for site, walk in (now.outside.walks or {}).items():
         if walk.foreign:
-            seen, follows = f"another site's: {_some(walk.foreign)}", ("site-answers", *OF_OTHERS)
+            seen, follows = f"another site's: {_some(walk.foreign)}", OF_SITES
             yield Wrong(Subject("site", site), "pages of its own", seen, follows=follows)
         elif site in now.intended.deployed and not walk.pages:
             yield Wrong(Subject("site", site), "pages of its own", walk.failed or "no page")

@@ -245,7 +245,9 @@ class OutsideView:
             for path, digest in digests.items():
                 url = "/" + urllib.parse.quote(path)
                 page = served.get(url) or site.fetch(url)
-                if hashlib.sha256(page.body).hexdigest() != digest:
+                if page.status >= 500:
+                    differing.append(f"{path}: {page.status}")
+                elif hashlib.sha256(page.body).hexdigest() != digest:
                     differing.append(path)
         except PlatformWrong as failed:
             return Walk(pages=0, failed=str(failed)), {}

@@ -627,6 +627,15 @@ def test_machines_that_are_too_slow_are_no_excuse_for_what_is_not_late(fault: An
     assert [cause.finding.rule for cause in found] and "processors-suffice" not in {it.finding.rule for it in found}
 
 
+def test_files_that_no_app_answered_for_follow_from_a_network_that_is_split() -> None:
+    cut = cut_off("coreos-1") | {"fleet.units": green().fleet.units if green().fleet else {}}
+    cut |= {f"outside.sites.blog.{name}": SITE_DOWN for name in ID} | {f"{ONE}.etcd.healthy": False}
+    files = {"outside.walks.blog.differing": ("a.html: 503", "b.html: 502")}
+
+    assert "site-is-as-deployed: site blog" not in shown(of(changed(green(), cut | files)))
+    assert "site-is-as-deployed: site blog" in shown(of(changed(green(), cut | BYTES)))
+
+
 def test_a_lost_machine_explains_that_a_plan_makes_it_again() -> None:
     again = 'docker_container.machine["coreos-1"]: must_run false -> true'
     found = shown(of(change(silent(green(), "coreos-1"), "plan", (again, *VARIABLES["plan"]))))

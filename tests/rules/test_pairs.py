@@ -43,7 +43,8 @@ def both(one: Changes, other: Changes) -> Snapshot | None:
 
 def can_lead(other: Finding, finding: Finding, foundations: Foundations) -> bool:
     """Whether one is on the other's chain, and of the rules that it can follow from."""
-    follows = finding.follows is None or {other.rule, f"{other.rule} {other.subject.kind}"} & set(finding.follows)
+    names = {other.rule, f"{other.rule} {other.subject.kind}", f"{other.rule} otherwise"}
+    follows = finding.follows is None or names & set(finding.follows)
     return bool(follows) and other.subject in {finding.subject, *foundations.below(finding.subject)}
 
 
