@@ -242,7 +242,8 @@ class Walk(Struct, frozen=True, omit_defaults=True):
     pages: int
     files: int = 0  # that were deployed, and compared with what is served
     broken: tuple[str, ...] = ()  # links and assets
-    differing: tuple[str, ...] = ()  # files that are not served as they were deployed; `PATH: 503` of one without answer
+    # files that are not served as they were deployed; `PATH: 503` of one that got no answer
+    differing: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()  # pages that are another site's
     failed: str = ""
 
