@@ -409,6 +409,16 @@ def test_a_unit_that_comes_from_a_silent_machine_is_still_starting() -> None:
     assert runs in shown(of(moved(ago=500)))
 
 
+def test_a_site_that_was_away_while_its_app_came_from_a_machine_without_fleet() -> None:
+    """The walk met that, and by now it runs elsewhere."""
+    began = {"machines.coreos-0.units.jpblog.service.since": green().asked - 5}
+    away = {"outside.walks.jpblog.broken": ("entry point: /: 503",), "outside.walks.jpblog.differing": ("a.html: 503",)}
+    without_fleet = stopped("fleet.service", "coreos-1") | {f"{ONE}.fleet": None}
+
+    assert list(shown(of(changed(green(), began | away | without_fleet)))) == ["system-unit-runs: fleet on coreos-1"]
+    assert len(of(changed(green(), away | without_fleet))) == 2  # it has run there for long
+
+
 def test_every_machine_is_silent() -> None:
     gone = changed(silent(green(), *ID), {"fleet": None, "services": None, "deployed": None})
     gone = changed(gone, {f"outside.ports.{name}": () for name in ID} | site_down("blog") | site_down("jpblog"))
