@@ -187,8 +187,8 @@ class Foundations:
         yield Subject("docker", "", machine) if machine else Subject("backing service", "image registry")
 
     def _lost_lately(self, name: str, machine: str) -> Iterator[Subject]:
-        """A unit that began lately may come from a machine that was lost, is cut off or has no fleet any more, and still
-        be starting, or have been away."""
+        """A unit that began lately may come from a machine that was lost, is cut off or has no fleet any more, and
+        still be starting, or have been away."""
         unit = self._now.machines[machine].units.get(name) if machine in self._now.machines else None
         if unit and unit.since and unit.since > self._now.asked - MOVED and not ended_for_good(unit):
             for other, its in self._now.machines.items():
