@@ -31,7 +31,7 @@ def unit_is_held(now: Snapshot) -> Found:
     "schedule",
     "fleet holds every unit as its file says",
     needs=("fleet-units",),
-    explains=("unit-text-is-loaded", "unit-restarts-for-ever"),
+    explains=("unit-text-is-loaded", "unit-restarts-for-ever", "unit-keeps-running"),
 )
 def unit_is_as_written(now: Snapshot) -> Found:
     for name, held in (now.fleet.units if now.fleet else {}).items():

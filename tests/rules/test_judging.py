@@ -802,6 +802,14 @@ def test_a_stopped_unit_explains_that_it_did_not_keep_running() -> None:
         )
 
 
+def test_a_unit_that_was_given_another_text_begins_anew() -> None:
+    changes = {"fleet.units.blog.service.options": (), "machines.coreos-2.units.blog.service.main_pid": 4711}
+    looks = [green(), later(changed(green(), changes), 1)]
+
+    found = shown(causes(judge(looks).findings, looks[-1]))
+    assert "unit-keeps-running: unit blog.service on coreos-2" in found["unit-is-as-written: unit blog.service"]
+
+
 def test_nothing_has_no_cause() -> None:
     assert causes((), green()) == ()
 
