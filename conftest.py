@@ -198,6 +198,7 @@ def settles(request: pytest.FixtureRequest) -> Iterator[None]:
     needed = ("watch", "terraform", "process", "first_shell", "recorder")
     watch, terraform, process, shell, recorder = map(request.getfixturevalue, needed)
     watch.fresh = True
+    before = watch.last if terraform.has_state() else None
     try:
         yield
         if not terraform.has_state():
@@ -205,7 +206,7 @@ def settles(request: pytest.FixtureRequest) -> Iterator[None]:
         if not choosing.broken_by:
             watch.settled()
         elif not choosing.is_over():
-            restore(watch.anew(), Fleetctl(process, shell), shell.cwd, recorder)
+            restore(watch.anew(), Fleetctl(process, shell), shell.cwd, recorder, before)
             if choosing.may_go_on(request.node) and watch.is_well(WELL_AGAIN):
                 choosing.broken_by = ""
     finally:

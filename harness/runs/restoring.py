@@ -14,12 +14,16 @@ from harness.snapshot.data import Snapshot
 OF_FLEET = ("unit-is-held", "unit-is-as-written", "unit-is-wanted")
 
 
-def restore(look: Snapshot, fleetctl: Fleetctl, folder: Path, recorder: Recorder) -> None:
-    """Has fleet forget the units that no file of the operator's `folder` names, and gives it again those that it lost,
-    was told to stop, or has with another text. Where that fails the record says so, and what follows finds it."""
+def restore(
+    look: Snapshot, fleetctl: Fleetctl, folder: Path, recorder: Recorder, before: Snapshot | None = None
+) -> None:
+    """Has fleet forget the units that no file of the operator's `folder` names and that it did not have `before` the
+    scenario, and gives it again those that it lost, was told to stop, or has with another text. Where nothing says what
+    it had before, it forgets none. Where that fails the record says so, and what follows finds it."""
     if look.fleet is None or not look.intended.started:
         return
-    strange = sorted(look.fleet.units.keys() - look.intended.units.keys())
+    had = look.fleet.units if before is None or before.fleet is None else before.fleet.units
+    strange = sorted(look.fleet.units.keys() - look.intended.units.keys() - had.keys())
     changed = {finding.subject.name for finding in judge([look]).of(OF_FLEET).all}
     files = [path for path in sorted((folder / "units").rglob("*.service")) if path.name in changed]
     try:

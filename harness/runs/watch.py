@@ -148,6 +148,11 @@ class Watch:
         """The last look since something was changed."""
         return self._looks[-1] if self._looks else self.first
 
+    @property
+    def last(self) -> Snapshot:
+        """The last look, whatever was changed since; one of just now, where there is none yet."""
+        return self._newest or self.anew()
+
     def anew(self) -> Snapshot:
         """A look of just now, without what is costly."""
         self.changed()

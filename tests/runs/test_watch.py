@@ -570,6 +570,14 @@ def test_what_has_to_settle_has_the_seconds_that_are_said(
     assert clock.now == 1000 + within
 
 
+def test_the_last_look_is_told_whatever_was_changed_since(watch: Watch, looker: FakeLooker) -> None:
+    first = watch.last
+    watch.changed()
+
+    assert watch.last is first and len(looker.looks) == 1
+    assert watch.anew() is watch.last is not first
+
+
 def test_behind_what_failed_all_may_be_well_again_and_no_other_cause_is_told(
     watch: Watch, looker: FakeLooker, clock: FakeClock, events: Events
 ) -> None:
