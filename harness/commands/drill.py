@@ -3,6 +3,7 @@ whether the lines that it prints mend it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -58,7 +59,7 @@ class Outcome:
     @property
     def good(self) -> bool:
         named = self.caught and self.right and self.seconds <= self.within and not self.others
-        return named and self.green_again and (self.mending is None or self.mended)
+        return named and self.green_again and not self.why and (self.mending is None or self.mended)
 
     def __str__(self) -> str:
         mark = "✓" if self.good else "✗"
@@ -99,19 +100,20 @@ def drill(root: Path, faults: Sequence[Fault], run_id: str | None, *, keep: bool
         folder, keep = chosen(root, run_id), True
         if not (folder / FOR_DRILLS).exists():
             raise Misconfigured(f"the cluster of run {folder.name} was not built for drills: leave --run out")
-    try:
-        outcomes = _drilled(root, folder, faults)
-    finally:
+    outcomes: list[Outcome] = []
+    with contextlib.ExitStack() as last:
+        # also of a drill that is interrupted
+        last.callback(lambda: print(score(outcomes), file=sys.stderr) if outcomes else None)
         if not keep:
-            down(root, folder)
-    print(score(outcomes), file=sys.stderr)
+            last.callback(down, root, folder)
+        _drilled(root, folder, faults, outcomes)
     if not outcomes:
         return ExitStatus.NOTHING_VERIFIED
     return ExitStatus.VERIFIED if all(outcome.good for outcome in outcomes) else ExitStatus.PLATFORM_WRONG
 
 
-def _drilled(root: Path, folder: Path, faults: Sequence[Fault]) -> list[Outcome]:
-    outcomes: list[Outcome] = []
+def _drilled(root: Path, folder: Path, faults: Sequence[Fault], outcomes: list[Outcome]) -> None:
+    """Adds to `outcomes` what the nightly made of each fault."""
     with (
         Interrupts() as interrupts,
         seeding_lock(folder) as alone,
@@ -134,7 +136,6 @@ def _drilled(root: Path, folder: Path, faults: Sequence[Fault]) -> list[Outcome]
         finally:
             kept = execution.run.folder / "drill.json"
             kept.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
-    return outcomes
 
 
 def _seeding(execution: Execution, connections: Connections, folder: Path) -> Seeding:
@@ -163,19 +164,25 @@ def _nightly_of(root: Path, folder: Path, process: Runner) -> Nightly:
 
 
 def _tried(seeding: Seeding, fault: Fault, nightly: Nightly) -> Outcome:
-    seeded, seconds, why = Seeded(fault.name, (), "", fault.subject), 0.0, ""
+    seeded, seconds, why, doing = Seeded(fault.name, (), "", fault.subject), 0.0, "", "seeded"
     document: dict[str, Any] = {}
     mending: Mending | None = None
     try:
         with seeding.injected(fault) as seeded:
+            doing = "judged"
             document, seconds = nightly()
             if lines := lines_of(document):
-                mending = mend(seeding, lines, lambda: int(nightly()[0]["status"]))
+                doing = "mended"
+                mending = mend(seeding, lines, lambda: _status(nightly))
+            doing = "undone"
     except HarnessError as failed:
-        why = f"it could not be seeded: {failed}"
+        why = f"it could not be {doing}: {failed}"
     again, ends = False, time.monotonic() + AGAIN
-    while not again and time.monotonic() < ends:
-        again = nightly()[0]["status"] == ExitStatus.VERIFIED
+    try:
+        while not again and time.monotonic() < ends:
+            again = nightly()[0]["status"] == ExitStatus.VERIFIED
+    except HarnessError as failed:
+        why = why or str(failed)
     if document.get("status") == ExitStatus.INTERNAL_ERROR:
         why = str(document.get("headline"))
     causes = [cause["finding"] for cause in document.get("causes", ())]
@@ -195,6 +202,14 @@ def _tried(seeding: Seeding, fault: Fault, nightly: Nightly) -> Outcome:
         why,
         mending,
     )
+
+
+def _status(nightly: Nightly) -> int:
+    """Of a nightly that may have no end."""
+    try:
+        return int(nightly()[0]["status"])
+    except HarnessError:
+        return ExitStatus.INTERNAL_ERROR
 
 
 def score(outcomes: Sequence[Outcome]) -> str:

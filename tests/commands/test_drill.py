@@ -12,7 +12,7 @@ import pytest
 
 from harness.commands import drill as module
 from harness.commands.drill import Outcome, drill, listed, score
-from harness.errors import CommandFailed, ExitStatus, Misconfigured
+from harness.errors import CommandFailed, ExitStatus, HarnessError, Misconfigured, PlatformWrong
 from harness.runs.faults import FOR_DRILLS, Fault, Seeded
 from harness.runs.mending import Mending
 from harness.runs.workplace import SHELL_STATE
@@ -38,9 +38,17 @@ class FakeSeeding:
         yield Seeded(fault.name, ("coreos-1",), fault.undo, fault.subject)
 
 
-def tried(*nightlies: dict[str, Any], fault: Fault = FAULT, seconds: float = 12, seeding: Any = None) -> Outcome:
+def tried(
+    *nightlies: dict[str, Any] | HarnessError, fault: Fault = FAULT, seconds: float = 12, seeding: Any = None
+) -> Outcome:
     answers = iter([*nightlies, GREEN])
-    return module._tried(seeding or FakeSeeding(), fault, lambda: (next(answers), seconds))
+
+    def nightly() -> tuple[dict[str, Any], float]:
+        if isinstance(answer := next(answers), HarnessError):
+            raise answer
+        return answer, seconds
+
+    return module._tried(seeding or FakeSeeding(), fault, nightly)
 
 
 RIGHT = ("system-unit-runs", "etcd on coreos-1")
@@ -132,6 +140,51 @@ def test_fault_that_cannot_be_seeded_is_told() -> None:
     assert not outcome.good and not outcome.caught and "it could not be seeded: " in str(outcome)
 
 
+NO_END = PlatformWrong("command `bin/platform nightly` did not end within 180 s: no output")
+
+
+@pytest.mark.parametrize(
+    ("nightlies", "green_again", "said"),
+    [
+        pytest.param([NO_END], True, "it could not be judged: command", id="while the fault lasts"),
+        pytest.param([red(RIGHT), NO_END], False, "not green again\n    command", id="when it is undone"),
+        pytest.param([NO_END, NO_END], False, "it could not be judged: command", id="each time"),
+    ],
+)
+def test_drill_goes_on_after_a_nightly_without_an_end(nightlies: list[Any], green_again: bool, said: str) -> None:
+    outcome = tried(*nightlies)
+
+    assert not outcome.good and outcome.green_again is green_again
+    assert said in str(outcome) and "did not end within 180 s" in str(outcome)
+
+
+def test_nightly_without_an_end_is_not_green_where_lines_are_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(module, "mend", lambda seeding, lines, status: Mending(lines, 1.0, str(seen.append(status()))))
+
+    assert not tried(printed(LINE), NO_END).good and seen == [ExitStatus.INTERNAL_ERROR]
+
+
+@pytest.mark.parametrize("ended", [KeyboardInterrupt(), NO_END])
+def test_score_is_printed_however_a_drill_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ended: BaseException
+) -> None:
+    folder = tmp_path / ".runs/20260801-120000-ab12"
+    folder.mkdir(parents=True)
+    for name in ("events.jsonl", SHELL_STATE, FOR_DRILLS):
+        (folder / name).touch()
+
+    def drilled(root: Path, folder: Path, faults: Any, outcomes: list[Outcome]) -> None:
+        outcomes.append(tried(red(RIGHT)))
+        raise ended
+
+    monkeypatch.setattr(module, "_drilled", drilled)
+
+    with pytest.raises(type(ended)):
+        drill(tmp_path, [FAULT], folder.name, keep=False, target="local")
+    assert capsys.readouterr().err.split()[9:14] == ["bootstrap", "1", "1", "1", "0"]
+
+
 def test_score_is_kept_by_layer() -> None:
     unit = Fault("a", "unit", "coreos-0", "a", "b", "unit-runs", "unit a")
     lines = score([tried(red(RIGHT)), tried(GREEN), tried(red(("unit-runs", "unit a")), fault=unit)]).split("\n")
@@ -164,6 +217,6 @@ def test_drill_that_could_seed_nothing_has_verified_nothing(tmp_path: Path, monk
     folder.mkdir(parents=True)
     for name in ("events.jsonl", SHELL_STATE, FOR_DRILLS):
         (folder / name).touch()
-    monkeypatch.setattr(module, "_drilled", lambda root, folder, faults: [])
+    monkeypatch.setattr(module, "_drilled", lambda *told: None)
 
     assert drill(tmp_path, [FAULT], folder.name, keep=False, target="local") == ExitStatus.NOTHING_VERIFIED
