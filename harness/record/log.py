@@ -87,13 +87,34 @@ LISTS = {
 }
 # What key material looks like, whatever encodes it: only a text with such a run is searched for long secrets.
 LONG = re.compile(r"[A-Za-z0-9+/=%]{40,}")
-# What says of itself that it is secret, be it known here or not: a variable of an environment, a private key
-# (in JSON its quote has a backslash before it)
-NAMED = re.compile(
-    r"((?:(?:KEY|SECRET|TOKEN|PASSWORD|PASSWD|PASS)(?:=|\\?\": *)"
-    r"|\b(?:password|passwd|secret|token)\\?\"?[=:] *)\\*[\"']?)[^\s\"',]{4,}"
-    r"|(://[^\s/:@]+:)[^\s/@]+(?=@)|(\bBearer )\S+"
+# What says of itself that it is secret, be it known here or not: passwords in URLs, tokens of bearers, private keys,
+# and names of variables, fields, options and headers that end so. Of keys only some are secret: etcd's are not
+URL = re.compile(r"""(://[^\s/:@]*:)[^\s/"']+(?=@)""")
+BEARER = re.compile(r"(\bBearer )\S+")
+ENDINGS = (
+    *("password", "passwd", "passphrase", "passcode", "secret", "token", "credential"),
+    *("key", "pass", "pwd", "authorization"),
 )
+# The word of a name, and the quote before it, which may enclose the value too; which words are secret; and what stands
+# between a name and its value
+WORD = re.compile(r"""(\\*["'])?([\w.-]*)\Z""")
+SECRET = re.compile(
+    r"""(?i:passw(?:or)?d | passphrase | passcode | secret | token | credential | api[_-]?key | authorization
+          | (?:access|account|auth|client|encryption|license|master|name|private|secret|service|session|shared|signing
+              |storage)[_-]key | (?<=[a-z0-9][_-])(?:pass|pwd))\Z
+        | [a-z](?<!public)(?<!primary)(?<!index)Key\Z | (?<!PUBLIC[_-])KEY\Z | PASS\Z""",
+    re.VERBOSE,
+)
+BETWEEN = re.compile(r"""\\*["']?[ \t]*(?::=|=>|[=:])[ \t]*|\\*["'],?[ \t]*(?=\\*["'])|[ \t]+(?=\S)""")
+# Values: between quotes, however often these were escaped (to the line's end, where it was cut); without them; after an
+# option; and a header's, of which the scheme is told
+QUOTED = re.compile(r"""(\\*["'])(?!\1)(?:(?s:.{1,4000}?)(?<!\\)(?=\1)|[^\n]+)""")
+PLAIN = re.compile(
+    r"""(?!(?:null|true|false|none)\b)(?:\[[a-z ]+\](?![^\s"',])|(?=[^\s"']{4})[^\s"']*[^\s"',])""", re.I
+)
+ARGUMENT = re.compile(r"""(?!-)[^\s"']+""")
+SCHEME = re.compile(r"(?:Basic|Bearer|Digest|Negotiate|NTLM|Token|ApiKey|AWS4-HMAC-SHA256) +", re.I)
+TO_THE_END = re.compile(r"(?:(?!\\+[nr])[^\r\n])+")
 PRIVATE = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 
 
@@ -125,7 +146,64 @@ class Redactor:
     def __call__(self, text: str) -> str:
         text = _replaced(text, self._other)
         text = _replaced(text, self._long) if LONG.search(text) else text
-        return PRIVATE.sub("[private key]", NAMED.sub(r"\1\2\3[masked]", text))
+        return PRIVATE.sub("[private key]", _without_named(text))
+
+
+def _without_named(text: str) -> str:
+    """A text without the values of what says by its name that it is secret."""
+    if "@" in text:
+        text = URL.sub(r"\1[masked]", text)
+    if "Bearer " in text:
+        text = BEARER.sub(r"\1[masked]", text)
+    small = text.lower()
+    if len(small) != len(text):  # a letter that is two when it is small
+        small = re.sub("[A-Z]", lambda letter: letter[0].lower(), text)
+    endings = [ending for ending in ENDINGS if ending in small]
+    if not endings:
+        return text
+    parts, done = [], 0
+    for end in sorted(found.end() for ending in endings for found in re.finditer(ending, small)):
+        between = BETWEEN.match(text, end) if end >= done else None
+        begins, ends = _value(text, end, between) if between else (end, end)
+        if begins < ends:
+            parts += [text[done:begins], "[masked]"]
+            done = ends
+    return "".join(parts) + text[done:]
+
+
+def _value(text: str, end: int, stands_between: re.Match[str]) -> tuple[int, int]:
+    """From where to where the value is of what is named up to `end`; nowhere, where it is not secret, or none."""
+    opened, word = WORD.search(text[max(end - 80, 0) : end]).groups()  # type: ignore[union-attr]
+    name = SECRET.search(word)
+    between, at = stands_between[0], stands_between.end()
+    if name is None:
+        return at, at
+    quoted, is_header = QUOTED.match(text, at), name[0].lower() == "authorization"
+    if "=" not in between and ":" not in between:
+        is_option = word.startswith("-")
+        if quoted and (is_option or word.lower() in ("password", "passwd", "passphrase", "secret")):
+            return quoted.end(1), quoted.end()
+        argument = ARGUMENT.match(text, at) if is_option else None
+        return argument.span() if argument else (at, at)
+    if opened and not between.startswith(opened) and (is_header or between == "="):
+        at = _after_scheme(text, at) if is_header else at
+        closed = re.compile(rf"(?<!\\){re.escape(opened)}|\Z").search(text, at)
+        return at, closed.start() if closed else at
+    if quoted:
+        return _after_scheme(text, quoted.end(1)) if is_header else quoted.end(1), quoted.end()
+    if is_header:
+        line = TO_THE_END.match(text, _after_scheme(text, at))
+        return line.span() if line and not text.startswith("null", at) else (at, at)
+    # `KEY= x` is an empty one, and `KEY: x` of a sentence is none
+    if name[0] in ("KEY", "PASS") and (between in ("= ", "=\t") or (word == name[0] and between[0] == ":")):
+        return at, at
+    plain = (ARGUMENT if word.startswith("-") else PLAIN).match(text, at)
+    return plain.span() if plain else (at, at)
+
+
+def _after_scheme(text: str, at: int) -> int:
+    scheme = SCHEME.match(text, at)
+    return scheme.end() if scheme else at
 
 
 def _replaced(text: str, forms: dict[str, str]) -> str:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.errors import EnvironmentFailed, ExitStatus
 from harness.record.log import EVENTS, SCHEMA, Recorder, Redactor, fold, read_events
@@ -525,18 +527,111 @@ def test_an_event_stays_readable_whatever_is_hidden(recorder: Recorder, redact: 
         ("a DB_PASSWORD=0123456789;", "a DB_PASSWORD=[masked]"),
         ('{"Env": ["NAME_KEY=0123456789", "A=b"]}', '{"Env": ["NAME_KEY=[masked]", "A=b"]}'),
         (r'"told\nNAME_KEY=0123456789"', r'"told\nNAME_KEY=[masked]"'),
+        ('password="a b, c" x', 'password="[masked]" x'),
+        ("password='it\"s, mine' x", "password='[masked]' x"),
+        ('{"password": "a, b", "x": 1}', '{"password": "[masked]", "x": 1}'),
+        (r"{\"password\":\"a \\\"b\\\", c\",\"x\":1}", r"{\"password\":\"[masked]\",\"x\":1}"),
+        ('{"Env": ["DB_PASSWORD=a, b c", "A=b"]}', '{"Env": ["DB_PASSWORD=[masked]", "A=b"]}'),
+        ('Environment="NAME_KEY=a b" "B=2"', 'Environment="NAME_KEY=[masked]" "B=2"'),
+        ('password: "cut off, and', 'password: "[masked]'),
+        ("x DB_PASS=ab,cd y", "x DB_PASS=[masked] y"),
+        ('{"token":123456,"x":1}', '{"token":[masked],"x":1}'),
+        ("NAME_KEY=[key of the name server] x", "NAME_KEY=[masked] x"),
+        ("api_key: abcd", "api_key: [masked]"),
+        ('{"apiKey":"a b"}', '{"apiKey":"[masked]"}'),
+        ("x-api-key: abcd", "x-api-key: [masked]"),
+        ("AWS_SECRET_ACCESS_KEY=a/b+c=", "AWS_SECRET_ACCESS_KEY=[masked]"),
+        ("AWS_SECRET_ACCESS_KEY: a/b+c", "AWS_SECRET_ACCESS_KEY: [masked]"),
+        ("aws_secret_access_key = a/b+c", "aws_secret_access_key = [masked]"),
+        ("PASSPHRASE=abcd", "PASSPHRASE=[masked]"),
+        ("export PASSPHRASE='a, b'", "export PASSPHRASE='[masked]'"),
+        ("clientSecret: abcd", "clientSecret: [masked]"),
+        ("Authorization: Basic YTpi", "Authorization: Basic [masked]"),
+        ("authorization: abc def\nHost: x", "authorization: [masked]\nHost: x"),
+        ('Authorization: Digest username="a", response="b"', "Authorization: Digest [masked]"),
+        ('"Authorization": "token abc", "x": 1', '"Authorization": "token [masked]", "x": 1'),
+        ("curl -H 'Proxy-Authorization: a b' x", "curl -H 'Proxy-Authorization: [masked]' x"),
+        ("mysql --password x -u y", "mysql --password [masked] -u y"),
+        ("mysql --password=x -u y", "mysql --password=[masked] -u y"),
+        ('mysql --password "a b" -u y', 'mysql --password "[masked]" -u y'),
+        ('["mysql", "--password", "a b", "-u"]', '["mysql", "--password", "[masked]", "-u"]'),
+        ("redis://:abc@db", "redis://:[masked]@db"),
+        ("postgres://user:a:b@c@db/x", "postgres://user:[masked]@db/x"),
+        ('key "it" { secret "a b=="; };', 'key "it" { secret "[masked]"; };'),
     ],
 )
 def test_what_says_by_its_name_that_it_is_secret_is_hidden(redact: Redactor, text: str, hidden: str) -> None:
     assert redact(text) == hidden
+    assert redact(hidden) == hidden
+
+
+BEFORE = {
+    **{f"{name}=": "" for name in ("NAME_KEY", "DB_PASSWORD", "aws_secret_access_key", "PASSPHRASE", "it --token")},
+    **{f"{name}: ": "" for name in ("password", "api_key", "Authorization", "X-Auth-Token")},
+    **{f'{name} "': '"' for name in ("secret", "--password", "my_secret =", "passphrase:")},
+    '{"x": {"privateKey": "': '"}}',
+    r'"{\"token\": \"': r'\"}"',
+    '["A=b", "DB_PASS=': '", "B=c"]',
+    "https://:": "@db/x",
+}
+# no beginning of what is masked before the value, which is none
+VALUE = st.text(st.sampled_from("abcXYZ019+/=_.%$#!*"), min_size=4).filter(lambda value: value.strip("+/=_.%$#!*"))
+
+
+@given(st.sampled_from(sorted(BEFORE)), VALUE, VALUE, st.sampled_from([" ", ", ", ",", ": ", " - "]))
+def test_no_part_of_a_value_is_told(before: str, one: str, other: str, between: str) -> None:
+    encloses = BEFORE[before] not in ("", "@db/x")
+    value = f"{one}{between}{other}" if encloses else one.replace("/", "_")
+    text = f"it is {before}{value}{BEFORE[before]}"
+
+    assert Redactor()(text) == f"it is {before}[masked]{BEFORE[before]}"
+
+
+PARTS = (*"ab \"'\\:=,@/-_\n", "key", "KEY", "password", "--token", "://", "authorization", "[masked]")
+
+
+@given(st.lists(st.sampled_from(PARTS)).map("".join))
+def test_any_text_is_masked_soon_and_once(text: str) -> None:
+    redact = Redactor()
+
+    assert redact(redact(text)) == redact(text)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["NAME_KEY=abc", "KEYS=0123456789", "monkey=0123456789", "NAME_KEY", "NAME_KEY is 0123456789", "KEY= 0123456789"],
+    [
+        *("NAME_KEY=abc", "KEYS=0123456789", "monkey=0123456789", "NAME_KEY", "NAME_KEY is 0123456789"),
+        *("KEY= 0123456789", '"key":"/services/blog"', "public_key: ssh-ed25519 AAAA", "SSH_PUBLIC_KEY=ssh-ed25519"),
+        *('"index_key": "coreos-1"', '"provider_config_key":"docker"', "primary_key=number", "host key: ssh-ed25519"),
+        *("PWD=/root OLDPWD=/home", "PASSWORD_FILE=/run/x", "bypass=true", "compass: north", "pass: 1234, fail: 0"),
+        *("PASS: 1234", "unexpected token '<' in it", "the password is wrong", "the secret of it", "give --key FILE"),
+        *("http://host:80/a@b", "ssh://core@host", "at 10:20:30 to a@b", "http://[fd00::1]:2379/x user@host"),
+        *("Permission denied (publickey,password).", "Failed password for root from 192.0.2.1", "max_tokens=4000"),
+        *(
+            "enter passphrase for key '/root/it':",
+            "authorization required",
+            '"Authorization":null',
+            "--password-file /x",
+        ),
+        *(
+            '"password": "", "x": "y"',
+            '"token": null, "x": true',
+            "--no-password -U x",
+            "--password-file /x",
+            "tokenizer=fast",
+        ),
+    ],
 )
 def test_what_only_looks_as_if_it_were_secret_is_told(redact: Redactor, text: str) -> None:
     assert redact(text) == text
+
+
+def test_masking_what_is_made_to_be_slow_costs_little(redact: Redactor) -> None:
+    began = time.process_time()
+    for text in ('password="', "key ", "--password ", "Authorization: ", "://a:b", "\\", '"token":"', "-", "a"):
+        redact(text * 6000 + "password x")
+
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("kind", ["", "RSA ", "OPENSSH ", "ENCRYPTED "])
