@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from harness.errors import ExitStatus, HarnessError, Misconfigured
 from harness.runs.interrupts import outlive_the_terminal
 from harness.seams.patience import patience
-from harness.text import did_you_mean
+from harness.text import clean, did_you_mean
 
 # What a command needs beside this it imports itself: `--help` needs none of it.
 if TYPE_CHECKING:
@@ -46,13 +46,13 @@ def main(argv: Sequence[str]) -> int:
         patience()  # a wrong one is said before anything is made
         return int(arguments.do(arguments) or ExitStatus.VERIFIED)
     except HarnessError as failed:
-        print(f"platform: {failed}", file=sys.stderr)
+        print(clean(f"platform: {failed}"), file=sys.stderr)
         return failed.status
     except KeyboardInterrupt:
         print("platform: interrupted", file=sys.stderr)
         return ExitStatus.INTERRUPTED
     except Exception:  # noqa: BLE001  Python's own status would be 1: "the platform is wrong"
-        traceback.print_exc()
+        print(clean(traceback.format_exc()), file=sys.stderr)
         return ExitStatus.INTERNAL_ERROR
     except SystemExit as usage:
         # argparse has printed the line; its own status for wrong usage is 2, which here means interrupted
@@ -315,7 +315,7 @@ def _lint_units(arguments: argparse.Namespace) -> int:
 
     remarks = lint_files(arguments.files)
     for line in (*remarks.lines, *remarks.good):
-        print(line)
+        print(clean(line))
     return ExitStatus.PLATFORM_WRONG if remarks.fail else ExitStatus.VERIFIED
 
 
@@ -355,9 +355,9 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _clean(arguments: argparse.Namespace) -> None:
-    from harness.commands.clean import clean
+    from harness.commands.clean import clean as cleaned
 
-    print(clean(ROOT))
+    print(cleaned(ROOT))
 
 
 COMMANDS = {

@@ -29,6 +29,7 @@ from harness.drivers.site import Site
 from harness.errors import CommandFailed, Misconfigured, PlatformWrong
 from harness.seams.ssh import MachineUnreachable
 from harness.seams.wait import Waiter
+from harness.text import one_line
 
 VERSION_FILE = "version.txt"
 KEPT_RELEASES = 3
@@ -186,7 +187,7 @@ class Deployment:
     def _switch(self) -> None:
         """Every machine serves what etcd says now; one that does not answer is not waited for."""
         for name, why in self._silent(lambda name: self._on(name, SWITCH)).items():
-            print(f"deploy-blog: {name} switches when it is back: {why}", file=sys.stderr)
+            print(f"deploy-blog: {name} switches when it is back: {one_line(why)}", file=sys.stderr)
 
     def _silent(self, ask: Callable[[str], object]) -> dict[str, str]:
         """Asks every machine; those that do not answer, and why."""
@@ -232,7 +233,7 @@ class Deployment:
 
         failures = {name: failed for name, failed in self.machines.on_all(discard).items() if failed}
         for name, failed in failures.items():
-            print(f"deploy-blog: {name} still holds version {self.version}: {failed}", file=sys.stderr)
+            print(f"deploy-blog: {name} still holds version {self.version}: {one_line(failed)}", file=sys.stderr)
         some = f", by {', '.join(failures)} as soon as that can" if failures and switch else ""
         return f"the version before is served{some}"
 

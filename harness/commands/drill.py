@@ -22,7 +22,7 @@ from harness.runs.interrupts import Interrupts
 from harness.runs.mending import Mending, lines_of, mend
 from harness.runs.standing import chosen
 from harness.seams.process import Runner
-from harness.text import took
+from harness.text import clean, took
 
 # Seconds for a cluster to be green again, when a fault is undone
 AGAIN = 120.0
@@ -132,7 +132,7 @@ def _drilled(root: Path, folder: Path, faults: Sequence[Fault], outcomes: list[O
                         print(f"- {fault.name:34} NOT RUN: {lacking}", file=sys.stderr, flush=True)
                         continue
                     outcomes.append(_tried(seeding, fault, nightly))
-                    print(outcomes[-1], file=sys.stderr, flush=True)
+                    print(clean(str(outcomes[-1])), file=sys.stderr, flush=True)
         finally:
             kept = execution.run.folder / "drill.json"
             kept.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))

@@ -15,6 +15,7 @@ from harness.drivers.terraform import Terraform
 from harness.errors import ExitStatus, HarnessError, Misconfigured
 from harness.record.log import Recorder
 from harness.seams.process import Processes
+from harness.text import clean
 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str], do: Callable[[argparse.Namespace], str]) -> int:
@@ -26,12 +27,12 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str], do: Callable[[argp
     try:
         said = do(arguments)
     except HarnessError as failed:
-        print(f"{parser.prog}: {failed}", file=sys.stderr)
+        print(clean(f"{parser.prog}: {failed}"), file=sys.stderr)
         return failed.status
     except KeyboardInterrupt as interrupted:
-        print("; ".join([f"{parser.prog}: interrupted", *map(str, interrupted.args)]), file=sys.stderr)
+        print(clean("; ".join([f"{parser.prog}: interrupted", *map(str, interrupted.args)])), file=sys.stderr)
         return ExitStatus.INTERRUPTED
-    print(said)
+    print(clean(said))
     return ExitStatus.VERIFIED
 
 

@@ -32,6 +32,7 @@ from harness import files
 from harness.drivers.etcd import MEMBERS_AT_MOST
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured
 from harness.model import tfvars
+from harness.text import one_line
 
 COMMAND = "use-new-discovery-url"
 IF_MISSING = f"copy terraform.example.tfvars to {tfvars.FILE} first"
@@ -130,7 +131,7 @@ def main(argv: Sequence[str]) -> int:
             session.trust_env = False
             url = use_new_discovery_url(options.file, _service(options.service), session)
     except HarnessError as error:
-        print(f"{COMMAND}: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(f"{COMMAND}: {one_line(str(error))}", file=sys.stderr)
         return error.status
     print(url, flush=True)
     print(f"discovery_url set in {options.file}", file=sys.stderr)

@@ -318,7 +318,7 @@ def _last_wait(run: Item, scenario: str, step: int | None) -> dict[str, str]:
 def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
     """The verdict as plain text for a terminal: one screen, unless a command to paste is longer than that."""
     counted = ", ".join(f"{number} {outcome.replace('_', ' ')}" for outcome, number in sorted(verdict.counts.items()))
-    lines = ["", f"{verdict.headline}  (exit status {int(verdict.status)})"]
+    lines = ["", f"{one_line(verdict.headline)}  (exit status {int(verdict.status)})"]
     if counted:
         slow = sum(scenario["reason"] == SLOW for scenario in run["scenarios"])
         lines.append(f"  scenarios  {counted}{f' ({slow} left to `make recovery`)' if slow else ''}")
@@ -340,7 +340,7 @@ def screen(run: Item, verdict: Verdict, width: int = 100) -> str:
     lines += ["", f"  report     {run['folder']}/report.html"]
     if any(stage["stage"] == DIAGNOSIS for stage in run["stages"]):
         lines += _of_diagnosis(run, width)
-    return "\n".join([*lines, ""])
+    return clean("\n".join([*lines, ""]))
 
 
 def _of_diagnosis(run: Item, width: int) -> list[str]:

@@ -25,6 +25,7 @@ from harness.runs.workplace import EXAMPLE, MACHINES_AT_MOST, Workplace, add_sec
 from harness.seams.patience import patience
 from harness.setup.limits import room_for
 from harness.setup.toolchain import FOR_A_RUN
+from harness.text import clean
 
 # What builds the cluster by the runbook, and nothing else
 BUILDING = ("-m", "builds")
@@ -101,7 +102,7 @@ class Acceptance:
                     print("The runbook's lines can be typed here; `exit` removes all that they made.", file=sys.stderr)
                     open_shell(execution)
             except HarnessError as failed:
-                print(f"platform: {failed}", file=sys.stderr)
+                print(clean(f"platform: {failed}"), file=sys.stderr)
                 status = failed.status
             except KeyboardInterrupt:
                 status = ExitStatus.INTERRUPTED

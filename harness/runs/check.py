@@ -22,7 +22,7 @@ from harness.runs.interrupts import Interrupts
 from harness.runs.progress import GREEN
 from harness.runs.run import Run, new_run_id
 from harness.runs.workplace import OUTPUTS, Workplace, add_secrets, in_use, known_target
-from harness.text import counted, took
+from harness.text import counted, one_line, took
 
 
 class Check:
@@ -95,7 +95,7 @@ class Check:
             report = f"{os.path.relpath(self.run.folder)}/report.html"
             summary = f"{counted(judged.counts)} in {took(lasted(document, document))}"
             cluster = "cluster of the outputs" if self.outputs_only else f"cluster {self.workplace.run_id}"
-            print(f"{judged.headline} ({summary}, {cluster}): {report}")
+            print(f"{one_line(judged.headline)} ({summary}, {cluster}): {report}")
         else:
             print(verdict.screen(document, judged), file=sys.stderr)
         return judged.status

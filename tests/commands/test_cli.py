@@ -923,3 +923,27 @@ def test_shell_scripts_are_found_by_their_first_line_whatever_their_names(checko
     (checkout / "plain").unlink()  # tracked, and gone
 
     assert own_checks.shell_scripts(checkout) == ["a b.sh"]
+
+
+CONTROL = "\x1b]0;title\x07\x1b[2Jtold\x9b1A\x07"
+
+
+@pytest.mark.parametrize("raised", [EnvironmentFailed(CONTROL), RuntimeError(CONTROL)])
+def test_what_others_say_does_not_command_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raised: Exception
+) -> None:
+    def patience() -> float:
+        raise raised
+
+    monkeypatch.setattr(cli, "patience", patience)
+    cli.main(["clean"])
+
+    assert "told\n" in (said := capsys.readouterr().err) and not set(said) & set(CONTROL[:1] + "\x9b\x07")
+
+
+def test_a_unit_file_does_not_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unit = tmp_path / f"it{CONTROL}.service"
+    unit.write_text(f"[Unit]\nnone{CONTROL}\n[{CONTROL}]\nA{CONTROL}=b\n[X-Fleet]\n{CONTROL}=c\n")
+    cli.main(["lint-units", str(unit)])
+
+    assert "told" in (said := capsys.readouterr().out) and not set(said) & set(CONTROL[:1] + "\x9b\x07")

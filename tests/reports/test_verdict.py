@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -489,6 +490,16 @@ def test_a_change_is_on_the_screen() -> None:
     assert "fault      the cluster was changed while it was checked" in text
     assert "expected   boot of coreos-0: 8c1f 17" in text
     assert "seen       boot of coreos-0: 9d20 18" in text
+
+
+def test_what_others_say_does_not_command_the_terminal() -> None:
+    control = "\x1b]0;title\x07\x1b[2Jtold\x9b1A\x07"
+    document = checked(failed(1), **{f"boot of {control}": f"9d20 {control}"})
+    verdict = judge(document)
+    verdict = dataclasses.replace(verdict, headline=f"{verdict.headline}{control}")
+
+    text = screen({**document, "folder": f".runs/{control}", "cluster": control}, verdict)
+    assert ".runs/told/report.html" in text and not set(text) & set("\x1b\x9b\x07")
 
 
 def test_a_change_does_not_hide_the_fault_before_it() -> None:
