@@ -69,8 +69,8 @@ class Check:
         OperatorShell.open(check.run.process, place.shell_state, root, environment)
         if private is not None:
             place.put_key(private)
-            usable = ["ssh-keygen", "-y", "-P", "", "-f", str(place.key)]
-            if check.run.process.run(usable, ok=None).status != 0:
+            usable = ["ssh-keygen", "-y", "-P", "", "-f", "/dev/stdin"]
+            if check.run.process.run(usable, ok=None, stdin=private, within=10).status != 0:
                 place.forget()
                 raise Misconfigured(
                     f"{key} is no private SSH key without a passphrase: give one, or start an ssh-agent"

@@ -74,6 +74,8 @@ class Workplace:
         self.key = folder / "key"
         self.shell = OperatorShell(run.process, self.shell_state)
         self._agent: Agent | LentAgent | None = None
+        # the operator's key of a cluster that is another's: "" where there is none
+        self._lent_key = ""
 
     @property
     def target(self) -> str:
@@ -113,8 +115,12 @@ class Workplace:
         self.hand_over({**made, "patience": patience(), "processors": processors()})
 
     def put_key(self, private: str) -> None:
-        """Keeps the operator's private SSH key, for their eyes only."""
+        """Keeps the operator's private SSH key, for their eyes only; in no file, where the cluster is another's: a run
+        that is killed could not remove it."""
         self.run.redact.add("ssh private key", private)
+        if self._is_anothers:
+            self._lent_key = private
+            return
         self.key.touch(mode=0o600)
         self.key.write_text(private)
 
@@ -159,7 +165,7 @@ class Workplace:
     def unlock(self) -> None:
         """An agent of this run's own with the operator's key: the one that the cluster was kept with may be gone. Where
         no key was handed over, the person's agent stays."""
-        if self.key.exists():
+        if self._lent_key or self.key.exists():
             self.shell.own = self._start_agent(os.environ, None if self._is_anothers else self.target_folder)
 
     @property
@@ -171,7 +177,7 @@ class Workplace:
         if target_folder and (persons := _persons_agent(target_folder)):
             self._agent = LentAgent.lend(self.run, self.key, persons)
         else:
-            self._agent = Agent.start(self.run, self.key.read_text(), environment)
+            self._agent = Agent.start(self.run, self._lent_key or self.key.read_text(), environment)
         os.environ["SSH_AUTH_SOCK"] = str(self._agent.socket)  # our own SSH connections use it too
         return self._agent.variables
 
@@ -278,6 +284,7 @@ class Workplace:
 
     def forget(self) -> None:
         """Removes the operator's shell and key: nobody reaches a cluster from here any more."""
+        self._lent_key = ""
         self.key.unlink(missing_ok=True)
         self.shell_state.unlink(missing_ok=True)
 

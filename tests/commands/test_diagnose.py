@@ -226,7 +226,7 @@ def test_key_that_was_given_does_not_stay(it: Standing, tmp_path: Path, shows: A
     key = tmp_path / "id"
     key.write_text((it.folder / "key").read_text())
     it.looker.shows, check = shows, of_outputs(it, tmp_path, key)
-    assert check.workplace.key.exists()
+    assert not check.workplace.key.exists()
 
     diagnosed(check)
 
