@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import files
 from harness.drivers.cluster import Cluster, Connections
 from harness.errors import ExitStatus, HarnessError, Misconfigured
 from harness.runs.acceptance import BUILDING, Acceptance, down
@@ -134,8 +135,8 @@ def _drilled(root: Path, folder: Path, faults: Sequence[Fault], outcomes: list[O
                     outcomes.append(_tried(seeding, fault, nightly))
                     print(clean(str(outcomes[-1])), file=sys.stderr, flush=True)
         finally:
-            kept = execution.run.folder / "drill.json"
-            kept.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
+            kept = json.dumps([asdict(outcome) for outcome in outcomes], indent=1)
+            files.put(execution.run.folder / "drill.json", kept)
 
 
 def _seeding(execution: Execution, connections: Connections, folder: Path) -> Seeding:

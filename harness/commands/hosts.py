@@ -198,8 +198,7 @@ class Hosts:
         """Until each has booted, and lets the operator in. Raises WaitExpired."""
         if not self.key.exists():
             self.key.parent.mkdir(exist_ok=True)
-            self.key.touch(mode=0o600)
-            self.key.write_text(Keys.generate("operator of stock hosts").private)
+            files.put(self.key, Keys.generate("operator of stock hosts").private, mode=0o600)
         public = self._run("ssh-keygen", "-y", "-f", str(self.key))
         for host in self.standing():
             self._process.run(["docker", "exec", "-i", host.name, "sh", "-c", LET_IN], stdin=f"{public}\n")

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from harness import files
 from harness.drivers.terraform import explained
 from harness.errors import CommandFailed, EnvironmentFailed, ReadOnly
 from harness.seams.process import Result, Runner
@@ -91,7 +92,7 @@ class OperatorShell:
         if self._read_only:
             raise ReadOnly(f"{name} is not edited: this run must change nothing")
         file = self.cwd / name
-        file.write_text(change(file.read_text()))
+        files.replace(file, change(file.read_text()))
 
     def close(self) -> None:
         """Closes a shell for good. An ssh-agent that was started in it ends with it."""
@@ -115,13 +116,10 @@ class OperatorShell:
 
     def _load(self) -> tuple[str, dict[str, str]]:
         try:
-            state = json.loads(self._state.read_text())
+            state = files.read_object(self._state)
         except FileNotFoundError as missing:
             raise EnvironmentFailed(f"the operator's shell of this run is gone ({self._state})") from missing
         return state["cwd"], state["env"]
 
     def _save(self, cwd: str, env: dict[str, str]) -> None:
-        partial = self._state.with_suffix(".partial")
-        partial.touch(mode=0o600)
-        partial.write_text(json.dumps({"cwd": cwd, "env": env}), errors="surrogateescape")
-        partial.replace(self._state)
+        files.put(self._state, json.dumps({"cwd": cwd, "env": env}), mode=0o600)

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness import files
 from harness.drivers.machines import Machines
 from harness.errors import HarnessError
 from harness.record.log import Recorder
@@ -122,7 +123,7 @@ def _write(folder: Path, told: str, recorder: Recorder) -> None:
         question, _, answer = part.partition("\n")
         asked = f"$ {QUESTIONS[question]}\n" if question in QUESTIONS else ""
         file = folder / f"{question}.txt"
-        file.write_text(recorder.redact(asked + answer))
+        files.put(file, recorder.redact(asked + answer), sync=False)
         recorder.emit("artefact", path=str(file), about=f"{question} of {folder.name}")
 
 

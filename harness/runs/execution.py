@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
+from harness import files
 from harness.drivers.cluster import Cluster, Connections
 from harness.drivers.terraform import Outputs
 from harness.errors import ExitStatus, HarnessError, Misconfigured, PlatformWrong
@@ -144,7 +145,7 @@ class Execution:
         """What the target says of itself; None before anything was applied."""
         given = self.run.folder / OUTPUTS
         if given.exists():
-            return Outputs.read(json.loads(given.read_text()))
+            return Outputs.read(files.read_object(given))
         terraform = self.workplace.terraform()
         return terraform.outputs() if terraform.has_state() else None
 
@@ -164,10 +165,10 @@ def write_record(folder: Path) -> dict[str, Any]:
     """Writes run.json, report.html and junit.xml of a run folder from its event log, and its snapshots."""
     document = fold(read_events(folder / "events.jsonl"))
     document["measures"] = [dataclasses.asdict(measure) for measure in measured(document)]
-    (folder / "run.json").write_text(json.dumps(document, indent=1, ensure_ascii=False))
+    files.put(folder / "run.json", json.dumps(document, indent=1, ensure_ascii=False))
     snapshots = {number: recorded(folder, number) for number in looks_shown(document)}
-    (folder / "report.html").write_text(render_html(document, snapshots))
-    (folder / "junit.xml").write_text(junit_xml(document))
+    files.put(folder / "report.html", render_html(document, snapshots))
+    files.put(folder / "junit.xml", junit_xml(document))
     return document
 
 

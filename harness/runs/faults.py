@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from harness import files
 from harness.drivers.cluster import Cluster
 from harness.drivers.power import Power
 from harness.drivers.shell import OperatorShell
@@ -130,7 +131,7 @@ class Seeding:
             other = next(name for name in self.cluster.machines.names if name not in places)
             filled["other_id"] = self.cluster.machines.run(other, "cat /etc/machine-id").strip()
         seeded = Seeded(fault.name, places, _filled(fault.undo, filled), _filled(fault.subject, filled))
-        _note(self._folder, fault.name).write_text(json.dumps(asdict(seeded)))
+        files.put(_note(self._folder, fault.name), json.dumps(asdict(seeded)))
         try:
             self._run(places, _filled(fault.inject, filled))
             yield seeded

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import requests
 
+from harness import files
 from harness.drivers.terraform import Terraform, declared
 from harness.errors import CommandFailed, EnvironmentFailed, HarnessError, Misconfigured, PlatformWrong
-from harness.runs.workplace import Workplace
+from harness.runs.workplace import HANDED_OVER, Workplace
 from harness.seams.wait import NotYet, Waiter
 from harness.setup.toolchain import Toolchain
 
@@ -102,9 +103,7 @@ def _apply(ground: Terraform, variables: dict[str, str]) -> None:
     for attempt in range(1, SUBNETS_TRIED + 1):
         if "subnet" in declared(ground.folder):
             variables["subnet"] = str(free_subnet(Path("/proc/net/route").read_text(), random.Random()))
-        file = ground.folder / "run.auto.tfvars.json"
-        file.touch(mode=0o600)  # the name server's key is in it
-        file.write_text(json.dumps(variables))
+        files.put(ground.folder / HANDED_OVER, json.dumps(variables), mode=0o600)  # the name server's key is in it
         try:
             ground.apply()
             return

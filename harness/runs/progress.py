@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+from harness import files
 from harness.drivers.cluster import Cluster
 from harness.drivers.shell import OperatorShell
 from harness.drivers.terraform import target_data
 from harness.drivers.units import read_units
 from harness.errors import Misconfigured
+from harness.runs.workplace import HANDED_OVER
 from harness.seams.process import Runner
 from harness.snapshot.data import Intended
 from harness.snapshot.intended import intended
@@ -82,8 +83,8 @@ def looker_of(
 
 def _backing_services(operator: OperatorShell, target: Path) -> dict[str, str]:
     """What the cluster was made with, and is looked at from here: name -> URL."""
-    file = target / "run.auto.tfvars.json"
-    given = json.loads(file.read_text()) if file.exists() else {}
+    file = target / HANDED_OVER
+    given = files.read_object(file) if file.exists() else {}
     found = {"discovery service": operator.env.get("DISCOVERY_SERVICE", "")}
     if given.get("image_registry"):
         found[REGISTRY] = f"http://{given['image_registry']}/v2/"

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from harness import files
 from harness.errors import PlatformWrong, WaitExpired
 from harness.record.log import Recorder, redacted
 from harness.rules.finding import FLEET_LAG, RULES, Finding, Subject, asked_for
@@ -331,7 +332,7 @@ class Watch:
         self._folder.mkdir(exist_ok=True)
         path = snapshot_file(self._folder.parent, look.number)
         masked = redacted(msgspec.to_builtins(look), self._recorder.redact)
-        path.write_text(json.dumps(masked, ensure_ascii=False))
+        files.put(path, json.dumps(masked, ensure_ascii=False), sync=False)
         self._recorder.emit("artefact", path=str(path), about=f"look {look.number}")
 
     def saw(self, wait: str, text: str) -> None:

@@ -25,10 +25,12 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness import files
 from harness.drivers.shell import OperatorShell
 from harness.drivers.terraform import Outputs, Terraform, declared
 from harness.errors import EnvironmentFailed, HarnessError, Misconfigured
@@ -51,8 +53,12 @@ SHELL_STATE = "operator.json"
 SECOND_SHELL = "another-shell.json"
 # A run that knows a cluster by its target's outputs only: the cluster is not of its making, nor its to remove
 OUTPUTS = "outputs.json"
+# Locked by who makes, removes or uses the cluster
+IN_USE = "in-use"
 # As the runbook names them, from a target's folder
 VARIABLES = "../../terraform.tfvars"
+# What the operator does not choose, in a target's folder and in the ground's
+HANDED_OVER = "run.auto.tfvars.json"
 # fleet's authors advise no more machines than this; host keys are made for all that could be asked for.
 MACHINES_AT_MOST = 100
 # What a person's shell needs to reach a kept cluster. Not PLATFORM_RUN: what that shell starts is the person's.
@@ -105,7 +111,7 @@ class Workplace:
                 shutil.copy2(source, self.operators / name)
         if machines is not None:
             example = self.operators / EXAMPLE
-            example.write_text(tfvars.set_number(example.read_text(), "machines", machines, EXAMPLE))
+            files.put(example, tfvars.set_number(example.read_text(), "machines", machines, EXAMPLE))
         user = Keys.generate(f"operator@{self.run_id}")
         self.put_key(user.private)
         environment = self._new_environment(toolchain, target)
@@ -120,9 +126,8 @@ class Workplace:
         self.run.redact.add("ssh private key", private)
         if self._is_anothers:
             self._lent_key = private
-            return
-        self.key.touch(mode=0o600)
-        self.key.write_text(private)
+        else:
+            files.put(self.key, private, mode=0o600)
 
     def _new_environment(self, toolchain: Toolchain, target: str) -> dict[str, str]:
         """This process's, without what would steer Terraform and fleetctl behind the runbook's back."""
@@ -154,11 +159,11 @@ class Workplace:
     def hand_over(self, variables: Mapping[str, object]) -> None:
         """Gives the target what the operator does not choose, as far as it declares it, as a file Terraform reads by
         itself (*.auto.tfvars)."""
-        file = self.target_folder / "run.auto.tfvars.json"
-        known = json.loads(file.read_text()) if file.exists() else {}
+        file = self.target_folder / HANDED_OVER
+        known = files.read_object(file) if file.exists() else {}
         wanted = declared(self.target_folder)
-        file.touch(mode=0o600)
-        file.write_text(json.dumps(known | {name: value for name, value in variables.items() if name in wanted}))
+        chosen = {name: value for name, value in variables.items() if name in wanted}
+        files.put(file, json.dumps(known | chosen), mode=0o600)
 
     # -- used ----------------------------------------------------------------------------------------------------
 
@@ -202,11 +207,10 @@ class Workplace:
         reaching |= {name: value for name, value in environment.items() if name.startswith("FLEETCTL_")}
         reaching["FLEETCTL_TUNNEL"] = outputs.entry_point
         known_hosts = self.folder / "known_hosts"
-        known_hosts.write_text(outputs.known_hosts)
+        files.put(known_hosts, outputs.known_hosts)
         reaching["FLEETCTL_KNOWN_HOSTS_FILE"] = str(known_hosts)
-        (self.folder / "env").write_text(
-            "".join(f"export {name}={shlex.quote(value)}\n" for name, value in reaching.items())
-        )
+        exports = (f"export {name}={shlex.quote(value)}\n" for name, value in reaching.items())
+        files.put(self.folder / "env", "".join(exports))
         entry_point = outputs.way_in
         lines = []
         for name, address in outputs.machines.items():
@@ -216,7 +220,7 @@ class Workplace:
         lines += ["Host *", f"    User {outputs.ssh_user}", f"    IdentityFile {_in_ssh_config(self.key)}"]
         lines += ["    IdentitiesOnly yes", f"    UserKnownHostsFile {_in_ssh_config(known_hosts)}"]
         lines += ["    StrictHostKeyChecking yes"]
-        (self.folder / "ssh_config").write_text("\n".join(lines) + "\n")
+        files.put(self.folder / "ssh_config", "\n".join(lines) + "\n")
 
     # -- removed -------------------------------------------------------------------------------------------------
 
@@ -276,7 +280,7 @@ class Workplace:
             "last-green",
             "for-drills",
             "fault.lock",
-            "in-use",
+            IN_USE,
             SECOND_SHELL,
             *(note.name for note in self.folder.glob("fault-*.json")),
         ):
@@ -285,7 +289,8 @@ class Workplace:
     def forget(self) -> None:
         """Removes the operator's shell and key: nobody reaches a cluster from here any more."""
         self._lent_key = ""
-        self.key.unlink(missing_ok=True)
+        for key in (self.key, *self.folder.glob(".key.*")):  # of a command that was killed while it wrote it
+            key.unlink(missing_ok=True)
         self.shell_state.unlink(missing_ok=True)
 
 
@@ -321,7 +326,7 @@ def in_use(folder: Path, *, alone: bool, wait: bool = False) -> Iterator[None]:
 
     Raises Misconfigured when somebody else's use does not go with that, unless it is to `wait` for their end.
     """
-    with (folder / "in-use").open("w") as lock:
+    with (folder / IN_USE).open("w") as lock:
         try:
             fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as busy:
@@ -336,8 +341,12 @@ def add_secrets(redact: Redactor, workplace: Path) -> None:
     key = workplace / "key"
     if key.exists():
         redact.add("ssh private key", key.read_text())
-    for file in workplace.glob("operator/infra/*/run.auto.tfvars.json"):
-        variables = json.loads(file.read_text())
+    for file in workplace.glob(f"operator/infra/*/{HANDED_OVER}"):
+        try:
+            variables = files.read_object(file)
+        except EnvironmentFailed as cut:  # what it held was given to no machine: whoever removes the cluster goes on
+            print(f"platform: {cut}", file=sys.stderr)
+            continue
         for pair in variables.get("ssh_host_keys", {}).values():
             redact.add("ssh host key", pair["private"])
         redact.add("key of the name server", variables.get("name_key", ""))

@@ -409,6 +409,24 @@ def test_a_cluster_without_a_name_server_has_no_key_to_hide(opened: Workplace) -
     assert redact("anything at all") == "anything at all"
 
 
+@pytest.mark.parametrize("cut", ["", '{"ssh_host_keys": {"coreos-0": {"priv', "[]"])
+def test_a_cluster_whose_hand_over_was_cut_is_removed_all_the_same(
+    standing: Workplace, runner: FakeRunner, capsys: pytest.CaptureFixture[str], cut: str
+) -> None:
+    """An older version that was killed while it wrote: nothing had been applied with it."""
+    file = standing.target_folder / "run.auto.tfvars.json"
+    file.write_text(cut)
+    (standing.target_folder / "terraform.tfstate").unlink()
+    redact = Redactor()
+    add_secrets(redact, standing.folder)
+
+    assert capsys.readouterr().err.startswith(f"platform: {file} is cut off (")
+    assert redact(standing.key.read_text()) == "[ssh private key]"
+    runner.on("terraform destroy")
+    standing.tear_down()
+    assert left(standing) == []
+
+
 def test_a_workplace_without_secrets_adds_none(tmp_path: Path) -> None:
     redact = Redactor()
     add_secrets(redact, tmp_path)

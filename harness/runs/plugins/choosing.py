@@ -3,7 +3,6 @@ this cluster cannot have, and what stands on a scenario that failed."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -17,6 +16,7 @@ import pytest
 from pytest_bdd.parser import Scenario
 from pytest_bdd.scenario import scenario_wrapper_template_registry
 
+from harness import files
 from harness.drivers.shell import OperatorShell
 from harness.drivers.terraform import Outputs, target_data
 from harness.errors import HarnessError
@@ -25,7 +25,7 @@ from harness.record.log import Recorder
 from harness.reports.runbook import Feature, feature
 from harness.reports.runbook import Scenario as Claim
 from harness.runs.faults import NETWORK, Means, read_faults
-from harness.runs.workplace import EXAMPLE, MACHINES_AT_MOST, OUTPUTS, SHELL_STATE, builds
+from harness.runs.workplace import EXAMPLE, HANDED_OVER, MACHINES_AT_MOST, OUTPUTS, SHELL_STATE, builds
 from harness.seams.process import Processes
 from harness.text import LEFT_OUT, SLOW, did_you_mean
 
@@ -245,7 +245,7 @@ class Known:
 def _known(workplace: Path) -> Known:
     outputs = workplace / OUTPUTS
     if outputs.exists():
-        given = Outputs.read(json.loads(outputs.read_text()))
+        given = Outputs.read(files.read_object(outputs))
         number = len(given.machines)
         return Known(
             number, number, MACHINES_AT_MOST, given.name_server, {}, services_on_a_machine=False, has_state=False
@@ -257,7 +257,7 @@ def _known(workplace: Path) -> Known:
     data = target_data(target)
     example, chosen = (shell.cwd / name for name in (EXAMPLE, tfvars.FILE))
     made_with = _machines(example)
-    handed_over = json.loads((target / "run.auto.tfvars.json").read_text())
+    handed_over = files.read_object(target / HANDED_OVER)
     listed = _listed(target, data["a_machine_for_each"]) if "a_machine_for_each" in data else None
     return Known(
         _machines(chosen) if chosen.exists() else made_with,
