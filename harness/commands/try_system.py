@@ -8,6 +8,7 @@ systems.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
@@ -83,6 +84,7 @@ def try_system(root: Path, suite: str) -> ExitStatus:
     with Interrupts() as interrupts:
         try:
             with interrupts.allowed(), ExitStack() as stack:
+                stack.enter_context(cache.locked("system", fcntl.LOCK_SH))  # `clean` leaves it alone
                 _make(root, suite, folder)
                 system = stack.enter_context(_System.entered(folder))
                 outcomes = [system.tried(command) for command in COMMANDS]

@@ -120,12 +120,12 @@ class Acceptance:
         with contextlib.ExitStack() as stack:
             with self.run.stage("setup"):
                 takes = target_takes(self._root, self._target)
+                remember(execution.toolchain.cache.folder, self.run.folder)  # `clean` leaves it alone from now on
                 room = stack.enter_context(room_for(self._wanted, takes))
                 execution.toolchain.prepare(set_up_for(self._root, self._target))
                 execution.toolchain.forget_build_files()
             with self.run.stage("ground"):
                 self.workplace.open(execution.toolchain, self._target, self._machines)
-                remember(execution.toolchain.cache.folder, self.run.folder)
                 make_ground(self.workplace, execution.toolchain)
             room.ends_in((SETTLED + SETTLED_EACH * self._wanted) * patience())
             yield

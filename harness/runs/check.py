@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -21,7 +22,7 @@ from harness.runs.execution import Execution
 from harness.runs.interrupts import Interrupts
 from harness.runs.progress import GREEN
 from harness.runs.run import Run, new_run_id
-from harness.runs.workplace import OUTPUTS, Workplace, add_secrets, in_use, known_target
+from harness.runs.workplace import IN_USE, OUTPUTS, Workplace, add_secrets, in_use, known_target
 from harness.text import counted, one_line, took
 
 
@@ -64,7 +65,7 @@ class Check:
             )
         check = cls(root, command)
         place = check.workplace
-        (place.folder / OUTPUTS).write_text(json.dumps(raw))
+        files.put(place.folder / OUTPUTS, json.dumps(raw))
         environment = {**os.environ, "TARGET": target, "PLATFORM_RUN": check.run.run_id}
         OperatorShell.open(check.run.process, place.shell_state, root, environment)
         if private is not None:
@@ -104,7 +105,9 @@ class Check:
         run, workplace = self.run, self.workplace
         add_secrets(run.redact, workplace.folder)
         execution = Execution(run, workplace.target, self._command, workplace)
-        with Interrupts() as interrupts:
+        # the cluster's own folder is held already; of outputs there is none, and `clean` is to leave this one alone
+        held = in_use(run.folder, alone=True) if self.outputs_only else contextlib.nullcontext()
+        with Interrupts() as interrupts, held:
             execution.begin(selection)
             try:
                 with execution.shown(quiet), interrupts.allowed():
@@ -123,6 +126,8 @@ class Check:
                 if self.outputs_only:
                     workplace.forget()
                 judged = execution.close()
+                if self.outputs_only:
+                    (run.folder / IN_USE).unlink()
         return execution, judged
 
 

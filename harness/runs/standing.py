@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +10,8 @@ from pathlib import Path
 from harness.drivers.terraform import Outputs
 from harness.errors import Misconfigured
 from harness.runs.run import runs_folder
-from harness.runs.workplace import OUTPUTS, SHELL_STATE
-from harness.setup.cache import CLUSTERS
+from harness.runs.workplace import IN_USE, OUTPUTS, SHELL_STATE
+from harness.setup.cache import note_cluster, notes_of_clusters
 from harness.text import did_you_mean
 
 
@@ -22,18 +23,34 @@ def standing(root: Path) -> list[str]:
 
 def remember(cache: Path, folder: Path) -> None:
     """Notes that the cluster of a run folder stands on what is in the cache, whichever checkout made it."""
-    noted = cache / CLUSTERS
-    noted.mkdir(exist_ok=True)
-    for link in noted.iterdir():
-        if not (link / SHELL_STATE).exists():
-            link.unlink(missing_ok=True)
-    (noted / folder.name).symlink_to(folder.resolve())
+    for note in notes_of_clusters(cache):
+        if not _needs(note.resolve()):
+            note.unlink(missing_ok=True)
+    note_cluster(cache, folder)
 
 
 def standing_on(cache: Path) -> list[str]:
-    """Run folders, of any checkout, whose cluster may stand on what is in the cache: its registry is one of them."""
-    links = sorted((cache / CLUSTERS).glob("*"))
-    return [str(link.resolve()) for link in links if (link / SHELL_STATE).exists()]
+    """Run folders, of any checkout, whose cluster may stand on what is in the cache (its registry is one of them), or
+    is just being made."""
+    # an older version, given the same PLATFORM_CACHE, noted it one folder higher
+    noted = {note.resolve() for place in (cache, cache.parent) for note in notes_of_clusters(place)}
+    return sorted(str(folder) for folder in noted if _needs(folder))
+
+
+def _needs(folder: Path) -> bool:
+    return (folder / SHELL_STATE).exists() or under_way(folder)
+
+
+def under_way(folder: Path) -> bool:
+    """Whether a command makes, changes or removes what a run folder is about, at this moment."""
+    try:
+        with (folder / IN_USE).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # it never was; or is somebody's whose folders are closed
+        return False
+    return False
 
 
 def chosen(root: Path, named: str | None, *, gone_too: bool = False) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -10,10 +11,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from harness.errors import EnvironmentFailed
+from harness.files import put
 
-# What the names of entries begin with. `clean` removes by name: the folder may be one that holds other things too.
+# What the names of entries begin with. `clean` removes by name: others may have put things into the folder.
 ENTRIES = (
     "bundle",
     "fleet",
@@ -37,17 +40,37 @@ CLUSTERS = "clusters"
 # https://bford.info/cachedir/: backups pass such a folder over
 TAG = "CACHEDIR.TAG"
 TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# made by platform; `make clean` removes it\n"
-_ENTRY = re.compile(rf"({'|'.join(ENTRIES)})-[0-9a-f]{{12}}(\.partial)?|context-[0-9a-f]{{12}}")
+_ENTRY = re.compile(rf"({'|'.join(ENTRIES)})-[0-9a-f]{{12}}(\.partial)?")
+_CONTEXT = re.compile(r"context-([0-9a-f]{12})")
 _LOCK = re.compile(rf"({'|'.join((*ENTRIES, BUILD_FILES, 'go'))}|platform-[a-z]+-[0-9a-f]{{12}})\.lock")
+_NOTE = "platform-run-"
 # pip's wheels, Go's modules while building, the images' roots on their way into the Engine
 FIRST_RUN_BYTES = 8 * 2**30
 
 
 def cache_folder() -> Path:
-    """$PLATFORM_CACHE, else `platform` in the user's cache folder (XDG Base Directory)."""
-    own = os.environ.get("PLATFORM_CACHE")
-    folder = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "platform"
-    return folder.absolute()
+    """`platform`, a folder of our own, in $PLATFORM_CACHE, else in the user's cache folder (XDG Base Directory)."""
+    given = os.environ.get("PLATFORM_CACHE") or os.environ.get("XDG_CACHE_HOME")
+    return (Path(given or Path.home() / ".cache") / "platform").absolute()
+
+
+def places() -> list[Path]:
+    """The cache folder, and $PLATFORM_CACHE itself, which an older version kept its entries in."""
+    folder = cache_folder()
+    return [folder, folder.parent] if os.environ.get("PLATFORM_CACHE") else [folder]
+
+
+def note_cluster(cache: Path, run: Path) -> None:
+    """Notes in a cache that the cluster of a run folder stands on what is in it: a link, in a folder where others may
+    have theirs. Raises OSError."""
+    (cache / CLUSTERS).mkdir(exist_ok=True)
+    (cache / CLUSTERS / f"{_NOTE}{run.name}").symlink_to(run.resolve())
+
+
+def notes_of_clusters(cache: Path) -> list[Path]:
+    """The links that `note_cluster`, of this version or an older one, made."""
+    links = ((link, link.readlink()) for link in sorted((cache / CLUSTERS).glob("*")) if link.is_symlink())
+    return [link for link, run in links if link.name == f"{_NOTE}{run.name}" or run.parts[-2:] == (".runs", link.name)]
 
 
 def made_folder(folder: Path) -> Path:
@@ -57,7 +80,7 @@ def made_folder(folder: Path) -> Path:
     except FileExistsError:
         folder.mkdir(exist_ok=True)  # raises where it is a file
     else:
-        (folder / TAG).write_text(TAG_TEXT)
+        put(folder / TAG, TAG_TEXT)
     return folder
 
 
@@ -92,9 +115,13 @@ class Cache:
     def locked(self, name: str, how: int = fcntl.LOCK_EX) -> Iterator[None]:
         """Only one process at a time is inside, for the same name (several that lock it LOCK_SH); the kernel frees the
         lock of a killed one. Raises BlockingIOError for a lock that is not free and that is LOCK_NB."""
-        with (self.folder / f"{name}.lock").open("w") as lock:
-            fcntl.flock(lock, how)
-            yield
+        path = self.folder / f"{name}.lock"
+        while True:
+            with path.open("a") as lock:
+                fcntl.flock(lock, how)
+                if _is_still(path, lock):  # `clear` removes it meanwhile
+                    yield
+                    return
 
     def entry(self, name: str, key: str, build: Callable[[Path], None]) -> Path:
         """The folder of an entry; `build` fills it, when it is not there yet, under a name that does not count."""
@@ -113,26 +140,70 @@ class Cache:
         return finished
 
     def clear(self) -> list[str]:
-        """Removes every entry, and the folder when nothing else is in it; the names of what is not ours and stays."""
-        names = {path.name for path in self.folder.iterdir()}
-        ours = {name for name in names if _is_ours(name)}
-        # `go` is what building needed, before it had a name that nobody else uses
-        if (self.folder / TAG).exists() or names == ours | {"go"}:
-            ours |= names & {"go"}
-        for name in ours:
-            path = self.folder / name
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        if names == ours:
-            self.folder.rmdir()
-        return sorted(names - ours)
+        """Removes what was made here, but for what another process holds the lock of; the folder too, where it was made
+        here and nothing else is in it. The names of what stays: it is not ours, or in use."""
+        ours_alone = _is_tagged(self.folder)
+        locks = {found[1] for path in self.folder.glob("*.lock") if (found := _LOCK.fullmatch(path.name))}
+        if not ours_alone:
+            locks = {lock for lock in locks if lock.startswith("platform-")}
+        for path in list(self.folder.iterdir()):
+            if (lock := _lock_of(path)) and path.is_dir() and not path.is_symlink() and self._remove(path, lock):
+                locks.add(lock)
+        for lock in locks:
+            self._remove(self.folder / f"{lock}.lock", lock)
+        noted = notes_of_clusters(self.folder)
+        for note in noted:
+            note.unlink(missing_ok=True)
+        if noted or ours_alone:
+            with contextlib.suppress(OSError):  # others have something in it
+                (self.folder / CLUSTERS).rmdir()
+        if ours_alone and all(path.is_dir() or ".pyc" in path.name for path in (self.folder / BYTECODE).rglob("*")):
+            shutil.rmtree(self.folder / BYTECODE, ignore_errors=True)
+        left = sorted(path.name for path in self.folder.iterdir() if not (ours_alone and path.name == TAG))
+        if ours_alone and not left:
+            shutil.rmtree(self.folder)
+        return left
+
+    def _remove(self, path: Path, lock: str) -> bool:
+        """Removes a folder, or a lock, which is an empty file; False where another process holds the lock."""
+        try:
+            with self.locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.stat().st_size == 0:
+                    path.unlink()
+        except BlockingIOError:
+            return False
+        return True
 
     def require_space(self, needed: int) -> None:
         """Raises EnvironmentFailed when fewer than `needed` bytes are free."""
         require_space(self.folder, needed, ", or set PLATFORM_CACHE to a folder on a larger disk")
 
 
-def _is_ours(name: str) -> bool:
-    return bool(_ENTRY.fullmatch(name) or _LOCK.fullmatch(name)) or name in (BUILD_FILES, BYTECODE, CLUSTERS, TAG)
+def _is_still(path: Path, lock: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(lock.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _is_tagged(folder: Path) -> bool:
+    """Whether the folder was made here, and not only used."""
+    try:
+        return (folder / TAG).read_bytes() == TAG_TEXT.encode()
+    except OSError:
+        return False
+
+
+def _lock_of(path: Path) -> str:
+    """The lock that an entry, or what an image is built from, is made under; "" for what is no such thing."""
+    if path.name == BUILD_FILES:
+        return BUILD_FILES
+    if context := _CONTEXT.fullmatch(path.name):
+        return f"platform-machine-{context[1]}"
+    entry = _ENTRY.fullmatch(path.name)
+    return entry[1] if entry else ""
 
 
 def require_space(folder: Path, needed: int, remedy: str = "") -> None:

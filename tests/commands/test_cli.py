@@ -29,6 +29,8 @@ from harness.errors import (
 from harness.record.log import Recorder
 from harness.runs import acceptance, check, standing
 from harness.runs.acceptance import BUILDING
+from harness.runs.workplace import in_use
+from harness.setup.cache import Cache
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMMANDS = cli._parser()[1]
@@ -274,13 +276,13 @@ def test_clean_is_refused_while_a_cluster_stands(
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     stands(checkout, "b", "a")
-    (tmp_path / "cache/fleet-abc").mkdir(parents=True)
+    (tmp_path / "cache/platform/fleet-abc").mkdir(parents=True)
 
     assert cli.main(["clean"]) == 4
     assert capsys.readouterr().err == (
         "platform: clusters stand that would be lost, remove them first (make down): a, b\n"
     )
-    assert (checkout / ".runs/a/operator.json").exists() and (tmp_path / "cache/fleet-abc").exists()
+    assert (checkout / ".runs/a/operator.json").exists() and (tmp_path / "cache/platform/fleet-abc").exists()
 
 
 @pytest.mark.parametrize("log", [None, "folder"])
@@ -703,11 +705,11 @@ def test_clean_removes_what_was_built_and_no_more(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")  # no Docker client: images are another test's
-    for folder in (tmp_path / "cache/fleet-0123456789ab", checkout / ".runs/a"):
+    for folder in (Cache(tmp_path / "cache/platform").folder / "fleet-0123456789ab", checkout / ".runs/a"):
         folder.mkdir(parents=True)
 
     assert cli.main(["clean"]) == 0
-    assert not (tmp_path / "cache").exists()
+    assert list((tmp_path / "cache").iterdir()) == []
     assert not (checkout / ".runs").exists()
     assert (checkout / "infra/local/target.json").exists()
 
@@ -716,32 +718,78 @@ def test_clean_leaves_what_is_not_ours_and_says_so(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    (tmp_path / "cache/fleet-0123456789ab").mkdir(parents=True)
-    (tmp_path / "cache/thesis.tex").write_text("years of work")
+    (Cache(tmp_path / "cache/platform").folder / "fleet-0123456789ab").mkdir()
+    theirs = ["platform/thesis.tex", "clusters/prod.yaml", "bytecode/mine.pyc", "go/mine.go", "fleet.lock"]
+    for name in theirs:
+        (tmp_path / "cache" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "cache" / name).write_text("years of work")
 
     assert cli.main(["clean"]) == 0
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["thesis.tex"]
     assert capsys.readouterr().out == (
-        f"removed .runs, the cache {tmp_path}/cache (its images stay: no Docker Engine answers); "
-        "not ours, and still there: thesis.tex\n"
+        f"removed .runs, the cache {tmp_path}/cache/platform (its images stay: no Docker Engine answers); "
+        "still there, because not ours or in use: thesis.tex\n"
     )
+    left = {str(path.relative_to(tmp_path / "cache")) for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert left == {*theirs, "platform/CACHEDIR.TAG"}
+    assert all((tmp_path / "cache" / name).read_text() == "years of work" for name in theirs)
 
 
+def test_clean_finds_what_an_older_version_put_beside_the_things_of_others(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    for name in ("fleet-0123456789ab", "clusters", "photos"):
+        (tmp_path / "cache" / name).mkdir(parents=True)
+    (tmp_path / "cache/clusters/a").symlink_to(tmp_path / "elsewhere/.runs/a")
+
+    assert cli.main(["clean"]) == 0
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["photos"]
+
+
+# as this version notes it, and as an older one did, in $PLATFORM_CACHE itself
+@pytest.mark.parametrize("note", ["platform/clusters/platform-run-{}", "clusters/{}"])
 def test_clean_does_not_take_the_cache_from_under_another_checkouts_cluster(
-    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], note: str
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     run = tmp_path / "elsewhere/.runs/20260101-000000-abcd"
     run.mkdir(parents=True)
     (run / "operator.json").touch()
-    (tmp_path / "cache").mkdir()
-    standing.remember(tmp_path / "cache", run)
+    Cache(tmp_path / "cache/platform")
+    link = tmp_path / "cache" / note.format(run.name)
+    link.parent.mkdir()
+    link.symlink_to(run)
 
     assert cli.main(["clean"]) == 4
     assert str(run) in capsys.readouterr().err
     (run / "operator.json").unlink()
     assert cli.main(["clean"]) == 0
-    assert not (tmp_path / "cache").exists()
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert run.is_dir()
+
+
+@pytest.mark.parametrize("whose", ["this checkout's", "another's"])
+def test_clean_leaves_alone_what_a_run_that_sets_up_needs(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], whose: str
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    run = (checkout if whose == "this checkout's" else tmp_path / "elsewhere") / ".runs/20260101-000000-abcd"
+    run.mkdir(parents=True)
+    (run / "events.jsonl").touch()
+    cache = Cache(tmp_path / "cache/platform")
+    half = cache.folder / "fleet-0123456789ab.partial"
+    half.mkdir()
+    with in_use(run, alone=True):
+        standing.remember(cache.folder, run)
+
+        assert cli.main(["clean"]) == 4
+        assert "runs are under way that need what is to be removed, wait for their end: " in (
+            said := capsys.readouterr().err
+        )
+        assert run.name in said
+        assert half.is_dir() and (run / "events.jsonl").exists()
+    assert cli.main(["clean"]) == 0
+    assert not cache.folder.exists()
 
 
 def test_the_module_ends_with_the_commands_status() -> None:
@@ -846,7 +894,9 @@ def test_a_cache_that_cannot_be_made_is_6_in_one_line(
 
     assert bin_platform("setup") == 6
     said = capsys.readouterr().err
-    assert said == f"platform: the Python environment cannot be made in {tmp_path}/file/cache: Not a directory\n"
+    assert (
+        said == f"platform: the Python environment cannot be made in {tmp_path}/file/cache/platform: Not a directory\n"
+    )
 
 
 def test_a_python_without_venv_that_cannot_be_given_one_is_4(

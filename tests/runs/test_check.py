@@ -20,6 +20,7 @@ from harness.runs.check import Check, check, join, nightly
 from harness.runs.execution import Execution
 from harness.runs.progress import last_green
 from harness.runs.run import runs_folder
+from harness.runs.standing import under_way
 from harness.runs.workplace import in_use
 from tests.bodies import Body, fails, passes, raises
 from tests.places import (
@@ -642,6 +643,17 @@ def test_a_target_that_is_not_there_is_wrong_usage(root: Path, outputs: Path, ke
     with pytest.raises(Misconfigured, match="there is no target locla: did you mean local"):
         of_outputs(root, outputs, key, target="locla")
     assert runs(root) == []
+
+
+def test_while_outputs_are_checked_clean_sees_that_the_run_is_under_way(
+    root: Path, outputs: Path, key: Path, agent: FakeAgent, features: Callable[[Body], object]
+) -> None:
+    seen: list[bool] = []
+    features(lambda execution: (seen.append(under_way(execution.run.folder)), passes(execution))[1])
+    checks = of_outputs(root, outputs, key)
+    checks(quiet=True)
+
+    assert (seen, under_way(checks.run.folder)) == ([True], False)
 
 
 @pytest.mark.parametrize(

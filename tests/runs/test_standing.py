@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import Misconfigured
-from harness.runs.standing import chosen, how_to_reach, standing
+from harness.runs.standing import chosen, how_to_reach, remember, standing, standing_on
+from harness.runs.workplace import in_use
 from tests.places import OUTPUTS
 
 KEPT, OTHER, ENDED = "20260801-120000-ab12", "20260801-130000-cd34", "20260801-110000-ef56"
@@ -140,3 +141,40 @@ def test_files_are_named_from_where_the_person_is(tmp_path: Path, kept: Path, mo
     monkeypatch.chdir(tmp_path / "elsewhere")
 
     assert f"ssh -F ../.runs/{KEPT}/ssh_config coreos-0\n" in how_to_reach(kept, OUTPUTS, {})
+
+
+# -- which stand on a cache ----------------------------------------------------------------------------------------
+
+
+def test_a_cluster_is_noted_beside_the_files_of_others_and_stale_notes_alone_go(tmp_path: Path, kept: Path) -> None:
+    cache = tmp_path / "cache"
+    (cache / "clusters/notes").mkdir(parents=True)
+    (cache / "clusters/prod-kubeconfig.yaml").write_text("mine")
+    (cache / "clusters/prod").symlink_to(tmp_path / "nowhere/prod")
+    ended = tmp_path / ".runs" / ENDED
+    (cache / "clusters" / ENDED).symlink_to(ended)
+
+    remember(cache, ended)
+    remember(cache, kept)
+
+    there = sorted(path.name for path in (cache / "clusters").iterdir())
+    assert there == ["notes", f"platform-run-{KEPT}", "prod", "prod-kubeconfig.yaml"]
+    assert standing_on(cache) == [str(kept)]
+
+
+def test_a_cluster_that_an_older_version_noted_a_folder_higher_is_found(tmp_path: Path, kept: Path) -> None:
+    (tmp_path / "cache/clusters").mkdir(parents=True)
+    (tmp_path / "cache/clusters" / KEPT).symlink_to(kept)
+
+    assert standing_on(tmp_path / "cache/platform") == [str(kept)]
+
+
+def test_a_cluster_that_is_just_being_made_stands_on_its_cache_already(tmp_path: Path, kept: Path) -> None:
+    ended = tmp_path / ".runs" / ENDED
+    (tmp_path / "cache").mkdir()
+    with in_use(ended, alone=True):
+        remember(tmp_path / "cache", ended)
+        remember(tmp_path / "cache", kept)
+
+        assert standing_on(tmp_path / "cache") == [str(ended), str(kept)]
+    assert standing_on(tmp_path / "cache") == [str(kept)]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import EnvironmentFailed
-from harness.setup.cache import Cache, cache_folder, key_of
+from harness.setup.cache import Cache, cache_folder, key_of, note_cluster, notes_of_clusters, places
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ OURS = (
     f"context-{KEY}/Dockerfile",
     "go-build-files/pkg/mod",
     "fleet.lock",
-    "python-dev.lock",
+    "provider.lock",
     f"platform-base-{KEY}.lock",
 )
 STRANGERS = (
@@ -102,49 +102,119 @@ STRANGERS = (
     "go/src/mine.go",
     "work.lock",
     "registry/of/somebody",
+    "clusters/prod-kubeconfig.yaml",
+    "bytecode/thesis.txt",
+    "bytecode/x.cpython-311.pyc",
+    "CACHEDIR.TAG",
 )
+
+
+def files_of(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def test_clearing_takes_our_entries_and_nobody_elses(tmp_path: Path) -> None:
     folder = tmp_path / "disk"
     fill(folder, *OURS, *STRANGERS)
+    (folder / "clusters/empty").mkdir()
+    (folder / "provider.lock").write_text("of somebody's package manager")
 
     left = Cache(folder).clear()
 
-    assert left == sorted({name.split("/")[0] for name in STRANGERS})
-    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == sorted(STRANGERS)
+    theirs = (*STRANGERS, "provider.lock")
+    assert left == sorted({name.split("/")[0] for name in theirs})
+    assert files_of(folder) == sorted(theirs)
+    assert (folder / "provider.lock").read_text() == "of somebody's package manager"
+    assert (folder / "clusters/empty").is_dir()
+
+
+def test_in_a_folder_that_was_made_here_too_what_others_put_into_it_stays(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    theirs = [name for name in STRANGERS if name != "CACHEDIR.TAG"]
+    fill(cache.folder, *OURS, *theirs, "fleet.lock", "python-dev.lock")
+
+    assert cache.clear() == sorted({name.split("/")[0] for name in theirs})
+    assert files_of(cache.folder) == sorted(("CACHEDIR.TAG", *theirs))
 
 
 def test_a_folder_of_somebody_elses_stays_though_it_is_empty_of_ours(tmp_path: Path) -> None:
     fill(tmp_path / "disk", "letter")
+    (tmp_path / "empty").mkdir()
 
-    assert Cache(tmp_path / "disk").clear() == ["letter"]
+    assert (Cache(tmp_path / "disk").clear(), Cache(tmp_path / "empty").clear()) == (["letter"], [])
+    assert (tmp_path / "empty").is_dir()
 
 
 def test_a_folder_that_we_made_goes_whole(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
-    fill(cache.folder, *OURS)
+    fill(cache.folder, *OURS, "bytecode/root/x.cpython-311.pyc", "bytecode/root/y.cpython-311.pyc.140")
+    (tmp_path / "root/.runs/a").mkdir(parents=True)
+    note_cluster(cache.folder, tmp_path / "root/.runs/a")
 
     assert cache.clear() == []
     assert not cache.folder.exists()
+    assert (tmp_path / "root/.runs/a").is_dir()
 
 
-def test_a_cache_of_before_is_known_by_the_names_of_its_entries(tmp_path: Path) -> None:
-    fill(tmp_path / "cache", *OURS, "go/pkg/mod/half")
-
-    assert Cache(tmp_path / "cache").clear() == []
-    assert not (tmp_path / "cache").exists()
-
-
-def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
-    fill(tmp_path / "elsewhere", "letter")
+def test_only_links_of_our_own_are_removed_and_none_is_followed(tmp_path: Path) -> None:
+    fill(tmp_path / "elsewhere", "letter", ".runs/a/letter")
     cache = Cache(tmp_path / "cache")
-    (cache.folder / f"fleet-{KEY}").symlink_to(tmp_path / "elsewhere")
     (cache.folder / "clusters").mkdir()
-    (cache.folder / "clusters/run").symlink_to(tmp_path / "elsewhere")
+    theirs = ["clusters/elsewhere", "clusters/run", f"fleet-{KEY}"]
+    for name in theirs:
+        (cache.folder / name).symlink_to(tmp_path / "elsewhere")
+    note_cluster(cache.folder, tmp_path / "elsewhere")
+    (cache.folder / "clusters/a").symlink_to(tmp_path / "elsewhere/.runs/a")  # an older version's
 
-    assert cache.clear() == []
-    assert (tmp_path / "elsewhere/letter").exists()
+    assert [note.name for note in notes_of_clusters(cache.folder)] == ["a", "platform-run-elsewhere"]
+    assert cache.clear() == ["clusters", f"fleet-{KEY}"]
+    links = [path for path in cache.folder.rglob("*") if path.is_symlink()]
+    assert sorted(str(path.relative_to(cache.folder)) for path in links) == theirs
+    assert files_of(tmp_path / "elsewhere") == [".runs/a/letter", "letter"]
+
+
+# Of each lock: what is made under it
+UNDER = {
+    "fleet": f"fleet-{KEY}.partial/half",
+    "provider": f"provider-{KEY}/finished",
+    "system": f"system-{KEY}/etc/hosts",
+    "go-build-files": "go-build-files/pkg/mod",
+    f"platform-machine-{KEY}": f"context-{KEY}/Dockerfile",
+}
+
+
+def _clear(folder: Path) -> list[str]:
+    return Cache(folder).clear()
+
+
+@pytest.mark.parametrize("how", [fcntl.LOCK_EX, fcntl.LOCK_SH])
+@pytest.mark.parametrize("lock", UNDER)
+def test_what_another_process_makes_is_passed_over_and_named(cache: Cache, lock: str, how: int) -> None:
+    fill(cache.folder, *UNDER.values())
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        with cache.locked(lock, how):
+            assert pool.apply(_clear, (cache.folder,)) == sorted([UNDER[lock].split("/")[0], f"{lock}.lock"])
+        assert files_of(cache.folder) == sorted(["CACHEDIR.TAG", UNDER[lock], f"{lock}.lock"])
+        assert pool.apply(_clear, (cache.folder,)) == []
+    assert not cache.folder.exists()
+
+
+def _lock_again(folder: Path, waiting: Path) -> bool:
+    waiting.touch()
+    with Cache(folder).locked("fleet"):
+        return (folder / "fleet.lock").exists()
+
+
+def test_who_waited_for_a_lock_that_was_removed_holds_the_new_one(cache: Cache, tmp_path: Path) -> None:
+    waiting = tmp_path / "waiting"
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        with cache.locked("fleet"):
+            waits = pool.apply_async(_lock_again, (cache.folder, waiting))
+            while not waiting.exists():
+                time.sleep(0.01)
+            time.sleep(0.1)
+            (cache.folder / "fleet.lock").unlink()
+        assert waits.get(timeout=10) is True
 
 
 def test_backups_are_told_to_pass_a_folder_over_that_we_made_and_no_other(tmp_path: Path) -> None:
@@ -307,8 +377,10 @@ def test_the_folder_is_the_users_own_or_the_one_that_is_set(monkeypatch: pytest.
     assert cache_folder() == Path("/home/user/.cache/platform")
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
     assert cache_folder() == Path("/cache/platform")
+    assert places() == [Path("/cache/platform")]
     monkeypatch.setenv("PLATFORM_CACHE", "/large/disk")
-    assert cache_folder() == Path("/large/disk")
+    assert cache_folder() == Path("/large/disk/platform")
+    assert places() == [Path("/large/disk/platform"), Path("/large/disk")]
 
 
 CHANGES: dict[str, Callable[[Path], object]] = {
