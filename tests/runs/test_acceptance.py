@@ -17,7 +17,7 @@ from harness.runs import acceptance as acceptance_module
 from harness.runs.acceptance import BUILDING, Acceptance, down, target_takes
 from harness.runs.agent import Agent
 from harness.runs.execution import Execution
-from harness.runs.standing import chosen, standing
+from harness.runs.standing import chosen, standing, standing_on
 from harness.runs.workplace import Workplace, in_use
 from harness.setup.limits import Room
 from harness.setup.toolchain import Toolchain
@@ -132,6 +132,22 @@ def test_an_interrupted_set_up_is_torn_down_and_recorded(
     assert document(run)["status"] == 2
     assert (run.run.folder / "report.html").exists()
     assert left(run.run.folder) == []
+
+
+def test_while_it_sets_up_clean_of_any_checkout_sees_that_it_needs_the_cache(
+    run: Acceptance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+
+    def prepare(toolchain: Toolchain, tasks: object) -> None:
+        seen.append(standing_on(toolchain.cache.folder))
+        raise EnvironmentFailed("no network")
+
+    monkeypatch.setattr(Toolchain, "prepare", prepare)
+    run()
+
+    assert seen == [[str(run.run.folder)]]
+    assert standing_on(run.execution.toolchain.cache.folder) == []
 
 
 @pytest.mark.parametrize("keep", [False, True])
