@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from harness.errors import EnvironmentFailed, Misconfigured, PlatformWrong
 from harness.runs.run import Run
+from harness.seams.surroundings import cleaned
 
 # Seconds for an ssh-agent to listen; a machine that builds something meanwhile has taken more than five
 LISTEN_LIMIT = 20.0
@@ -128,7 +129,7 @@ class LentAgent:
         """Raises EnvironmentFailed where it does not take the key."""
         lent = cls(run, key, Path(socket))
         try:
-            run.process.run(["ssh-add", "-q", str(key)], env=os.environ | lent.variables, within=10)
+            run.process.run(["ssh-add", "-q", str(key)], env=cleaned(os.environ) | lent.variables, within=10)
         except PlatformWrong as failed:
             raise EnvironmentFailed(f"your ssh-agent does not take the run's key: {failed}") from failed
         return lent
@@ -143,7 +144,7 @@ class LentAgent:
     def take_back(self) -> None:
         """Takes the run's key out of it, where it is there yet."""
         self.run.process.run(
-            ["ssh-add", "-q", "-d", str(self.key)], env=os.environ | self.variables, within=10, ok=None
+            ["ssh-add", "-q", "-d", str(self.key)], env=cleaned(os.environ) | self.variables, within=10, ok=None
         )
 
 

@@ -23,6 +23,7 @@ from harness.runs.interrupts import Interrupts
 from harness.runs.progress import GREEN
 from harness.runs.run import Run, new_run_id
 from harness.runs.workplace import IN_USE, OUTPUTS, Workplace, add_secrets, in_use, known_target
+from harness.seams.surroundings import cleaned
 from harness.text import counted, one_line, took
 
 
@@ -66,7 +67,7 @@ class Check:
         check = cls(root, command)
         place = check.workplace
         files.put(place.folder / OUTPUTS, json.dumps(raw))
-        environment = {**os.environ, "TARGET": target, "PLATFORM_RUN": check.run.run_id}
+        environment = {**cleaned(os.environ), "TARGET": target, "PLATFORM_RUN": check.run.run_id}
         OperatorShell.open(check.run.process, place.shell_state, root, environment)
         if private is not None:
             place.put_key(private)

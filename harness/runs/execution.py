@@ -35,6 +35,7 @@ from harness.runs.watch import recorded
 from harness.runs.workplace import OUTPUTS, Workplace
 from harness.seams.patience import patience
 from harness.seams.process import Processes
+from harness.seams.surroundings import cleaned
 from harness.setup.cache import Cache, cache_folder
 from harness.setup.toolchain import Toolchain
 
@@ -107,15 +108,13 @@ class Execution:
             "PLATFORM_WORKPLACE": str(self.workplace.folder),
             "PLATFORM_RUN": self.run.run_id,
         }
-        # what the shell holds for another pytest would steer this one, or keep it from executing anything
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         chosen = [*selection, *(["--read-only"] if read_only else [])]
         argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(self.run.root)]
         argv += chosen if _names_tests(chosen) else ["features", *chosen]
         limit = (READ_ONLY_LIMIT if read_only else RUNBOOK_LIMIT) * patience()
         log = self.run.folder / "pytest.log"
         with self.run.stage("runbook"):
-            status = _pytest(argv, self.run.root, environment | variables, log, self.run.redact, limit)
+            status = _pytest(argv, self.run.root, cleaned(os.environ) | variables, log, self.run.redact, limit)
             # one that breaks while it starts ends with 1 too
             if status not in ANSWERS_OF_PYTEST or (status == 1 and not self.document()["scenarios"]):
                 raise _unusable(status, log.read_text().strip().splitlines())
@@ -208,7 +207,7 @@ def _pytest(
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                text=True,
+                encoding="utf-8",
                 errors="replace",
                 start_new_session=True,
             )
@@ -230,7 +229,7 @@ def _pytest(
 
 
 def _copy(output: TextIO, log: Path, redact: Callable[[str], str]) -> None:
-    with output, log.open("w") as file:
+    with output, log.open("w", encoding="utf-8") as file:
         for line in output:
             file.write(redact(line))
             file.flush()

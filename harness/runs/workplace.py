@@ -40,6 +40,7 @@ from harness.runs.agent import Agent, Keys, LentAgent
 from harness.runs.leftovers import Leftovers
 from harness.runs.run import Run
 from harness.seams.patience import patience
+from harness.seams.surroundings import cleaned
 from harness.setup.limits import processors
 from harness.setup.toolchain import Toolchain
 from harness.text import did_you_mean
@@ -94,7 +95,7 @@ class Workplace:
     @property
     def environment(self) -> dict[str, str]:
         """The operator's; this process's, before there is an operator."""
-        return self.shell.env if self.shell_state.exists() else {**os.environ}
+        return self.shell.env if self.shell_state.exists() else cleaned(os.environ)
 
     # -- made ----------------------------------------------------------------------------------------------------
 
@@ -133,9 +134,8 @@ class Workplace:
         """This process's, without what would steer Terraform and fleetctl behind the runbook's back."""
         inherited = {
             name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("TF_", "FLEETCTL_", "SSH_", "BASH_FUNC", "MAKE", "PYTEST_"))
-            and name not in ("_", "NAME_KEY")
+            for name, value in cleaned(os.environ).items()
+            if not name.startswith(("FLEETCTL_", "SSH_", "BASH_FUNC", "MAKE")) and name not in ("_", "NAME_KEY")
         }
         path = [str(folder) for folder in toolchain.path] + [os.environ.get("PATH", os.defpath)]
         return {
@@ -171,7 +171,7 @@ class Workplace:
         """An agent of this run's own with the operator's key: the one that the cluster was kept with may be gone. Where
         no key was handed over, the person's agent stays."""
         if self._lent_key or self.key.exists():
-            self.shell.own = self._start_agent(os.environ, None if self._is_anothers else self.target_folder)
+            self.shell.own = self._start_agent(cleaned(os.environ), None if self._is_anothers else self.target_folder)
 
     @property
     def _is_anothers(self) -> bool:

@@ -21,6 +21,7 @@ from pathlib import Path
 from harness.errors import CommandFailed, Misconfigured, PlatformWrong
 from harness.record.log import Recorder
 from harness.seams.patience import patience
+from harness.seams.surroundings import cleaned
 
 # The record keeps this many characters of a stream: its beginning and its end.
 STREAM_LIMIT = 64 * 1024
@@ -64,7 +65,7 @@ class Call:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**(os.environ if self.env is None else self.env), **(self.add_env or {})}
+        return {**(cleaned(os.environ) if self.env is None else self.env), **(self.add_env or {})}
 
     def result(self, status: int, stdout: str, stderr: str, seconds: float) -> Result:
         return Result(self.argv if self.line is None else (self.line,), status, stdout, stderr, seconds)
@@ -87,9 +88,10 @@ class Runner(ABC):
     ) -> Result:
         """Runs `argv` to its end, for at most `within` seconds.
 
-        `env` replaces the environment, `add_env` adds to it. `line` is the runbook's line that is typed, where
-        it is one. `ok` lists the statuses that are answers (None: all). The command gets a process group of its own,
-        so that a Ctrl-C at the terminal reaches only the harness, which then ends the group in order.
+        `env` replaces the environment (this process's, without what steers), `add_env` adds to it. `line` is the
+        runbook's line that is typed, where it is one. `ok` lists the statuses that are answers (None: all). The command
+        gets a process group of its own, so that a Ctrl-C at the terminal reaches only the harness, which then ends the
+        group in order.
 
         Raises CommandFailed for another status, PlatformWrong when the time ran out, Misconfigured when there is no
         such program.
@@ -201,7 +203,7 @@ def _opened(argv: Sequence[str], cwd: Path | None, env: Mapping[str, str], reads
         stdin=subprocess.PIPE if reads else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         start_new_session=True,
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -997,3 +999,142 @@ def test_a_unit_file_does_not_command_the_terminal(tmp_path: Path, capsys: pytes
     cli.main(["lint-units", str(unit)])
 
     assert "told" in (said := capsys.readouterr().out) and not set(said) & set(CONTROL[:1] + "\x9b\x07")
+
+
+# -- whatever surrounds it ---------------------------------------------------------------------------------------------
+
+
+def started(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """bin/platform with a Python in the cache that prints what it is given, instead of harness.cli."""
+    environment = {"PATH": os.environ["PATH"], "PLATFORM_CACHE": str(tmp_path / "cache"), "LC_ALL": "C.UTF-8"}
+    return subprocess.run(
+        [str(ROOT / "bin/platform"), *arguments], env=environment | variables, capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A cache in which both environments are made: their Python prints its environment."""
+    names = {"runtime": ("build", "runtime"), "dev": ("build", "runtime", "dev")}
+    version = subprocess.run(["python3", "-c", "import sys; print(sys.version)"], capture_output=True, text=True)
+    for purpose, locks in names.items():
+        texts = b"".join((ROOT / f"requirements/{name}.txt").read_bytes() for name in locks)
+        key = hashlib.sha256(texts + version.stdout.rstrip("\n").encode()).hexdigest()[:12]
+        folder = tmp_path / "cache" / f"python-{purpose}-{key}"
+        (folder / "bin").mkdir(parents=True)
+        (folder / "finished").touch()
+        (folder / "bin/python").write_text("#!/bin/sh\nenv\n")
+        (folder / "bin/python").chmod(0o755)
+    return tmp_path / "cache"
+
+
+def test_what_the_shell_holds_for_other_programs_stays_outside(made: Path, tmp_path: Path) -> None:
+    strange = {"PYTEST_ADDOPTS": "--trace", "PYTHONHOME": "/nowhere", "PYTHONPATH": "/x", "PIP_TARGET": "/x"}
+    done = started(tmp_path, "up", **strange, TF_VAR_machines="1", TF_CLI_ARGS="-x", LC_ALL="POSIX")
+
+    assert done.stderr == (
+        "platform: TF_CLI_ARGS, TF_VAR_machines are set and not obeyed: a run's variables stand in terraform.tfvars\n"
+    )
+    given = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert {name: given.get(name) for name in (*strange, "TF_VAR_machines", "TF_CLI_ARGS", "LC_ALL", "PYTHONUTF8")} == {
+        **dict.fromkeys(strange),
+        "PYTHONPATH": str(ROOT),
+        "TF_VAR_machines": None,
+        "TF_CLI_ARGS": None,
+        "LC_ALL": "C.UTF-8",
+        "PYTHONUTF8": "1",
+    }
+
+
+def test_an_operators_command_sees_the_terraform_that_the_operator_sees(made: Path, tmp_path: Path) -> None:
+    done = started(tmp_path, "deploy-blog", TF_WORKSPACE="prod", PYTEST_ADDOPTS="--trace")
+
+    assert "TF_WORKSPACE=prod\n" in done.stdout and "PYTEST" not in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("variables", "status", "line"),
+    [
+        ({"PLATFORM_CACHE": "/tmp/with blank"}, 4, "platform: the cache /tmp/with blank has a blank or a colon"),
+        ({"PLATFORM_CACHE": "/tmp/a:b"}, 4, "platform: the cache /tmp/a:b has a blank or a colon"),
+        ({"TMPDIR": "LONG"}, 4, "platform: TMPDIR is /"),
+        (
+            {"PLATFORM_CACHE": "/proc/version/x"},
+            6,
+            "platform: the Python environment cannot be made in /proc/version/x",
+        ),
+        ({"PLATFORM_CACHE": "/" + "x" * 300}, 6, "platform: the Python environment cannot be made in /xxx"),
+    ],
+    ids=["blank", "colon", "TMPDIR", "cache that may not be entered", "cache that can be none"],
+)
+def test_surroundings_that_do_not_do_are_refused_in_one_line(
+    made: Path, tmp_path: Path, variables: dict[str, str], status: int, line: str
+) -> None:
+    long = tmp_path / ("x" * 80)
+    long.mkdir()
+    done = started(tmp_path, "up", **{name: str(long) if it == "LONG" else it for name, it in variables.items()})
+
+    assert (done.returncode, len(done.stderr.splitlines())) == (status, 1), done.stderr
+    assert done.stderr.startswith(line)
+    assert done.stdout == ""
+
+
+def test_a_checkout_with_a_blank_is_refused_in_one_line(made: Path, tmp_path: Path) -> None:
+    checkout = tmp_path / "with blank"
+    for name in ("bin/platform", "harness/__init__.py", "harness/errors.py"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, checkout / name)
+    for name in ("harness/seams", "harness/setup"):
+        shutil.copytree(ROOT / name, checkout / name)
+    done = subprocess.run([str(checkout / "bin/platform"), "up"], capture_output=True, text=True)
+
+    assert done.returncode == 4
+    assert done.stderr == f"platform: the checkout {checkout} has a blank or a colon in its path: move it\n"
+
+
+def test_a_user_without_a_home_is_told_so(
+    bin_platform: Platform, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("PLATFORM_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+
+    assert bin_platform("up") == 4
+    assert capsys.readouterr().err.startswith("platform: this user has no home folder: set HOME")
+
+
+def test_an_environment_in_which_nothing_was_installed_is_not_marked(
+    bin_platform: Platform, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    commands(monkeypatch, "importlib.metadata")
+
+    assert bin_platform("up") == 6
+    assert not list((tmp_path / "cache").glob("python-*/finished"))
+
+
+@pytest.mark.parametrize(("out", "ended", "status"), [("/dev/full", 0, 6), ("/dev/full", 1, 1), (os.devnull, 0, 0)])
+def test_what_cannot_be_printed_is_no_success(out: str, ended: int, status: int) -> None:
+    script = f"import sys; from harness import cli; print('Verified'); sys.exit(cli.flushed({ended}))"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    with Path(out).open("w") as stdout:
+        argv = [sys.executable, "-c", script]
+        done = subprocess.run(argv, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True)
+
+    assert done.returncode == status
+    assert len(done.stderr.splitlines()) == (out == "/dev/full")
+
+
+def test_descriptors_that_are_closed_are_given_to_no_other_file(made: Path, tmp_path: Path) -> None:
+    python = next(made.glob("python-runtime-*/bin/python"))
+    script = "import os; open({!r}, 'w').write(' '.join(os.readlink(f'/proc/self/fd/{{it}}') for it in range(3)))"
+    python.write_text(f"#!{sys.executable} -I\n{script.format(str(tmp_path / 'seen'))}\n")
+    line = f"{ROOT}/bin/platform up 0<&- >&- 2>&-"
+    environment = {"PATH": os.environ["PATH"], "PLATFORM_CACHE": str(made)}
+    done = subprocess.run(["sh", "-c", line], env=environment)
+
+    assert done.returncode == 0
+    assert (tmp_path / "seen").read_text().split() == [os.devnull] * 3
