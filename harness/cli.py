@@ -443,18 +443,6 @@ COMMANDS = {
     "clean": Command(_clean, "remove the cache, the images and the run folders"),
 }
 
-
-def flushed(status: int) -> int:
-    """The status, once all that was printed is out; what nobody can read is no success."""
-    try:
-        sys.stdout.flush()
-    except OSError as refused:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
-        print(f"platform: what it prints cannot be written: {refused.strerror}", file=sys.stderr)
-        return status or ExitStatus.ENVIRONMENT_FAILED
-    return status
-
-
 if __name__ == "__main__":
     outlive_the_terminal()
-    sys.exit(flushed(main(sys.argv[1:])))
+    sys.exit(main(sys.argv[1:]))

@@ -270,7 +270,8 @@ class Terraform:
     def _json(self, command: str, *arguments: str) -> dict[str, Any]:
         result = self._terraform.cmd(command, *arguments, json=IsFlagged, no_color=IsFlagged)
         try:
-            document = json.loads(result.stdout)
+            # a person's Terraform may be wrapped in a program that prints lines of its own around it
+            document = json.loads(result.stdout[max(result.stdout.find("{"), 0) : result.stdout.rfind("}") + 1])
         except ValueError as wrong:
             raise AnswerNotUnderstood(f"terraform {command}", result.stdout, str(wrong)) from wrong
         if not isinstance(document, dict):

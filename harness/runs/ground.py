@@ -25,6 +25,10 @@ from harness.setup.toolchain import Toolchain
 
 # Clusters live in /24 networks of this block, which neither Docker's own pools nor home routers use by default.
 SUBNETS = ipaddress.IPv4Network("10.208.0.0/12")
+# Where a VPN leads all of that block away: what nothing but measurements of networks uses (RFC 2544)
+LAST_RESORT = ipaddress.IPv4Network("198.18.0.0/15")
+# The kernel's routes of every table; /proc/net/route has those of the main one only
+TABLES = Path("/proc/net/fib_trie")
 GROUND_LIMIT = 30.0
 DNS = 53
 # What a ground need not make where the environment names it
@@ -144,18 +148,34 @@ def _status(session: requests.Session, url: str) -> int:
 
 
 def free_subnet(routes: str, choice: random.Random) -> ipaddress.IPv4Network:
-    """A random /24 of SUBNETS that no route of this machine (/proc/net/route) overlaps."""
-    taken = []
+    """A random /24 of SUBNETS that no route of this machine overlaps, of /proc/net/route or of any other table; of
+    LAST_RESORT where there is none."""
+    taken = _of_every_table(TABLES.read_text() if TABLES.exists() else "")
     for line in routes.splitlines()[1:]:
         _, destination, _, _, _, _, _, mask, *_ = line.split()
         # both are hexadecimal, in the machine's byte order
         address, netmask = (socket.inet_ntoa(struct.pack("=L", int(word, 16))) for word in (destination, mask))
-        if netmask != "0.0.0.0":
-            taken.append(ipaddress.ip_network(f"{address}/{netmask}", strict=False))
-    candidates = [net for net in SUBNETS.subnets(new_prefix=24) if not any(net.overlaps(other) for other in taken)]
-    if not candidates:
-        raise EnvironmentFailed(f"no /24 network of {SUBNETS} is free on this machine (see: ip route)")
-    return choice.choice(candidates)
+        taken.append(ipaddress.IPv4Network(f"{address}/{netmask}", strict=False))
+    taken = [net for net in taken if net.prefixlen]
+    for block in (SUBNETS, LAST_RESORT):
+        candidates = [net for net in block.subnets(new_prefix=24) if not any(net.overlaps(other) for other in taken)]
+        if candidates:
+            return choice.choice(candidates)
+    raise EnvironmentFailed(
+        f"no /24 network of {SUBNETS} is free on this machine, nor of {LAST_RESORT} (see: ip route show table all)"
+    )
+
+
+def _of_every_table(tries: str) -> list[ipaddress.IPv4Network]:
+    """Below each address (`|-- 10.0.0.0`) stand the lengths of its routes' masks (`/8 universe UNICAST`)."""
+    found, address = [], ""
+    for line in tries.splitlines():
+        first, *rest = line.split()
+        if first == "|--":
+            address = rest[0]
+        elif first.startswith("/"):
+            found.append(ipaddress.IPv4Network(f"{address}{first}", strict=False))
+    return found
 
 
 def _required(name: str) -> str:

@@ -6,7 +6,9 @@ import contextlib
 import json
 import os
 import platform
+import re
 import shutil
+import urllib.parse
 from pathlib import Path
 
 from harness.errors import CommandFailed, EnvironmentFailed, Misconfigured, PlatformWrong
@@ -19,6 +21,8 @@ from harness.setup.packages import Packages
 PID_FILE = Path("/var/run/docker.pid")
 SOCKET = Path("/var/run/docker.sock")
 START_LIMIT = 60.0
+# What a client says where no engine listens: only there one may be started
+NOBODY_LISTENS = re.compile("(?i)cannot connect|failed to connect|daemon running|connection refused|no such file")
 
 
 class Engine:
@@ -33,12 +37,14 @@ class Engine:
         self.cgroup_version = ""
 
     def ensure(self) -> str:
-        """Makes an engine answer: takes the one that does, else installs and starts Debian's or Ubuntu's docker.io.
+        """Makes an engine answer: takes the one that the client speaks to, else installs and starts Debian's or
+        Ubuntu's docker.io.
 
         Raises Misconfigured when the person has to do that, or when the engine cannot serve (its containers' addresses
         are out of reach).
         """
         outcome = "cached"
+        self._settle_on_one()
         if not self.answers():
             self._may_start_one()
             # of runs that begin at once one starts it, and the others find it
@@ -49,6 +55,23 @@ class Engine:
                     outcome = "done"
         self._judge()
         return outcome
+
+    def _settle_on_one(self) -> None:
+        """The engine that the client speaks to is everybody's: Terraform's provider knows DOCKER_HOST, and no context.
+        Raises Misconfigured for one on another machine."""
+        if shutil.which("docker") and not os.environ.get("DOCKER_HOST") and (context := _context()):
+            ask = ["docker", "context", "inspect", context, "--format", "{{.Endpoints.docker.Host}}"]
+            answer = self._process.run(ask, ok=None, within=20)
+            if answer.status != 0:
+                raise Misconfigured(f"the context {context} of Docker cannot be used: {_last(answer.stderr)}")
+            os.environ["DOCKER_HOST"] = answer.stdout.strip()
+            self._recorder.emit("note", text=f"the engine is that of Docker's context {context}")
+        host = os.environ.get("DOCKER_HOST", "")
+        if host and not _is_here(host):
+            raise Misconfigured(
+                f"DOCKER_HOST is {host}, and no engine answers there that is on this machine (machines are reached by "
+                "route, and the registry's storage is mounted): unset it, or choose another context"
+            )
 
     def _install_engine(self) -> None:
         if not shutil.which("dockerd"):
@@ -67,6 +90,9 @@ class Engine:
             self._enter()
             answer = self._process.run(ask, ok=None, within=20)
         self.version = answer.stdout.strip()
+        reason = _last(answer.stderr)
+        if answer.status != 0 and reason and not NOBODY_LISTENS.search(answer.stderr):
+            raise Misconfigured(f"the Docker Engine cannot be used: {reason}")
         return answer.status == 0
 
     def _enter(self) -> None:
@@ -87,7 +113,7 @@ class Engine:
         """Raises EnvironmentFailed when the engine, which answered before, does not any more."""
         try:
             answers = self.answers()
-        except PlatformWrong as hangs:
+        except (PlatformWrong, Misconfigured) as hangs:
             raise EnvironmentFailed(f"the Docker Engine does not answer any more: {hangs}") from hangs
         if not answers:
             raise EnvironmentFailed("the Docker Engine does not answer any more")
@@ -119,7 +145,11 @@ class Engine:
             self._recorder.emit("note", text="started dockerd (its log: /var/log/dockerd.log)")
 
         def probe() -> bool:
-            if not self.answers():
+            try:
+                answers = self.answers()
+            except Misconfigured as refused:  # it listens, and is not ready
+                raise NotYet(str(refused)) from refused
+            if not answers:
                 raise NotYet("no answer")
             return True
 
@@ -146,3 +176,25 @@ class Engine:
                 "this Docker Engine runs where its containers' addresses cannot be reached (rootless or Docker "
                 "Desktop): point DOCKER_HOST at a Docker Engine of this Linux machine"
             )
+
+
+def _context() -> str:
+    """The context that the person chose for Docker's client; nothing where it is the default one."""
+    chosen = os.environ.get("DOCKER_CONTEXT", "")
+    if not chosen:
+        folder = os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker"
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # none, or one that the client tells of
+            chosen = json.loads((Path(folder) / "config.json").read_text()).get("currentContext", "")
+    return "" if chosen == "default" else chosen
+
+
+def _is_here(host: str) -> bool:
+    parts = urllib.parse.urlsplit(host if "://" in host else f"tcp://{host}")
+    name = parts.hostname or ""
+    return parts.scheme == "unix" or (
+        parts.scheme == "tcp" and (name in ("localhost", "::1") or name.startswith("127."))
+    )
+
+
+def _last(said: str) -> str:
+    return (said.strip().splitlines() or [""])[-1]

@@ -161,9 +161,17 @@ class Toolchain:
     def terraform(self) -> str:
         own = shutil.which("terraform")
         if own:
-            answer = self.process.run([own, "version", "-json"], add_env={"TF_CLI_CONFIG_FILE": os.devnull}).stdout
-            if _version(json.loads(answer)["terraform_version"]) >= TERRAFORM_AT_LEAST:
-                self.facts["terraform"] = json.loads(answer)["terraform_version"]
+            ask = [own, "version", "-json"]
+            answer = self.process.run(ask, add_env={"TF_CLI_CONFIG_FILE": os.devnull}, ok=None).stdout
+            try:
+                version = str(json.loads(answer)["terraform_version"])
+            except (ValueError, KeyError, TypeError):
+                # a wrapper that prints lines of its own, which would be in all that is read of Terraform
+                text = f"{own} answers more than Terraform does, or none: the pinned one is taken"
+                self.recorder.emit("note", text=text)
+                version = "0.0"
+            if _version(version) >= TERRAFORM_AT_LEAST:
+                self.facts["terraform"] = version
                 return "cached"
         before = time.time()
         library = self._wheel("terraform")

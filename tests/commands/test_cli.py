@@ -1116,18 +1116,6 @@ def test_an_environment_in_which_nothing_was_installed_is_not_marked(
     assert not list((tmp_path / "cache").glob("python-*/finished"))
 
 
-@pytest.mark.parametrize(("out", "ended", "status"), [("/dev/full", 0, 6), ("/dev/full", 1, 1), (os.devnull, 0, 0)])
-def test_what_cannot_be_printed_is_no_success(out: str, ended: int, status: int) -> None:
-    script = f"import sys; from harness import cli; print('Verified'); sys.exit(cli.flushed({ended}))"
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    with Path(out).open("w") as stdout:
-        argv = [sys.executable, "-c", script]
-        done = subprocess.run(argv, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True)
-
-    assert done.returncode == status
-    assert len(done.stderr.splitlines()) == (out == "/dev/full")
-
-
 def test_descriptors_that_are_closed_are_given_to_no_other_file(made: Path, tmp_path: Path) -> None:
     python = next(made.glob("python-runtime-*/bin/python"))
     script = "import os; open({!r}, 'w').write(' '.join(os.readlink(f'/proc/self/fd/{{it}}') for it in range(3)))"

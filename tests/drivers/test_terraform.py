@@ -616,3 +616,10 @@ def test_why_is_what_a_program_printed_on_another_machine(stdout: str, stderr: s
 )
 def test_why_is_what_a_program_printed_or_the_first_error_on_one_line(stderr: str, reason: str) -> None:
     assert why("", stderr) == reason
+
+
+def test_outputs_are_read_through_a_persons_wrapper(runner: FakeRunner) -> None:
+    text = json.dumps(document("outputs.json"))
+    runner.on("terraform output", stdout=f"[command]/opt/terraform output -json\n{text}\n::debug::ended with 0.\n")
+
+    assert terraform(runner).outputs() == Outputs.read(values_of_outputs())

@@ -17,6 +17,7 @@ import pytest
 from harness.drivers.shell import OperatorShell
 from harness.errors import EnvironmentFailed, ExitStatus, HarnessError, Misconfigured
 from harness.record.log import Recorder
+from harness.runs import ground as module
 from harness.runs.ground import SUBNETS, free_subnet, make_ground
 from harness.runs.workplace import Workplace
 from harness.seams.wait import Waiter
@@ -68,7 +69,45 @@ def routes(*networks: str) -> str:
 @pytest.mark.parametrize("taken", [["10.0.0.0/8"], ["10.208.0.0/12"], ["10.208.0.0/13", "10.216.0.0/13"]])
 def test_no_free_subnet_is_the_environments_failure(taken: list[str]) -> None:
     with pytest.raises(EnvironmentFailed, match=r"no /24 network of 10\.208\.0\.0/12 is free on this machine"):
-        free_subnet(routes("0.0.0.0/0", "192.168.1.0/24", *taken), random.Random(0))
+        free_subnet(routes("0.0.0.0/0", "192.168.1.0/24", "198.18.0.0/15", *taken), random.Random(0))
+
+
+@pytest.fixture(autouse=True)
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The routes of every table, none of which is of the machine that the tests run on."""
+    monkeypatch.setattr(module, "TABLES", tmp_path / "fib_trie")
+    return tmp_path / "fib_trie"
+
+
+# as the kernel prints it, of a VPN whose routes stand in a table of its own
+TRIE = """Id 52:
+  |-- {}
+     /{} link UNICAST
+Id 53:
+  |-- 0.0.0.0
+     /0 link UNICAST
+Local:
+  +-- 96.0.0.0/3 2 0 2
+     |-- 100.64.0.9
+        /32 host LOCAL
+     +-- 127.0.0.0/31 1 0 0
+        |-- 127.0.0.0
+           /8 host LOCAL
+"""
+
+
+def test_a_route_of_any_table_takes_its_subnets(tables: Path) -> None:
+    tables.write_text(TRIE.format("10.208.0.0", 13))
+    found = {free_subnet(routes("0.0.0.0/0"), random.Random(seed)) for seed in range(50)}
+
+    assert all(net.subnet_of(ipaddress.IPv4Network("10.216.0.0/13")) for net in found)
+
+
+@pytest.mark.parametrize("taken", [("10.208.0.0", 12), ("10.0.0.0", 8)])
+def test_where_a_vpn_leads_all_of_the_block_away_another_one_is_taken(tables: Path, taken: tuple[str, int]) -> None:
+    tables.write_text(TRIE.format(*taken))
+
+    assert free_subnet(HEADER, random.Random(0)).subnet_of(module.LAST_RESORT)
 
 
 @pytest.mark.parametrize("own", ["10.211.7.0/24", "10.211.7.128/25", "10.211.7.9/32"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -340,3 +341,131 @@ def test_without_a_pid_file_nothing_is_in_the_way(engine: Engine, runner: FakeRu
     engine._remove_stale_pid()
 
     assert not pid_file.exists()
+
+
+# -- one engine: the one that the client speaks to --------------------------------------------------------------------
+
+
+@pytest.fixture
+def chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Chooses a context, as `docker context use` does."""
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    return lambda name: (tmp_path / "config.json").write_text(json.dumps({"currentContext": name})) and None
+
+
+@pytest.mark.parametrize("by", ["config", "environment"])
+def test_terraform_is_told_of_the_engine_of_the_context(
+    engine: Engine,
+    runner: FakeRunner,
+    debian: None,
+    chosen: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    by: str,
+) -> None:
+    chosen("other" if by == "config" else "default")
+    if by == "environment":
+        monkeypatch.setenv("DOCKER_CONTEXT", "other")
+    runner.on("docker version", "28.1.0\n").on("docker info", json.dumps(INFO))
+    runner.on("docker context inspect other", "unix:///run/other.sock\n")
+
+    assert engine.ensure() == "cached"
+    assert os.environ["DOCKER_HOST"] == "unix:///run/other.sock"
+
+
+def test_the_default_context_is_nobodys_choice(
+    engine: Engine, runner: FakeRunner, debian: None, chosen: Callable[[str], None]
+) -> None:
+    chosen("default")
+    runner.on("docker version", "28.1.0\n").on("docker info", json.dumps(INFO))
+
+    assert engine.ensure() == "cached"
+    assert "DOCKER_HOST" not in os.environ
+
+
+def test_a_context_that_is_gone_is_told_in_the_clients_words(
+    engine: Engine, silent: FakeRunner, chosen: Callable[[str], None]
+) -> None:
+    chosen("gone")
+    silent.on("docker context inspect gone", status=1, stderr='context "gone": context not found\n')
+
+    with pytest.raises(Misconfigured, match=r'the context gone of Docker cannot be used: context "gone": context not'):
+        engine.ensure()
+
+
+def test_no_engine_is_started_for_a_context_of_another_socket(
+    engine: Engine, silent: FakeRunner, chosen: Callable[[str], None]
+) -> None:
+    chosen("other")
+    silent.on("docker context inspect other", "unix:///run/other.sock\n")
+
+    with pytest.raises(Misconfigured, match=r"DOCKER_HOST is unix:///run/other.sock, and no engine answers there"):
+        engine.ensure()
+    assert [call for call in changes(silent) if "context" not in call] == []
+
+
+@pytest.mark.parametrize("host", ["ssh://core@example", "tcp://192.0.2.9:2376", "example:2375", "npipe:////./pipe/x"])
+def test_an_engine_on_another_machine_is_refused_without_asking_it(
+    engine: Engine, silent: FakeRunner, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", host)
+
+    with pytest.raises(Misconfigured, match=r"no engine answers there that is on this machine") as refused:
+        engine.ensure()
+    assert (silent.calls, len(str(refused.value).splitlines())) == ([], 1)
+
+
+@pytest.mark.parametrize("host", ["tcp://127.0.0.1:2375", "tcp://[::1]:2375", "localhost:2375", "unix:///run/x.sock"])
+def test_an_engine_of_this_machine_is_taken_however_it_is_named(
+    engine: Engine, runner: FakeRunner, debian: None, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", host)
+    runner.on("docker version", "28.1.0\n").on("docker info", json.dumps(INFO))
+
+    assert engine.ensure() == "cached"
+
+
+TOO_OLD = "Error response from daemon: client version 1.41 is too old. Minimum supported API version is 1.44"
+
+
+def test_a_client_that_the_engine_refuses_is_told_and_none_is_started(engine: Engine, silent: FakeRunner) -> None:
+    silent.on("docker version", status=1, stderr=f"{TOO_OLD}\n")
+
+    with pytest.raises(Misconfigured, match=r"client version 1.41 is too old"):
+        engine.ensure()
+    assert changes(silent) == []
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
+        "failed to connect to the docker API at unix:///var/run/docker.sock; check if the path is correct and if the "
+        "daemon is running: dial unix /var/run/docker.sock: connect: no such file or directory",
+    ],
+    ids=["20 to 28", "29"],
+)
+def test_where_none_listens_one_is_started_whatever_the_client_calls_it(
+    engine: Engine, silent: FakeRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, says: str
+) -> None:
+    monkeypatch.setattr(engine_module, "PID_FILE", tmp_path / "docker.pid")
+    silent.on("docker version", status=1, stderr=says)
+
+    assert engine.ensure() == "done"
+
+
+def test_an_engine_that_refuses_while_it_starts_is_waited_for(
+    engine: Engine, silent: FakeRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(engine_module, "PID_FILE", tmp_path / "docker.pid")
+
+    def start() -> None:
+        silent.on("docker version", "28.1.0\n")
+        silent.on("docker version", status=1, stderr="Error response from daemon: starting")
+        silent.answers[0] = dataclasses.replace(silent.answers[0], does=lambda: silent.answers.pop(0))
+
+    silent.on("systemctl start docker", does=start).on("sh -c", does=start)
+
+    assert engine.ensure() == "done"

@@ -372,3 +372,23 @@ def test_the_versions_that_are_stamped_are_those_that_are_pinned() -> None:
     asked = (ROOT / "infra/local/terraform.tf").read_text()
 
     assert f'"{toolchain_module.PROVIDER_VERSION}"' in asked
+
+
+@pytest.mark.parametrize(
+    "answer", ['[command]terraform version\n{"terraform_version": "1.12.0"}\n::debug::0\n', "", "[]"]
+)
+def test_a_terraform_that_is_wrapped_is_passed_over_for_the_pinned_one_and_that_is_said(
+    toolchain: Toolchain,
+    runner: FakeRunner,
+    programs: Programs,
+    events: Callable[..., list[dict[str, Any]]],
+    answer: str,
+) -> None:
+    folder = programs("terraform")
+    runner.on(f"{toolchain.cache.folder}/terraform-shim", json.dumps({"terraform_version": "1.12.1"}))
+    runner.on(sys.executable).on(f"{folder}/terraform version", answer)
+
+    assert toolchain.terraform() == "done"
+    assert [event["text"] for event in events("note")] == [
+        f"{folder}/terraform answers more than Terraform does, or none: the pinned one is taken"
+    ]
