@@ -4,6 +4,7 @@
 # says so in the unit's status; systemd tries again in 3 seconds.
 # Usage: fetch.sh HOST:PORT/NAME:TAG   (PATIENCE in the environment, where it is not 1)
 set -eu
+export no_proxy='*' # what is asked is the cluster's own
 image=$1 registry=${1%%/*} patience=${PATIENCE:-1}
 
 ! docker image inspect "$image" >/dev/null 2>&1 || exit 0

@@ -3,6 +3,7 @@
 # machine at a time, and on another when that one is lost. Nothing is withdrawn at the end, for the next one overwrites.
 # Environment: MACHINE_ADDRESS, BLOG_DOMAIN, JPBLOG_DOMAIN, NAME_SERVER ("" where the entry point's address is fixed)
 set -eu
+export no_proxy='*' # what is asked is the cluster's own
 LIFETIME=5 # seconds that a resolver may remember an answer
 : "$MACHINE_ADDRESS" "$BLOG_DOMAIN" "$JPBLOG_DOMAIN" "$NAME_SERVER" # one that is not set ends it here
 

@@ -42,7 +42,7 @@ ask() {{
 """
 
 # etcd's and fleet's HTTP APIs; one that does not answer is not asked for more
-ETCD = "curl -sm 2 127.0.0.1:2379"
+ETCD = "curl -sm 2 --noproxy '*' 127.0.0.1:2379"
 FLEET = "curl -sfm 2 --unix-socket /run/fleet.sock http://fleet/fleet/v1"
 
 # file name -> what is asked on each machine; order bottom-up

@@ -176,7 +176,7 @@ class OutsideView:
             if host in self._intended.machines.values():
                 machines, head = self._cluster.machines, " -I" if method == "HEAD" else ""
                 ask = f"curl -sS -m {limit:g}{head} --fail-early -H {shlex.quote(f'Accept: {MANIFESTS}, */*')}"
-                ask += f" -w '%{{http_code}} %header{{{DIGEST}}}\\n'"
+                ask += f" --noproxy '*' -w '%{{http_code}} %header{{{DIGEST}}}\\n'"
                 ask += "".join(f" -o /dev/null {shlex.quote(it)}" for it in (url, *more))
                 lines = machines.run(machines.entry_point, ask).splitlines()
                 said = [(int(status), digest) for status, _, digest in (line.partition(" ") for line in lines)]

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import os
+import re
+import shutil
+import subprocess
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -100,3 +106,53 @@ def test_what_an_operator_typed_for_terraform_stays_for_their_commands() -> None
 )
 def test_what_is_not_obeyed_is_said_in_one_line(environment: dict[str, str], line: str) -> None:
     assert not_obeyed(environment).partition(":")[0] == line
+
+
+# -- proxies -----------------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# what asks the cluster itself; of first-boot, what does not ask the discovery service, which may be anybody's
+ASKING = ("harness", "container", "infra")
+OF_ANYBODY = "$DISCOVERY_URL"
+
+
+def asking() -> list[Path]:
+    listed = subprocess.run(["git", "grep", "-lw", "curl", "--", *ASKING], cwd=ROOT, capture_output=True, text=True)
+    return [ROOT / name for name in listed.stdout.split() if not name.startswith("infra/toolchain")]
+
+
+@pytest.mark.parametrize("file", asking(), ids=lambda file: file.name)
+def test_what_is_asked_of_the_cluster_itself_never_goes_by_a_proxy(file: Path) -> None:
+    text = file.read_text()
+    calls = [line for line in text.splitlines() if re.search(r"""(^|[ "'(`])curl "?[-$]""", line)]
+    # a line that a person pastes is theirs, and a socket of this machine knows no proxy
+    own = [it for it in calls if not re.search(r"paste|rows\.append|return f|^ *#|--unix-socket|^ETCD|^FLEET", it)]
+    around = "export no_proxy='*'" in text
+    lacking = [line for line in own if not around and "--noproxy '*'" not in line and OF_ANYBODY not in line]
+
+    # the options of this one stand on two lines
+    assert [line for line in lacking if "--fail-early" not in line] == []
+
+
+def test_a_healthy_etcd_is_seen_past_a_proxy(tmp_path: Path) -> None:
+    class Health(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"health": "true"}')
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    script = (ROOT / "harness/snapshot/collect.sh").read_text()
+    if not shutil.which("curl"):
+        pytest.fail("no program curl on PATH: set-up provides it, run `make test`")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        text = script.replace("127.0.0.1:2379", f"127.0.0.1:{server.server_port}")
+        environment = {"PATH": os.environ["PATH"], "http_proxy": "http://192.0.2.1:3128", "HTTP_PROXY": "x"}
+        argv = ["sh", "-c", text, "collect", "0", "", "", "127.0.0.1", "whole"]
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, cwd=tmp_path)
+        server.shutdown()
+
+    assert '{"health": "true"}' in done.stdout
