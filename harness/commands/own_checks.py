@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,10 +9,11 @@ from pathlib import Path
 
 from harness.commands.prepared import prepared
 from harness.errors import ExitStatus
+from harness.setup.limits import processors
 from harness.setup.toolchain import FOR_TESTS
 
 # many tests wait for programs and limits: more of them at once than there are cores
-SIDE_BY_SIDE = ("--numprocesses", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal")
+SIDE_BY_SIDE = ("--numprocesses", str(2 * processors()), "--dist", "worksteal")
 
 
 def test(root: Path, selection: Sequence[str]) -> int:

@@ -93,10 +93,19 @@ def key_of(*inputs: Path | str) -> str:
             continue
         files = sorted(path for path in given.rglob("*") if not path.is_dir()) if given.is_dir() else [given]
         for file in files:
-            digest.update(f"{file.relative_to(given)}\0{file.lstat().st_mode & 0o111:o}\0".encode())
+            # what a umask leaves of its mode for others does not count
+            executable = 0o111 if file.lstat().st_mode & 0o100 else 0
+            digest.update(f"{file.relative_to(given)}\0{executable:o}\0".encode())
             digest.update(str(file.readlink()).encode() if file.is_symlink() else file.read_bytes())
             digest.update(b"\0")
     return digest.hexdigest()[:12]
+
+
+def copied(source: Path, target: Path) -> None:
+    """Copies a file or folder of the checkout for others to read it too, whatever umask it was cloned under."""
+    (shutil.copytree if source.is_dir() else shutil.copy2)(source, target)
+    for path in (target, *target.rglob("*")):
+        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
 
 
 class Cache:

@@ -57,8 +57,10 @@ class Images:
         changes = [f"LABEL {name}={json.dumps(value)}" for name, value in labels.items()]
         changes += [f"ENTRYPOINT {json.dumps(list(entrypoint))}"] if entrypoint else []
         options = " ".join(f"--change {shlex.quote(change)}" for change in changes)
-        # pipefail: the engine would take a truncated archive for a whole one
-        script = f"set -o pipefail; {shlex.join(self._packages.as_root(builder))} - | docker import {options} -"
+        # pipefail: the engine would take a truncated archive for a whole one; umask: hooks make for all to read
+        script = (
+            f"set -o pipefail; umask 022; {shlex.join(self._packages.as_root(builder))} - | docker import {options} -"
+        )
         return self._process.run(["bash", "-c", script], within=1800).stdout.strip().splitlines()[-1]
 
     def build(self, context: Path, arguments: Mapping[str, str], labels: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,9 @@ PROCESSOR = "processor_percent"
 # The file of promises, and in a promise the moment when it ends, in seconds since the epoch
 PROMISED = "promised"
 UNTIL = "until"
+
+# Where the kernel shows the limits of groups of processes: of a container, of a service, of a job
+CGROUPS = Path("/sys/fs/cgroup")
 
 Promise = dict[str, int]
 
@@ -117,9 +121,15 @@ def memory_of(machines: int, takes: Mapping[str, int]) -> int:
     return HARNESS_MIB + machines * takes.get(MEMORY, 0) + entry_points * takes.get(ENTRY_POINT_MEMORY, 0)
 
 
-def processors() -> int:
-    """Those of this machine."""
-    return os.cpu_count() or 1
+def processors(proc: Path = Path("/proc")) -> int:
+    """Those of this machine that this process may use, by its affinity and by its groups' quotas."""
+    quotas = []
+    for group in _groups(proc, "cpu"):
+        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+            words = " ".join(_text(group / name) for name in names).split()
+            if len(words) == 2 and words[0].isdecimal() and words[1].isdecimal():
+                quotas.append(int(words[0]) // int(words[1]))
+    return max(1, min([len(os.sched_getaffinity(0)), *quotas]))
 
 
 def _require_processors(machines: int, each: int) -> None:
@@ -180,8 +190,35 @@ def _is_promise(value: object) -> bool:
 
 
 def _available_mib(proc: Path) -> int:
+    """Of the machine, and of each group of processes that this one is in and that has a limit."""
     line = next(line for line in (proc / "meminfo").read_text().splitlines() if line.startswith("MemAvailable:"))
-    return int(line.split()[1]) // 1024
+    free = [int(line.split()[1]) // 1024]
+    for group in _groups(proc, "memory"):
+        for most, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            limit, now = _text(group / most), _text(group / used)
+            if limit.isdecimal() and now.isdecimal():
+                # what files left in memory is given back when somebody needs it
+                kept = re.findall(r"(?m)^(?:total_)?inactive_file (\d+)", _text(group / "memory.stat"))
+                free.append((int(limit) - int(now) + max(map(int, kept), default=0)) // 2**20)
+    return min(free)
+
+
+def _groups(proc: Path, controller: str) -> Iterator[Path]:
+    """The folders of the groups of processes that limit this process, of both versions of cgroups."""
+    for line in _text(proc / "self/cgroup").splitlines():
+        _, controllers, name = line.split(":", 2)
+        if not controllers or controller in controllers.split(","):
+            top = CGROUPS / controller if controllers else CGROUPS
+            inside = Path(name.lstrip("/"))
+            yield from (top / folder for folder in (inside, *inside.parents) if ".." not in folder.parts)
+
+
+def _text(file: Path) -> str:
+    """What stands in a file of the kernel's; nothing where it has none."""
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _inotify_instances(proc: Path) -> int:

@@ -16,7 +16,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -25,7 +25,7 @@ from harness.errors import Misconfigured
 from harness.record.log import Recorder
 from harness.seams.process import Runner
 from harness.seams.wait import Waiter
-from harness.setup.cache import BUILD_FILES, FIRST_RUN_BYTES, Cache, key_of
+from harness.setup.cache import BUILD_FILES, FIRST_RUN_BYTES, Cache, copied, key_of
 from harness.setup.engine import Engine
 from harness.setup.images import Images
 from harness.setup.packages import UNPACKED, Packages
@@ -264,6 +264,15 @@ class Toolchain:
     def _image_key(self, *inputs: Path | str) -> str:
         return key_of(*inputs, *self._labels.values())
 
+    @contextlib.contextmanager
+    def _context(self, key: str) -> Iterator[Path]:
+        """An empty folder for what an image is made from. (Of a build that was killed it is left, for the next one.)"""
+        context = self.cache.folder / f"context-{key}"
+        shutil.rmtree(context, ignore_errors=True)
+        context.mkdir(mode=0o755)
+        yield context
+        shutil.rmtree(context)
+
     def base_image(self) -> str:
         source = self.root / "infra/image"
         tag = f"platform-base:{self._image_key(source / 'packages', source / 'build-base')}"
@@ -278,14 +287,11 @@ class Toolchain:
         self.machine_image = f"platform-machine:{key}"
 
         def build() -> str:
-            context = self.cache.folder / f"context-{key}"
-            shutil.rmtree(context, ignore_errors=True)
-            shutil.copytree(source / "files", context / "files", symlinks=True)
-            for file in (source / "Dockerfile", self._fleet / "fleetd", self._fleet / "fleetctl"):
-                shutil.copy2(file, context)
-            image = self.images.build(context, {"BASE": self._base}, self._labels)
-            shutil.rmtree(context)
-            return image
+            with self._context(key) as context:
+                copied(source / "files", context / "files")
+                for file in (source / "Dockerfile", self._fleet / "fleetd", self._fleet / "fleetctl"):
+                    copied(file, context / file.name)
+                return self.images.build(context, {"BASE": self._base}, self._labels)
 
         outcome = self.images.make(self.machine_image, self.cache, build)
         self.facts["machine image"] = self.machine_image
@@ -332,10 +338,17 @@ class Toolchain:
     def _unit_image(self, name: str) -> str:
         """An image that units ask for as NAME:1, from the root that its own script makes."""
         source = self.root / "units/images" / name
-        tag = f"platform-{name}:{self._image_key(source)}"
+        key = self._image_key(source)
+        tag = f"platform-{name}:{key}"
         self._units_images[f"{name}:1"] = tag
-        script, entrypoint = str(source / "build-base"), ENTRYPOINTS.get(name, ())
-        return self.images.make(tag, self.cache, lambda: self.images.import_root([script], self._labels, entrypoint))
+
+        def build() -> str:
+            with self._context(key) as context:
+                copied(source, context / name)
+                script = str(context / name / "build-base")
+                return self.images.import_root([script], self._labels, ENTRYPOINTS.get(name, ()))
+
+        return self.images.make(tag, self.cache, build)
 
     def web_image(self) -> str:
         return self._unit_image("web")

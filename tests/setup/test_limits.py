@@ -331,6 +331,61 @@ def test_this_machine_says_what_is_free() -> None:
     assert limits._inotify_instances(Path("/proc")) >= 0
 
 
+# -- what a group of processes may take is the machine's size -----------------------------------------------------
+
+
+V1 = {"memory/a/memory.limit_in_bytes": 2**30, "memory/a/memory.usage_in_bytes": 2**29}
+V1 |= {"cpu/a/cpu.cfs_quota_us": 100000, "cpu/a/cpu.cfs_period_us": 100000}
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "mib", "count"),
+    [
+        ("0::/a/b\n", {"a/memory.max": 2**30, "a/memory.current": 2**29, "a/cpu.max": "100000 100000"}, 512, 1),
+        ("0::/a/b\n", {"a/b/memory.max": "max", "a/b/memory.current": 1, "a/b/cpu.max": "max 100000"}, 4096, 4),
+        # in a container that has no namespace of its own for groups
+        ("0::/docker/x\n", {"memory.max": 2**30, "memory.current": 0, "cpu.max": "250000 100000"}, 1024, 2),
+        ("0::/\n", {"cpu.max": "50000 100000"}, 4096, 1),
+        ("5:memory:/a\n4:cpu,cpuacct:/a\n0::/\n", V1, 512, 1),
+        ("5:memory:/a\n", V1 | {"memory/a/memory.stat": f"inactive_file 1\ntotal_inactive_file {2**28}"}, 768, 4),
+        (
+            "5:memory:/a\n",
+            {"memory/a/memory.limit_in_bytes": 2**63 - 4096, "memory/a/memory.usage_in_bytes": 5},
+            4096,
+            4,
+        ),
+        ("0::/../../x\n", {}, 4096, 4),
+        ("", {}, 4096, 4),
+    ],
+    ids=["limited", "unlimited", "container", "half", "v1", "v1 with files in memory", "v1 unlimited", "above", "none"],
+)
+def test_the_limits_of_a_group_are_the_machines_size(
+    proc: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    groups: str,
+    files: dict[str, object],
+    mib: int,
+    count: int,
+) -> None:
+    memory(proc, 4096)
+    (proc / "self").mkdir()
+    (proc / "self/cgroup").write_text(groups)
+    for name, value in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(f"{value}\n")
+    monkeypatch.setattr(limits, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)))
+
+    assert (limits._available_mib(proc), limits.processors(proc)) == (mib, count)
+
+
+def test_processors_that_this_process_may_not_use_do_not_count(monkeypatch: pytest.MonkeyPatch, proc: Path) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3})
+
+    assert limits.processors(proc) == 1
+
+
 # -- one at a time -------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from graphlib import TopologicalSorter
@@ -314,8 +315,8 @@ def test_an_image_that_units_ask_for_is_made_from_its_own_root_and_starts_what_i
 
     assert (toolchain.web_image(), toolchain.ambassador_image()) == ("done", "done")
     web, ambassador = (call for call in runner.calls if call.startswith("bash -c"))
-    assert f"{ROOT}/units/images/web/build-base" in web and "/usr/sbin/nginx" in web
-    assert f"{ROOT}/units/images/ambassador/build-base" in ambassador and "ENTRYPOINT" not in ambassador
+    assert "/web/build-base" in web and "/usr/sbin/nginx" in web
+    assert "/ambassador/build-base" in ambassador and "ENTRYPOINT" not in ambassador
     tags = [call.split() for call in runner.calls if call.startswith("docker tag")]
     assert [tag[3].partition(":")[0] for tag in tags] == ["platform-web", "platform-ambassador"]
 
@@ -392,3 +393,43 @@ def test_a_terraform_that_is_wrapped_is_passed_over_for_the_pinned_one_and_that_
     assert [event["text"] for event in events("note")] == [
         f"{folder}/terraform answers more than Terraform does, or none: the pinned one is taken"
     ]
+
+
+def modes(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): f"{path.stat().st_mode & 0o777:o}" for path in folder.rglob("*")}
+
+
+def test_images_of_a_checkout_that_only_its_owner_reads_are_the_same(
+    toolchain: Toolchain, runner: FakeRunner, tmp_path: Path
+) -> None:
+    """It was cloned, and this runs, under umask 077."""
+    given: dict[str, dict[str, str]] = {}
+
+    def look(kind: str) -> Callable[[], None]:
+        return lambda: given.update({f"{kind} {it.name}": modes(it) for it in toolchain.cache.folder.glob("context-*")})
+
+    def made(root: Path) -> dict[str, dict[str, str]]:
+        given.clear()
+        toolchain.root = root
+        toolchain.web_image(), toolchain.ambassador_image(), toolchain.boot_image()
+        return dict(given)
+
+    toolchain._fleet = tmp_path / "fleet"
+    (tmp_path / "fleet").mkdir()
+    for name in ("fleetd", "fleetctl"):
+        (tmp_path / "fleet" / name).touch(0o700)
+    for name in ("infra/image", "units/images"):
+        shutil.copytree(ROOT / name, tmp_path / "checkout" / name)
+    runner.on("docker image inspect", status=1).on("docker tag")
+    runner.on("bash -c", "sha256:abc\n", does=look("root")).on("docker build", "sha256:def\n", does=look("build"))
+    usual = made(tmp_path / "checkout")
+    for path in (tmp_path / "checkout").rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)
+    before = os.umask(0o077)
+    try:
+        assert made(tmp_path / "checkout") == usual
+    finally:
+        os.umask(before)
+    assert len(usual) == 3
+    assert {mode for contents in usual.values() for mode in contents.values()} == {"755", "644"}
+    assert list(toolchain.cache.folder.glob("context-*")) == []
