@@ -84,6 +84,7 @@ AGAIN = re.compile(r": (would be made|must_run false -> true)$")
 SILENT = ("machine-answers", "processors-suffice")
 REFUSED = {
     "key": ("agent-holds-a-key", "machine-answers"),
+    "too many keys": ("agent-holds-a-key", "machine-answers"),
     "host key": ("host-key-is-pinned", "machine-answers"),
     "sudo": ("operator-is-served",),
 }
@@ -122,9 +123,13 @@ def _slowness(look: Snapshot) -> float:
 
 @rule("config", "the operator's ssh-agent holds a key", needs=("keys",), explains=("machine-answers",))
 def agent_holds_a_key(now: Snapshot) -> Found:
-    if any(machine.refused == "key" for machine in now.machines.values()) and not now.outside.keys:
+    refused = {machine.refused for machine in now.machines.values()}
+    if "key" in refused and not now.outside.keys:
         seen = "it holds none" if now.outside.keys == 0 else "no agent answers"
         yield Wrong(Subject("ssh-agent"), "the operator's key", seen, paste="ssh-add -l")
+    elif "too many keys" in refused:
+        seen = "the agent offers too many keys: sshd gives up before the right one"
+        yield Wrong(Subject("ssh-agent"), "the operator's key, and few others", seen, paste="ssh-add -l")
 
 
 @rule(

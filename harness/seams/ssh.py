@@ -51,6 +51,9 @@ KEPT, SHOWN = 4096, 60
 # paramiko's own Agent has no time limit.
 LIST_KEYS, KEYS_LISTED = b"\x00\x00\x00\x01\x0b", b"\x0c"
 
+# What sshd says when it ends a connection that offered more keys than it lets be tried, and what a person is told then
+GIVEN_UP = "Too many authentication failures"
+TOO_MANY = "the agent offers too many keys"
 # What a connection that fails raises
 FAILURES = (paramiko.SSHException, OSError, EOFError)
 
@@ -79,8 +82,9 @@ __all__ = [
 class MachineUnreachable(PlatformWrong):
     """SSH to a machine failed: the check could not be made, which is not the same as a check that is false.
 
-    `refused` is `key` where sshd takes none of the operator's keys, `host key` where the machine shows another one than
-    is pinned for it, and "" where it does not answer; `where` is the machine, which may be the one on the way.
+    `refused` is `key` where sshd takes none of the operator's keys, `too many keys` where it gave up before the right
+    one, `host key` where the machine shows another one than is pinned for it, and "" where it does not answer; `where`
+    is the machine, which may be the one on the way.
     """
 
     refused = ""
@@ -110,6 +114,8 @@ def _refused(failed: BaseException) -> str:
         return failed.refused
     if isinstance(failed, paramiko.BadHostKeyException) or "not found in known_hosts" in reason:
         return "host key"
+    if TOO_MANY in reason:
+        return "too many keys"
     if isinstance(failed, paramiko.AuthenticationException) or "No authentication methods" in reason:
         return "key"
     return ""
@@ -285,17 +291,36 @@ def connect(address: str, user: str, known_hosts: str, through: Transport | None
             sock = through.open_channel("direct-tcpip", (address, 22), ("127.0.0.1", 0), timeout=limit)
         except paramiko.SSHException as failed:
             raise NoWay(str(failed) or type(failed).__name__) from failed
-    client.connect(
-        address,
-        username=user,
-        sock=sock,
-        timeout=limit,
-        banner_timeout=limit,
-        auth_timeout=limit,
-        look_for_keys=False,
-        allow_agent="SSH_AUTH_SOCK" in os.environ,
-    )
+    try:
+        client.connect(
+            address,
+            username=user,
+            sock=sock,
+            timeout=limit,
+            banner_timeout=limit,
+            auth_timeout=limit,
+            look_for_keys=False,
+            # paramiko would wait for ever for one that says nothing
+            allow_agent=keys_in_agent() is not None,
+            transport_factory=_Hearing,  # type: ignore[arg-type]  # its stub takes a transport's own arguments only
+        )
+    except FAILURES as failed:
+        transport = client.get_transport()
+        client.close()
+        if isinstance(transport, _Hearing) and GIVEN_UP in transport.farewell:
+            raise paramiko.AuthenticationException(f"{TOO_MANY}: sshd gave up before the right one") from failed
+        raise
     return client
+
+
+class _Hearing(Transport):
+    """Keeps what the other end says when it ends the connection, of which paramiko says only that it ended."""
+
+    farewell = ""
+
+    def _parse_disconnect(self, message: paramiko.Message) -> None:
+        self.farewell = message.get_remainder().decode(errors="replace")
+        super()._parse_disconnect(message)  # type: ignore[misc]
 
 
 def _pin(client: Client, known_hosts: str) -> None:

@@ -144,8 +144,8 @@ class Machine(Struct, frozen=True, omit_defaults=True):
     seconds: float
     worked: float = 0.0  # of these seconds, those that it took there: the others are the way's
     silent: str = ""
-    # `key` where it takes none of the operator's, `host key` where it shows another than is pinned, `sudo` where that
-    # asks the operator for a password
+    # `key` where it takes none of the operator's, `too many keys` where it gave up before the right one, `host key`
+    # where it shows another than is pinned, `sudo` where that asks the operator for a password
     refused: str = ""
     through: str = ""  # the machine on the way that is silent, where it is not this one
     missing: tuple[str, ...] = ()

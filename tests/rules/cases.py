@@ -68,6 +68,7 @@ CASES: dict[str, list[tuple[Changes, tuple[str, ...]]]] = {
         case(lambda now: change(silent(now, "coreos-1", refused="key"), "outside.keys", None), "ssh-agent"),
         case(lambda now: change(silent(now, "coreos-1", refused="key"), "outside.keys", 1)),
         case(lambda now: change(silent(now, "coreos-1"), "outside.keys", 0)),
+        case(lambda now: change(silent(now, *ID, refused="too many keys"), "outside.keys", 7), "ssh-agent"),
     ],
     "host-key-is-pinned": [
         case(lambda now: silent(now, "coreos-1", refused="host key"), "machine coreos-1"),
