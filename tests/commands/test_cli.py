@@ -1020,7 +1020,7 @@ def made(tmp_path: Path) -> Path:
     for purpose, locks in names.items():
         texts = b"".join((ROOT / f"requirements/{name}.txt").read_bytes() for name in locks)
         key = hashlib.sha256(texts + version.stdout.rstrip("\n").encode()).hexdigest()[:12]
-        folder = tmp_path / "cache" / f"python-{purpose}-{key}"
+        folder = tmp_path / "cache/platform" / f"python-{purpose}-{key}"
         (folder / "bin").mkdir(parents=True)
         (folder / "finished").touch()
         (folder / "bin/python").write_text("#!/bin/sh\nenv\n")
@@ -1056,8 +1056,12 @@ def test_an_operators_command_sees_the_terraform_that_the_operator_sees(made: Pa
 @pytest.mark.parametrize(
     ("variables", "status", "line"),
     [
-        ({"PLATFORM_CACHE": "/tmp/with blank"}, 4, "platform: the cache /tmp/with blank has a blank or a colon"),
-        ({"PLATFORM_CACHE": "/tmp/a:b"}, 4, "platform: the cache /tmp/a:b has a blank or a colon"),
+        (
+            {"PLATFORM_CACHE": "/tmp/with blank"},
+            4,
+            "platform: the cache /tmp/with blank/platform has a blank or a colon",
+        ),
+        ({"PLATFORM_CACHE": "/tmp/a:b"}, 4, "platform: the cache /tmp/a:b/platform has a blank or a colon"),
         ({"TMPDIR": "LONG"}, 4, "platform: TMPDIR is /"),
         (
             {"PLATFORM_CACHE": "/proc/version/x"},
@@ -1082,7 +1086,7 @@ def test_surroundings_that_do_not_do_are_refused_in_one_line(
 
 def test_a_checkout_with_a_blank_is_refused_in_one_line(made: Path, tmp_path: Path) -> None:
     checkout = tmp_path / "with blank"
-    for name in ("bin/platform", "harness/__init__.py", "harness/errors.py"):
+    for name in ("bin/platform", "harness/__init__.py", "harness/errors.py", "harness/files.py"):
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, checkout / name)
     for name in ("harness/seams", "harness/setup"):
@@ -1113,11 +1117,11 @@ def test_an_environment_in_which_nothing_was_installed_is_not_marked(
     commands(monkeypatch, "importlib.metadata")
 
     assert bin_platform("up") == 6
-    assert not list((tmp_path / "cache").glob("python-*/finished"))
+    assert not list((tmp_path / "cache/platform").glob("python-*/finished"))
 
 
 def test_descriptors_that_are_closed_are_given_to_no_other_file(made: Path, tmp_path: Path) -> None:
-    python = next(made.glob("python-runtime-*/bin/python"))
+    python = next(made.glob("platform/python-runtime-*/bin/python"))
     script = "import os; open({!r}, 'w').write(' '.join(os.readlink(f'/proc/self/fd/{{it}}') for it in range(3)))"
     python.write_text(f"#!{sys.executable} -I\n{script.format(str(tmp_path / 'seen'))}\n")
     line = f"{ROOT}/bin/platform up 0<&- >&- 2>&-"
