@@ -1773,6 +1773,7 @@ class Settling:
     fresh: bool = False
     settled_when_fresh: list[bool] = field(default_factory=list)
     restored: list[tuple[object, ...]] = field(default_factory=list)
+    last: str = "the look before"
 
     def anew(self) -> str:
         return "a look"
@@ -1854,8 +1855,8 @@ def test_a_scenario_that_failed_leaves_a_cluster_that_stays_with_its_units(
     it = Settling(broken_by="A blog is stopped", over=over)
     scenario_with(it)
 
-    seen = [(look, folder, record) for look, _, folder, record in it.restored]
-    assert seen == ([] if over else [("a look", tmp_path, "the record")])
+    seen = [(look, folder, record, before) for look, _, folder, record, before in it.restored]
+    assert seen == ([] if over else [("a look", tmp_path, "the record", "the look before")])
 
 
 @pytest.mark.parametrize(

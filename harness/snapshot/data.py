@@ -104,8 +104,7 @@ class Container(Struct, frozen=True, omit_defaults=True):
 
 
 class Image(Struct, frozen=True, omit_defaults=True):
-    """An image that a machine has: the tags that lead to it there, and the digests (SHA-256) of the manifests that it
-    was pulled by."""
+    """An image of a machine: the tags that lead to it, and the digests (SHA-256) of the manifests it was pulled by."""
 
     tags: tuple[str, ...] = ()  # HOST:PORT/NAME:TAG
     digests: tuple[str, ...] = ()
