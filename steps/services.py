@@ -174,8 +174,8 @@ def right_again(traffic: Streams, waiter: Waiter, site: str, seconds: int) -> No
     seen = stream.tally().right_after
     require(seen <= within, f"{site} is right again", expected=f"within {within:g} s", seen=f"after {seen:g} s")
     tally = stream.settled()
-    wrong = f"{tally.wrong} wrong answers, first: {tally.first_seen}"
-    require(not tally.wrong, f"{site} is never answered wrongly", expected="no wrong answer", seen=wrong)
+    seen_wrong = f"{tally.wrong} answered wrongly, first: {tally.first_seen}"
+    require(not tally.wrong, f"{site} is never answered wrongly", expected="no wrong answer", seen=seen_wrong)
 
 
 @then(

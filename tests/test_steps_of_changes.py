@@ -619,7 +619,7 @@ def test_site_that_is_right_again(step: Step, stream: FakeStream) -> None:
 def test_site_that_is_right_again_and_was_answered_wrongly(step: Step) -> None:
     wrong = red(step, RIGHT_AGAIN, traffic={"blog": FakeStream(wrong=1, right=1)})
 
-    assert wrong.seen == "1 wrong answers, first: status 503"
+    assert wrong.seen == "1 answered wrongly, first: status 503"
 
 
 def test_patience_is_for_sites_too(step: Step, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,12 +199,12 @@ def plan_is_empty(now: Snapshot) -> Found:
             yield Wrong(Subject("plan", "", name), "no changes", "; ".join(changes), paste=paste)
 
 
-# fleet tells machines apart by their ids
 @rule("provision", "Terraform's plan ends", needs=("plan",), costly=True)
 def plan_is_told(now: Snapshot) -> Found:
     return unanswered(now, "plan", Subject("plan"))
 
 
+# fleet tells machines apart by their ids
 @rule("provision", "no two machines share a machine id", needs=("identity",), explains=(*BY_FLEET, "fleet-metadata"))
 def machine_ids_differ(now: Snapshot) -> Found:
     yield from _shared(now, {name: machine.machine_id for name, machine in answering(now)}, "machine id")
