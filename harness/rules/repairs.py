@@ -18,6 +18,13 @@ README = "README, "
 ETCD_ANSWERS_NOT = f"{README}Recovery 6: etcd needs most of its members"
 MAKE_AGAIN = f"{README}Recovery 2: make the machine again"
 SWITCH_ON = f"{README}Troubleshooting 3: switch the machine on, or make it again"
+# Of a machine that answers, and refuses
+REFUSED = {
+    "key": f"{README}Troubleshooting 1: where the agent holds the operator's key, make the machine again",
+    "too many keys": f"{README}Troubleshooting 1: give the agent the operator's key alone",
+    "host key": f"{README}Troubleshooting 2: take the pinned keys anew, or make the machine again",
+    "sudo": f"{README}Troubleshooting 8: give the operator's user its access back",
+}
 LAST_WORDS = f"{README}Troubleshooting 11: its last words say why"
 # What a service of the machine is started by
 STARTED_BY = {"docker": "docker.socket docker", "fleet": "fleet.socket fleet", "contents service": "contents"}
@@ -33,12 +40,18 @@ def repair(rule: str, subject: Subject, now: Snapshot | None = None) -> str:
     if isinstance(found, str):
         return found
     assert now is not None, f"{rule} is found in a snapshot"
-    return SWITCH_ON if subject.machine and subject.machine not in now.answering else found(subject, now)
+    return _lets_in(subject, now) if subject.machine and subject.machine not in now.answering else found(subject, now)
 
 
 def is_line(mends: str) -> bool:
     """Whether a repair can be typed as it stands."""
     return bool(mends) and not mends.startswith(README)
+
+
+def _lets_in(subject: Subject, now: Snapshot) -> str:
+    """A machine that refuses the operator is on."""
+    here = now.machines.get(subject.machine)
+    return REFUSED.get(here.refused if here else "", SWITCH_ON)
 
 
 def _there(command: str) -> Repair:
@@ -139,14 +152,16 @@ def _sshd(subject: Subject, now: Snapshot) -> str:
 
 
 def _undeclared(subject: Subject, now: Snapshot) -> str:
-    """Each rule is deleted by the number that the kernel knows it by: that of the text, whatever its verdict."""
+    """Each rule is deleted by the number that the kernel knows it by. A rule's text is followed by it, and may have a
+    counter or a comment before its last word."""
     lines = []
     for rule in dict.fromkeys(now.machines[subject.machine].foreign_rules):
         chain, _, text = rule.partition(": ")
-        begins = text.rpartition(" ")[0]
+        begins, _, last = text.rpartition(" ")
         if chain.startswith("legacy ") or text.startswith("policy ") or not begins:
             return f"{README}Troubleshooting 8: take the rule out"
-        numbers = f"sudo nft -a list chain {chain} | grep -F {shlex.quote(begins)} | sed 's/.* handle //'"
+        whole = shlex.quote(rf"^\s*\Q{begins}\E .*\Q{last}\E.* handle ")
+        numbers = f"sudo nft -a list chain {chain} | grep -P {whole} | sed 's/.* handle //'"
         lines.append(f"for n in $({numbers}); do sudo nft delete rule {chain} handle $n; done")
     return on(subject.machine, " && ".join(lines))
 
@@ -386,7 +401,7 @@ REPAIRS: Mapping[str, str | Repair] = {
         "ssh-add ../key" if now.outside.keys == 0 else "eval $(ssh-agent) && ssh-add ../key"
     ),
     "host-key-is-pinned": f"{README}Troubleshooting 2: take the pinned keys anew, or make the machine again",
-    "machine-answers": SWITCH_ON,
+    "machine-answers": _lets_in,
     "machines-reach-each-other": f"{README}Troubleshooting 15: mend the network",
     "plan-is-empty": f"{README}Troubleshooting 5: read the plan",
     "machine-ids-differ": f"{README}Troubleshooting 2: make the machine again",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -269,3 +271,40 @@ def test_second_instance_that_is_not_registered_has_a_sidekick_of_its_own() -> N
 @pytest.mark.parametrize("told", ["", "README, Recovery 99: x", "README, Nowhere 1: x", "README, Recovery 2"])
 def test_what_the_readme_does_not_have_is_no_section(told: str) -> None:
     assert not is_section(told)
+
+
+@pytest.mark.parametrize(
+    ("refused", "section"), [("", "3"), ("key", "1"), ("too many keys", "1"), ("host key", "2"), ("sudo", "8")]
+)
+def test_a_machine_that_refuses_the_operator_is_not_to_be_switched_on(refused: str, section: str) -> None:
+    now = silent(green(), "coreos-1", refused=refused)
+
+    for rule in ("machine-answers", "operator-is-served"):
+        told = repair(rule, Subject("machine", "", "coreos-1"), now)
+        assert told.startswith(f"{README}Troubleshooting {section}: ") and is_section(told)
+
+
+CHAIN = """table ip raw {
+	chain PREROUTING {
+		ip daddr 172.17.0.2 iifname != "docker0" tcp dport 80 counter packets 0 bytes 0 drop # handle 4
+		tcp dport 8080 counter packets 0 bytes 0 drop # handle 5
+		tcp dport 80 accept # handle 6
+		tcp dport 80 counter packets 7 bytes 9 drop comment "drill" # handle 7
+	}
+}
+"""
+
+
+def test_a_rule_that_is_taken_out_is_that_rule_and_no_other(tmp_path: Path) -> None:
+    now = changed(green(), {f"{ONE}.foreign_rules": ("ip raw PREROUTING: tcp dport 80 drop",)})
+    line = repair("filter-is-declared", Subject("filter", "", "coreos-1"), now)
+    (tmp_path / "chain").write_text(CHAIN)
+    sudo = tmp_path / "sudo"
+    sudo.write_text(
+        f'#!/bin/sh\ncase "$*" in *list*) cat {tmp_path}/chain ;; *) echo "$*" >> {tmp_path}/calls ;; esac\n'
+    )
+    sudo.chmod(0o755)
+
+    subprocess.run(["sh", "-c", shlex.split(line)[-1]], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)
+
+    assert (tmp_path / "calls").read_text() == "nft delete rule ip raw PREROUTING handle 7\n"
